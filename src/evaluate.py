@@ -1,0 +1,150 @@
+"""Judge one model on the test split, whatever it is made of."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from dvclive.live import Live
+
+from src import examples, metrics, stage
+from src.metrics import Floats, Integers
+from src.stage import Count, InputError, Interval, Seed, Share, closest
+
+CHUNK = 1024  # texts between two lines of progress
+
+log = logging.getLogger("evaluate")
+
+
+def main(
+    splits: Path,
+    model: Path,
+    predictions: Path,
+    live: Path,
+    *,
+    slices: list[str],
+    resamples: Count,
+    confidence: Share,
+    mistakes: Annotated[int, Interval(ge=0)],
+    batch_size: Count,
+    threads: Count,
+    seed: Seed,
+) -> None:
+    """Score the test split, and write predictions, metrics and plots.
+
+    Args:
+        splits: the folder with ``test.parquet`` and ``labels.json``.
+        model: a folder with ``model.joblib``, ``model.onnx`` or ``model.safetensors``.
+        predictions: the folder that gets ``predictions.parquet`` and ``mistakes.csv``.
+        live: the folder that gets metrics and plots.
+    """
+    test = examples.read(splits / "test.parquet")
+    for column in slices:
+        if column not in test:
+            raise InputError(
+                f"evaluate.slices has {column!r}: expected columns of the source, which are "
+                f"{', '.join(test.columns)}{closest(column, test.columns)}."
+            )
+    names = examples.read_labels(splits)
+    labels = examples.label_ids(test, names)
+    probabilities = _probabilities(model, names, list(test["text"]), batch_size, threads)
+    predicted = probabilities.argmax(axis=1)
+
+    figures = _figures(test, labels, probabilities, names, slices)
+    scores = metrics.bootstrap(labels, [predicted], len(names), resamples, seed)
+    for name, resampled in scores.items():
+        low, high = metrics.interval(resampled[0], confidence)
+        figures |= {f"{name}_low": low, f"{name}_high": high}
+        log.info(
+            "%s %.4f, %g%% between %.4f and %.4f", name, figures[name], 100 * confidence, low, high
+        )
+    with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
+        for name, figure in figures.items():
+            record.log_metric(f"test/{name}", figure, plot=False)
+        _plot(record, labels, probabilities, names)
+    with stage.replacing(predictions) as folder:
+        folder.mkdir()
+        frame = test[["id", "label"]].assign(predicted=[names[k] for k in predicted])
+        for k, name in enumerate(names):
+            frame[f"p_{name}"] = probabilities[:, k]
+        examples.write(frame, folder / "predictions.parquet")
+        wrong = frame.assign(score=probabilities.max(axis=1), text=test["text"])
+        wrong = wrong[labels != predicted].sort_values("score", ascending=False, kind="stable")
+        columns = ["id", "label", "predicted", "score", "text"]
+        wrong[columns].head(mistakes).to_csv(folder / "mistakes.csv", index=False)
+
+
+def _probabilities(
+    model: Path, names: list[str], texts: Sequence[str], batch_size: int, threads: int
+) -> Floats:
+    """Probabilities of shape [texts, classes], by the engine that the model folder is made for."""
+    known, score = _engine(model, batch_size, threads)
+    if known != names:
+        raise InputError(
+            f"Expected a model of the classes {names}, found one of {known} in {model}: "
+            "run `dvc repro` to train on the present split."
+        )
+    parts = []
+    for start in range(0, len(texts), CHUNK):
+        parts.append(score(texts[start : start + CHUNK]))
+        log.info("scored %d of %d texts", min(start + CHUNK, len(texts)), len(texts))
+    return np.concatenate(parts)
+
+
+def _engine(
+    model: Path, batch_size: int, threads: int
+) -> tuple[list[str], Callable[[Sequence[str]], Floats]]:
+    """The labels of a model, and what turns texts into probabilities by it."""
+    if (model / "model.joblib").exists():
+        import joblib
+
+        pipeline = joblib.load(model / "model.joblib")
+        return list(pipeline.classes_), pipeline.predict_proba
+
+    if (model / "manifest.json").exists():
+        from src import predict
+
+        exported = predict.Classifier(model, threads)
+        return exported.labels, lambda texts: metrics.softmax(exported.logits(texts, batch_size))
+
+    if (model / "model.safetensors").exists():
+        from src import transformer
+
+        trained = transformer.Classifier(model, threads)
+        return trained.labels, lambda texts: metrics.softmax(trained.logits(texts, batch_size))
+
+    raise InputError(f"Expected a model in {model}, found none: run `dvc repro` first.")
+
+
+def _figures(
+    test: pd.DataFrame, labels: Integers, probabilities: Floats, names: list[str], slices: list[str]
+) -> dict[str, float]:
+    """Metrics of all texts, of each class, and of the texts of each value of the slice columns."""
+    figures = metrics.summary(labels, probabilities)
+    for name, scores in metrics.by_class(labels, probabilities.argmax(axis=1), names).items():
+        figures |= {f"classes/{name}/{key}": score for key, score in scores.items()}
+    for column in slices:
+        for value, rows in test.fillna({column: "none"}).groupby(column).indices.items():
+            scores = metrics.summary(labels[rows], probabilities[rows]) | {"texts": len(rows)}
+            figures |= {f"slices/{column}/{value}/{key}": score for key, score in scores.items()}
+    return figures
+
+
+def _plot(record: Live, labels: Integers, probabilities: Floats, names: list[str]) -> None:
+    """Confusion matrix, PR and ROC over all (text, class) pairs, and the reliability diagram."""
+    predicted = probabilities.argmax(axis=1)
+    truth = [names[k] for k in labels]
+    record.log_sklearn_plot("confusion_matrix", truth, [names[k] for k in predicted], "confusion")
+    is_class = np.eye(len(names), dtype=int)[labels].ravel()
+    # Three decimals bound the points of a curve, however many texts there are.
+    scores = probabilities.round(3).ravel()
+    record.log_sklearn_plot("precision_recall", is_class, scores, "precision_recall")
+    record.log_sklearn_plot("roc", is_class, scores, "roc")
+    correct, confidence = (labels == predicted).astype(int), probabilities.max(axis=1)
+    record.log_sklearn_plot("calibration", correct, confidence, "reliability", n_bins=10)
+
+
+if __name__ == "__main__":
+    stage.run(main)

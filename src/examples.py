@@ -1,0 +1,53 @@
+"""Labelled texts on disk: a parquet file of ``id text label`` and any columns kept for slices."""
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from src.stage import InputError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+COLUMNS = ("id", "text", "label")
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read examples: string columns ``id text label`` first, then any others.
+
+    Raises:
+        InputError: ``path`` is not there.
+    """
+    if not path.exists():
+        raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
+    frame: pd.DataFrame = pq.read_table(path).to_pandas()
+    return frame
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    """Write examples; equal frames give equal bytes, since no pandas metadata goes with them."""
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_labels(folder: Path) -> list[str]:
+    """The labels in the order of the models' outputs, from ``labels.json`` in ``folder``."""
+    labels: list[str] = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    return labels
+
+
+def label_ids(frame: pd.DataFrame, labels: list[str]) -> npt.NDArray[np.int64]:
+    """The position of each row's label in ``labels``, of shape [rows]."""
+    position = {label: k for k, label in enumerate(labels)}
+    return np.array([position[label] for label in frame["label"]], dtype=np.int64)
+
+
+def fold(text: str) -> str:
+    """What two texts share that differ only in Unicode form, case or spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -1,0 +1,137 @@
+"""Export the trained transformer to ONNX, in fp32 and int8, and prove that both predict like it."""
+
+import hashlib
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnx
+import torch
+from dvclive.live import Live
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch.export import Dim
+
+from src import examples, predict, stage, transformer
+from src.stage import Count, InputError, Interval
+
+log = logging.getLogger("export")
+
+
+class Logits(torch.nn.Module):
+    """A classifier from ``input_ids`` and ``attention_mask``, [texts, tokens], to its logits."""
+
+    def __init__(self, classifier: torch.nn.Module) -> None:
+        """Wrap a Hugging Face sequence classifier."""
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits of shape [texts, classes]."""
+        logits: torch.Tensor = self.classifier(
+            input_ids=input_ids, attention_mask=attention_mask
+        ).logits
+        return logits
+
+
+def main(
+    splits: Path,
+    model: Path,
+    fp32: Path,
+    int8: Path,
+    live: Path,
+    *,
+    opset: Annotated[int, Interval(ge=18, le=23)],
+    atol: Annotated[float, Interval(gt=0)],
+    check_texts: Count,
+    batch_size: Count,
+    threads: Count,
+) -> None:
+    """Write two self-contained model folders, and their distance from torch as metrics.
+
+    Args:
+        splits: the folder with ``validation.parquet``, whose texts are compared.
+        model: the trained transformer.
+        fp32: the folder that gets the fp32 model; it stops the stage if it is not torch's equal.
+        int8: the folder that gets the int8 model.
+        live: the folder that gets the metrics.
+    """
+    texts = list(examples.read(splits / "validation.parquet")["text"].head(check_texts))
+    trained = transformer.Classifier(model, threads)
+    expected = trained.logits(texts, batch_size)
+    with (
+        stage.replacing(fp32) as fp32_folder,
+        stage.replacing(int8) as int8_folder,
+        Live(str(live), dvcyaml=False, save_dvc_exp=False) as record,
+    ):
+        fp32_folder.mkdir()
+        int8_folder.mkdir()
+        log.info("exporting the graph, which takes a minute or two")
+        to_onnx(trained.model, fp32_folder / "model.onnx", opset)
+        log.info("quantizing the weights to 8 bits")
+        quantize_dynamic(
+            fp32_folder / "model.onnx",
+            int8_folder / "model.onnx",
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+        for name, folder in (("fp32", fp32_folder), ("int8", int8_folder)):
+            _complete(folder, model, trained)
+            found = predict.Classifier(folder, threads).logits(texts, batch_size)
+            difference = float(np.abs(found - expected).max())
+            equal = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
+            log.info("%s: logits within %.2g of torch, %.4f of labels", name, difference, equal)
+            record.log_metric(f"{name}/max_logit_difference", difference, plot=False)
+            record.log_metric(f"{name}/equal_labels", equal, plot=False)
+            if name == "fp32" and not difference <= atol:
+                raise InputError(
+                    f"Expected fp32 logits within export.atol = {atol:g} of torch's on "
+                    f"{len(texts)} validation texts, found a difference of {difference:.3g}: "
+                    "raise export.atol if that is near enough, or try another export.opset."
+                )
+
+
+def to_onnx(classifier: torch.nn.Module, path: Path, opset: int) -> None:
+    """Write one file, equal for equal weights, whose batch and sequence axes are dynamic."""
+    tokens = torch.ones((2, 8), dtype=torch.int64, device=next(classifier.parameters()).device)
+    axes = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, on its internals
+        program = torch.onnx.export(
+            Logits(classifier).eval(),
+            (tokens, tokens),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            opset_version=opset,
+            dynamic_shapes=(axes, axes),
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise TypeError("torch.onnx.export with dynamo=True returned no program")
+    graph = program.model_proto
+    # The exporter notes the source lines and paths of this machine on each node.
+    for part in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info):
+        del part.metadata_props[:]
+    onnx.save(graph, path)
+
+
+def _complete(folder: Path, model: Path, trained: transformer.Classifier) -> None:
+    """Add to ``model.onnx`` what it takes to predict from this folder alone, and the manifest."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(model / name, folder / name)
+    files = sorted(folder.iterdir())
+    manifest: predict.Manifest = {
+        "labels": trained.labels,
+        "max_length": trained.tokenizer.model_max_length,
+        "max_characters": trained.model.config.max_characters,
+        "pad_token_id": trained.tokenizer.pad_token_id,
+        "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+    }
+    stage.write_json(folder / "manifest.json", manifest)
+
+
+if __name__ == "__main__":
+    stage.run(main)

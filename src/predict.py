@@ -1,0 +1,160 @@
+"""Classify texts with an exported model folder: onnxruntime, tokenizers and numpy, nothing else.
+
+    python -m src.predict models/onnx "I love this movie!" "..."
+    python -m src.predict models/onnx < texts.txt
+
+prints one JSON object a text: its label, the label's probability, and all probabilities.
+"""
+
+import hashlib
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from tokenizers import Tokenizer
+
+from src import stage
+from src.stage import Count, InputError
+
+
+class Manifest(TypedDict):
+    """What ``manifest.json`` holds; ``files`` maps the name of each file to its sha256."""
+
+    labels: list[str]
+    max_length: int
+    max_characters: int
+    pad_token_id: int
+    files: dict[str, str]
+
+
+class Classifier:
+    """A model folder: ``manifest.json``, and the files whose sha256 stands in it.
+
+    Attributes:
+        labels: the name of each class, in the order of the logits.
+        max_length: the tokens of a text that are read, special tokens included.
+    """
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        """Verify every file of ``folder`` and load it.
+
+        Args:
+            folder: what the export stage wrote.
+            threads: how many threads a batch is computed on.
+
+        Raises:
+            InputError: a file is missing, or is not the one that was exported.
+        """
+        manifest = _manifest(folder)
+        files = {name: _verified(folder / name, sha) for name, sha in manifest["files"].items()}
+        self.labels = manifest["labels"]
+        self.max_length = manifest["max_length"]
+        self._max_characters = manifest["max_characters"]
+        self._tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
+        self._tokenizer.enable_truncation(self.max_length)
+        self._tokenizer.no_padding()
+        self._pad_id = manifest["pad_token_id"]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # From bytes, so that what runs is what was verified and no other file can be read.
+        self._session = onnxruntime.InferenceSession(
+            files["model.onnx"], options, providers=["CPUExecutionProvider"]
+        )
+
+    def logits(self, texts: Sequence[str], batch_size: int) -> npt.NDArray[np.float32]:
+        """Score texts: logits of shape [texts, classes], in the order of ``texts``."""
+        short = [text[: self._max_characters] for text in texts]
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(short)]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths pad less
+        scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            width = len(ids[rows[-1]])
+            tokens = np.full((len(rows), width), self._pad_id, dtype=np.int64)
+            mask = np.zeros_like(tokens)
+            for i, row in enumerate(rows):
+                tokens[i, : len(ids[row])] = ids[row]
+                mask[i, : len(ids[row])] = 1
+            inputs = {"input_ids": tokens, "attention_mask": mask}
+            scores[rows] = self._session.run(["logits"], inputs)[0]
+        return scores
+
+    def predict(self, texts: Sequence[str], batch_size: int) -> Iterator[dict[str, object]]:
+        """Yield ``label``, ``score`` and ``probabilities`` by label for each text."""
+        logits = self.logits(texts, batch_size).astype(np.float64)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        for row in exponentials / exponentials.sum(axis=1, keepdims=True):
+            best = int(row.argmax())
+            yield {
+                "label": self.labels[best],
+                "score": float(row[best]),
+                "probabilities": dict(zip(self.labels, row.tolist(), strict=True)),
+            }
+
+
+def main(model: Path, *texts: str, batch_size: Count = 32, threads: Count = 1) -> None:
+    """Print a JSON line for each text of the command line, or for each line of standard input."""
+    classifier = Classifier(model, threads)
+    # At a terminal each line is answered at once.
+    lines_at_once = 1 if sys.stdin.isatty() else 16 * batch_size
+    source = map(_valid, texts) if texts else _lines()
+    while chunk := list(itertools.islice(source, lines_at_once)):
+        for prediction in classifier.predict(chunk, batch_size):
+            print(json.dumps(prediction, ensure_ascii=False), flush=lines_at_once == 1)
+
+
+def _valid(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"Expected UTF-8 text, found {text!a:.60}: convert the text first.")
+    return text
+
+
+def _lines() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"Expected UTF-8 on standard input, found byte 0x{line[error.start]:02x} on line "
+                f"{number}: convert the text first, for example with iconv."
+            ) from None
+
+
+def _manifest(folder: Path) -> Manifest:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise InputError(
+            f"Expected an exported model in {folder}, found no manifest.json: name a folder such "
+            "as models/onnx, which `dvc repro` makes and `dvc pull` brings."
+        )
+    try:
+        manifest: Manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"Expected JSON in {path}, found: {error}; get the model anew.") from None
+    if missing := sorted(Manifest.__required_keys__ - manifest.keys()):
+        raise InputError(f"Expected {missing[0]!r} in {path}, found none: get the model anew.")
+    return manifest
+
+
+def _verified(path: Path, sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"Expected {path}, found no such file: get the model anew.") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise InputError(
+            f"Expected sha256 {sha256} of {path}, found {found}: the file is not the one that was "
+            "exported; get the model anew with `dvc checkout` or `dvc pull`."
+        )
+    return content
+
+
+if __name__ == "__main__":
+    stage.run(main, section=False)

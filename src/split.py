@@ -1,0 +1,131 @@
+"""Divide examples into train, validation and test; equal texts never fall on two sides."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src import examples, stage
+from src.examples import SPLITS
+from src.stage import InputError, Seed, Share, closest
+
+NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+
+log = logging.getLogger("split")
+
+
+def main(
+    raw: Path, splits: Path, *, column: str, validation_size: Share, test_size: Share, seed: Seed
+) -> None:
+    """Write ``train validation test .parquet`` and ``labels.json``.
+
+    Args:
+        raw: the folder with ``examples.parquet``.
+        splits: the folder that gets the four files.
+    """
+    frame = examples.read(raw / "examples.parquet")
+    if validation_size + test_size >= 1:
+        raise InputError(
+            "Expected split.validation_size and split.test_size to leave texts to train on, found "
+            f"{validation_size:g} + {test_size:g}: make them sum to less than 1."
+        )
+    sides = _given(frame, column) if column else pd.Series("train", index=frame.index)
+    groups = frame["text"].map(examples.fold)
+    _refuse_overlap(sides, groups, column)
+    # The test texts are drawn first, then the validation texts from what is left.
+    for side, size in (("test", test_size), ("validation", validation_size / (1 - test_size))):
+        if side not in set(sides):
+            pool = sides == "train"
+            drawn = draw(frame["label"][pool], groups[pool], size, seed)
+            sides[drawn] = side
+    labels = sorted(set(frame["label"][sides == "train"]))
+    _refuse_unknown(frame["label"], sides, labels)
+    with stage.replacing(splits) as folder:
+        folder.mkdir()
+        stage.write_json(folder / "labels.json", labels)
+        for side in SPLITS:
+            rows = frame[sides == side]
+            examples.write(rows, folder / f"{side}.parquet")
+            log.info("%s: %d texts, %s", side, len(rows), rows["label"].value_counts().to_dict())
+
+
+def draw(labels: pd.Series, groups: pd.Series, size: float, seed: int) -> pd.Index:
+    """Draw a share ``size`` of each label's groups, at least one, and leave at least one.
+
+    Args:
+        labels: the label of each row.
+        groups: a key for each row; rows of one key are drawn together. A group that holds several
+            labels counts for the first.
+        size: the share to draw, between 0 and 1.
+        seed: of the pseudo-random order.
+
+    Returns:
+        The index of the rows drawn.
+
+    Raises:
+        InputError: a label has fewer than two groups.
+    """
+    label_of_group = labels.groupby(groups, sort=True).first()
+    drawn: list[str] = []
+    for label, members in label_of_group.groupby(label_of_group, sort=True):
+        if len(members) < 2:
+            raise InputError(
+                f"Expected texts of class {label!r} for every side of the split, found too few: "
+                "each class needs at least 3 different texts; add some or leave the class out."
+            )
+        count = min(max(1, round(len(members) * size)), len(members) - 1)
+        order = np.random.default_rng(seed).permutation(len(members))
+        drawn.extend(members.index.to_numpy()[order[:count]])
+    return groups.index[groups.isin(drawn)]
+
+
+def _given(frame: pd.DataFrame, column: str) -> pd.Series:
+    """The split that the source itself names in ``column``."""
+    if column not in frame:
+        raise InputError(
+            f"Expected column {column!r} in the source, found {', '.join(frame.columns)}"
+            f"{closest(column, frame.columns)}: correct split.column, or make it ''."
+        )
+    sides = frame[column].str.strip().str.lower().map(NAMES)
+    if sides.isna().any():
+        value = frame.loc[sides.isna(), column].iloc[0]
+        raise InputError(
+            f"Expected one of {', '.join(NAMES)} in column {column!r}, found {value!r}: "
+            "correct it in the source, or make split.column ''."
+        )
+    return sides
+
+
+def _refuse_overlap(sides: pd.Series, groups: pd.Series, column: str) -> None:
+    shared = sides.groupby(groups).nunique() > 1
+    if shared.any():
+        raise InputError(
+            f"Expected each text on one side of {column!r}, found {int(shared.sum())} on more, "
+            f"such as {str(shared.index[shared.to_numpy()][0])[:60]!r}: "
+            "remove them from the source, or make split.column ''."
+        )
+
+
+def _refuse_unknown(labels: pd.Series, sides: pd.Series, known: list[str]) -> None:
+    for side in SPLITS:
+        found = set(labels[sides == side])
+        if unknown := sorted(found.difference(known)):
+            raise InputError(
+                f"Expected every class to have training texts, found {unknown[0]!r} in {side} "
+                "alone: add training texts, remove the class, or make split.column ''."
+            )
+        if missing := sorted(set(known) - found):
+            log.warning("%s has no text of %s", side, missing)
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,229 @@
+"""What every stage shares: its command line, its log, its exit and its outputs.
+
+The signature of a stage's ``main`` is the schema of both its command line and its section of
+``params.yaml``: positional parameters are paths, keyword-only parameters are params, and none has
+a default. DVC expands a section to ``--key value``, so a missing key, a stray key, a wrong type or
+a value out of range stops the stage before any work is done.
+
+Only the standard library is imported here, because what serves a model imports this module too.
+"""
+
+import argparse
+import difflib
+import inspect
+import json
+import logging
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+
+LOGS = Path("logs")
+
+log = logging.getLogger("stage")
+
+
+class InputError(Exception):
+    """A user's mistake, in one sentence: what was expected, what was found and what to do.
+
+    ``run`` logs the sentence and exits with 1. Any other exception is a defect of the project and
+    keeps its traceback.
+    """
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The numbers a param may be, as in ``Annotated[float, Interval(gt=0, le=1)]``."""
+
+    ge: float = -math.inf
+    gt: float = -math.inf
+    le: float = math.inf
+    lt: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.ge <= value <= self.le and self.gt < value < self.lt
+
+    def __str__(self) -> str:
+        bounds = {"at least": self.ge, "above": self.gt, "at most": self.le, "below": self.lt}
+        finite = [f"{words} {bound:.12g}" for words, bound in bounds.items() if abs(bound) < 1e300]
+        return " and ".join(finite)
+
+
+Count = Annotated[int, Interval(ge=1)]
+Share = Annotated[float, Interval(gt=0, lt=1)]
+Seed = Annotated[int, Interval(ge=0, lt=2**32)]
+
+
+def run(main: Callable[..., None], *, section: bool = True) -> None:
+    """Call ``main`` with the typed values of the command line, and exit as a command should.
+
+    Args:
+        main: its positional parameters are arguments, its keyword-only ones are options.
+        section: the options are the params.yaml section named after the module, and the run keeps
+            a log file. False for a command that is not a stage.
+    """
+    name = Path(sys.argv[0]).stem
+    _start_log(name, to_file=section)
+    sys.excepthook = lambda *exception: log.critical("%s broke", name, exc_info=exception)
+    try:
+        positional, params = _bind(main, name, section, sys.argv[1:])
+        main(*positional, **params)
+    except InputError as error:
+        log.error("%s", error)
+        if "DVC_STAGE" in os.environ:
+            log.error("Outputs of an earlier run come back with `dvc checkout`.")
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        log.error("Interrupted.")
+        sys.exit(130)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write a file or folder to; it becomes ``path`` only if the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+    ) as holder:
+        fresh = Path(holder, path.name)
+        yield fresh
+        if path.is_dir():
+            path.rename(Path(holder, "old"))
+        fresh.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` as JSON that is equal, byte for byte, for equal values."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def closest(word: str, among: Iterable[str]) -> str:
+    """The sentence part that points at the likeliest spelling: " (did you mean 'text'?)" or ""."""
+    lower = {candidate.lower(): candidate for candidate in among}
+    match = difflib.get_close_matches(word.lower().strip(), lower, n=1)
+    return f" (did you mean {lower[match[0]]!r}?)" if match else ""
+
+
+def _start_log(name: str, *, to_file: bool) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if to_file:
+        LOGS.mkdir(exist_ok=True)
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        which = os.environ.get("DVC_STAGE", name)  # evaluate@onnx, where `name` is only evaluate
+        file = LOGS / f"{stamp}-{which}-{os.getpid()}.log"
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=handlers,
+    )
+    logging.captureWarnings(True)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `python -m src.{self.prog} --help` lists what it takes.")
+
+
+def _bind(
+    main: Callable[..., None], name: str, section: bool, arguments: Sequence[str]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Parse ``arguments`` by the signature of ``main``: positional values, then options by name."""
+    parser = _Parser(prog=name, description=inspect.getdoc(main), allow_abbrev=False)
+    parameters = inspect.signature(main, eval_str=True).parameters.values()
+    options = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+    arguments_of_main = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    for p in arguments_of_main:
+        many = p.kind is p.VAR_POSITIONAL
+        parser.add_argument(p.name, type=p.annotation, nargs="*" if many else None)
+    for p in options.values():
+        parser.add_argument(f"--{p.name}", nargs="*", help=_describe(p.annotation))
+        if p.annotation is bool:
+            parser.add_argument(f"--no-{p.name}", dest=p.name, action="store_const", const=["no"])
+    given, unknown = parser.parse_known_args(arguments)
+    where = (f"{name}." if section else "--", "in params.yaml" if section else "there")
+    if unknown:
+        key = unknown[0].removeprefix("--no-").removeprefix("--")
+        hint = closest(key, options)
+        raise InputError(
+            f"{where[0]}{key} is not known{hint}: {name} takes {', '.join(options) or 'none'}; "
+            f"rename or remove it {where[1]}."
+        )
+    positional: list[Any] = []
+    for p in arguments_of_main:
+        value = getattr(given, p.name)
+        positional.extend(value if isinstance(value, list) else [value])
+    params = {p.name: _param(p, getattr(given, p.name), *where) for p in options.values()}
+    return positional, params
+
+
+def _param(p: inspect.Parameter, words: list[str] | None, prefix: str, place: str) -> Any:
+    if words is None and p.default is not p.empty:
+        return p.default
+    if words is None and get_origin(p.annotation) is list:
+        return []  # DVC leaves an empty list out of the command line
+    expected = f"expected {_describe(p.annotation)}"
+    if words is None:
+        raise InputError(f"{prefix}{p.name} is missing: {expected}; set it {place}.")
+    try:
+        return _parse(p.annotation, words)
+    except ValueError:
+        # An option without words is what DVC makes of `key: true`.
+        found = " ".join(words) if words else "true"
+        raise InputError(f"{prefix}{p.name} is {found!r}: {expected}; change it {place}.") from None
+
+
+def _parse(kind: Any, words: Sequence[str]) -> Any:
+    """Turn the words of one option into a value of ``kind``; ValueError if they are not one."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        value = _parse(parts[0], words)
+        if any(
+            number not in parts[1] for number in (value if isinstance(value, list) else [value])
+        ):
+            raise ValueError(words)
+        return value
+    if origin is list:
+        return [_parse(parts[0], [word]) for word in words]
+    if origin in (Union, UnionType):
+        for part in parts:
+            try:
+                return _parse(part, words)
+            except ValueError:
+                continue
+        raise ValueError(words)
+    if kind is bool and words in ([], ["no"]):
+        return words == []
+    if kind is bool or len(words) != 1:
+        raise ValueError(words)
+    if origin is Literal:
+        return parts[parts.index(words[0])]
+    value = kind(words[0])
+    if kind is float and not math.isfinite(value):
+        raise ValueError(words)
+    return value
+
+
+def _describe(kind: Any) -> str:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return f"{_describe(parts[0])} {parts[1]}"
+    if origin is list:
+        return f"a list, each {_describe(parts[0])}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(_describe, parts))
+    if origin is Literal:
+        return "one of " + ", ".join(parts) if len(parts) > 1 else str(parts[0])
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return names[kind]

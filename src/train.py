@@ -1,0 +1,239 @@
+"""Fine-tune the transformer classifier with Hugging Face Trainer."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from dvclive.live import Live
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.integrations.integration_utils import DVCLiveCallback
+
+from src import examples, metrics, stage, transformer
+from src.stage import Count, InputError, Interval, Seed
+
+Natural = Annotated[int, Interval(ge=0)]
+
+log = logging.getLogger("train")
+
+
+def main(
+    splits: Path,
+    model: Path,
+    live: Path,
+    *,
+    checkpoint: str,
+    checkpoint_sha256: str,
+    max_length: Annotated[int, Interval(ge=4)],
+    max_characters: Count,
+    lr: Annotated[float, Interval(gt=0, lt=1)],
+    epochs: Count,
+    batch_size: Count,
+    gradient_accumulation_steps: Count,
+    gradient_checkpointing: bool,
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"],
+    warmup_ratio: Annotated[float, Interval(ge=0, lt=1)],
+    weight_decay: Annotated[float, Interval(ge=0, lt=1)],
+    max_grad_norm: Annotated[float, Interval(gt=0)],
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
+    class_weight: Literal["none", "balanced"],
+    precision: Literal["no", "bf16", "fp16"],
+    metric_for_best_model: Literal["accuracy", "macro_f1", "weighted_f1", "log_loss", "ece"],
+    early_stopping_patience: Natural,
+    logging_steps: Count,
+    threads: Count,
+    seed: Seed,
+) -> None:
+    """Train on the train split and keep the epoch that is best on the validation split.
+
+    Args:
+        splits: the folder with ``train.parquet``, ``validation.parquet`` and ``labels.json``.
+        model: the folder that gets weights, config and tokenizer.
+        live: the folder that gets loss and lr by step and validation metrics by epoch.
+    """
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise InputError(
+            "train.precision is 'fp16', which needs a GPU, and none is found: use 'bf16' or 'no'."
+        )
+    torch.set_num_threads(threads)
+    labels = examples.read_labels(splits)
+    train = examples.read(splits / "train.parquet")
+    validation = examples.read(splits / "validation.parquet")
+
+    set_seed(seed)  # before the classification head gets its random weights
+    classifier, tokenizer = transformer.from_pretrained(
+        transformer.resolve(checkpoint, checkpoint_sha256),
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: k for k, label in enumerate(labels)},
+        max_characters=max_characters,
+    )
+    readable = min(tokenizer.model_max_length, classifier.config.max_position_embeddings)
+    if max_length > readable:
+        raise InputError(
+            f"train.max_length is {max_length}: {checkpoint} reads at most {readable} tokens; "
+            "lower it or choose another checkpoint."
+        )
+    tokenizer.model_max_length = max_length
+
+    def dataset(frame: Any) -> list[dict[str, Any]]:
+        ids = transformer.tokenize(tokenizer, list(frame["text"]), max_length, max_characters)
+        rows = zip(ids, examples.label_ids(frame, labels).tolist(), strict=True)
+        return [{"input_ids": row, "labels": label} for row, label in rows]
+
+    with stage.replacing(model) as folder, Live(str(live), dvcyaml=False, save_dvc_exp=False) as r:
+        callbacks: list[Any] = [LiveCallback(r)]
+        if early_stopping_patience:
+            callbacks.append(EarlyStoppingCallback(early_stopping_patience))
+        trainer = Trainer(
+            classifier,
+            TrainingArguments(
+                output_dir=str(folder.parent / "checkpoints"),
+                learning_rate=lr,
+                num_train_epochs=epochs,
+                per_device_train_batch_size=batch_size,
+                per_device_eval_batch_size=2 * batch_size,
+                gradient_accumulation_steps=gradient_accumulation_steps,
+                gradient_checkpointing=gradient_checkpointing,
+                lr_scheduler_type=lr_scheduler_type,
+                warmup_steps=warmup_ratio,  # below 1, a share of all steps
+                weight_decay=weight_decay,
+                max_grad_norm=max_grad_norm,
+                bf16=precision == "bf16",
+                fp16=precision == "fp16",
+                use_cpu=not torch.cuda.is_available(),
+                train_sampling_strategy="group_by_length",
+                eval_strategy="epoch",
+                save_strategy="epoch",
+                save_only_model=True,
+                save_total_limit=1,
+                load_best_model_at_end=True,
+                metric_for_best_model=metric_for_best_model,
+                greater_is_better=metric_for_best_model not in ("log_loss", "ece"),
+                logging_steps=logging_steps,
+                disable_tqdm=not sys.stderr.isatty(),
+                report_to="none",
+                seed=seed,
+            ),
+            train_dataset=dataset(train),
+            eval_dataset=sorted(dataset(validation), key=lambda row: len(row["input_ids"])),
+            data_collator=DataCollatorWithPadding(tokenizer),
+            processing_class=tokenizer,
+            compute_metrics=_scores,
+            compute_loss_func=_loss(
+                train["label"].map(labels.index), class_weight, label_smoothing
+            ),
+            callbacks=callbacks,
+        )
+        # The log lines are ours, on stderr and in the file; only the progress bar is Trainer's.
+        trainer.remove_callback(PrinterCallback)
+        if trainer.pop_callback(ProgressCallback):
+            trainer.add_callback(Progress)
+        trainer.train()
+        _keep_best(r, trainer.state)
+        trainer.save_model(str(folder))
+        for file in folder.iterdir():
+            file.chmod(0o644)  # the weights come with 0600, which no colleague could read
+        (folder / "training_args.bin").unlink()  # a pickle of paths on this machine
+
+
+class LiveCallback(DVCLiveCallback):
+    """Record loss and lr by step and validation metrics by epoch: nothing that varies by run."""
+
+    live: Live
+
+    def setup(self, *_: Any) -> None:
+        """Leave out the dump of all training arguments."""
+        self._initialized = True
+
+    def on_log(
+        self,
+        args: Any,  # noqa: ARG002: Trainer passes it by position
+        state: TrainerState,
+        control: Any,  # noqa: ARG002: likewise
+        logs: Any = None,
+        **_: Any,
+    ) -> None:
+        """Record and log the figures that belong to the model, at the global step."""
+        found = {_name(key): float(value) for key, value in logs.items() if _name(key)}
+        if not found:
+            return
+        self.live.step = state.global_step
+        for name, value in found.items():
+            self.live.log_metric(name, value)
+        self.live.make_summary()  # type: ignore[no-untyped-call]
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+        log.info("step %d/%d: %s", state.global_step, state.max_steps, figures)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Leave the record open: the best epoch is still to be written."""
+
+
+class Progress(ProgressCallback):
+    """Trainer's progress bar without the figures that the log has already."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        """Print nothing."""
+
+
+def _name(key: str) -> str:
+    """The name of one of Trainer's figures in our metrics, "" for one that is left out."""
+    if key.startswith("eval_") and not key.endswith(("_runtime", "_per_second")):
+        return key.replace("eval_", "validation/")
+    return {"loss": "train/loss", "learning_rate": "train/lr"}.get(key, "")
+
+
+def _keep_best(live: Live, state: TrainerState) -> None:
+    """Make the final metrics those of the epoch whose weights are kept."""
+    for entry in state.log_history:
+        if entry["step"] == state.best_global_step and "eval_loss" in entry:
+            live.step = state.best_global_step
+            for key, value in entry.items():
+                if _name(key):
+                    live.log_metric(_name(key), float(value), plot=False)
+    log.info("kept the weights of step %s", state.best_global_step)
+
+
+def _scores(prediction: EvalPrediction) -> dict[str, float]:
+    probabilities = metrics.softmax(np.asarray(prediction.predictions))
+    return metrics.summary(np.asarray(prediction.label_ids), probabilities)
+
+
+def _loss(ids: Any, class_weight: str, label_smoothing: float) -> Callable[..., torch.Tensor]:
+    """Cross-entropy, summed over a batch and divided by the texts of the whole step."""
+    weight = None
+    if class_weight == "balanced":  # n / (classes * count), so that the mean over all texts is 1
+        counts = np.bincount(ids)
+        weight = torch.tensor(len(ids) / (len(counts) * counts), dtype=torch.float32)
+
+    def loss(
+        outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        scores = outputs["logits"].float()
+        total = torch.nn.functional.cross_entropy(
+            scores,
+            labels,
+            weight=None if weight is None else weight.to(scores.device),
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
+
+
+if __name__ == "__main__":
+    stage.run(main)

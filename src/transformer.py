@@ -1,0 +1,125 @@
+"""The transformer in torch: find a checkpoint, turn texts into tokens, score texts.
+
+A model folder is what ``save_pretrained`` writes: ``model.safetensors``, ``config.json`` with the
+labels and ``max_characters``, and a tokenizer whose ``model_max_length`` is the length in tokens.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
+
+from src.sources import package_path
+from src.stage import InputError
+
+
+def resolve(checkpoint: str, sha256: str) -> str:
+    """The folder of a local or ``pkg://`` checkpoint, or a Hugging Face name unchanged.
+
+    Args:
+        checkpoint: a folder, ``pkg://package/path``, or the name of a model on the hub.
+        sha256: what ``model.safetensors`` must hash to; "" to accept any.
+
+    Raises:
+        InputError: the hash is another, or can't be taken because the checkpoint is not a folder.
+    """
+    place = package_path(checkpoint)
+    if not sha256:
+        return place
+    weights = Path(place, "model.safetensors")
+    if not weights.is_file():
+        raise InputError(
+            f"Expected {weights} with the sha256 that train.checkpoint_sha256 pins, found no such "
+            "file: correct train.checkpoint, or make train.checkpoint_sha256 ''."
+        )
+    with weights.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise InputError(
+            f"Expected sha256 {sha256} of {weights}, found {found}: the weights are not those that "
+            "were pinned; get the right ones, or change train.checkpoint_sha256."
+        )
+    return place
+
+
+def from_pretrained(place: str, **config: Any) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load the model, in float32, and its fast tokenizer; ``config`` overrides its config.
+
+    Raises:
+        InputError: there is no readable checkpoint, or it has no fast tokenizer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            place,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # a head for other classes is replaced by a new one
+            **config,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"Expected a checkpoint with safetensors weights and a tokenizer at {place}, found: "
+            f"{reason}; correct train.checkpoint to a folder or a Hugging Face name."
+        ) from error
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"Expected a fast tokenizer (tokenizer.json) at {place}, found a slow one: "
+            "choose a checkpoint that has one."
+        )
+    return model, tokenizer
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, max_characters: int
+) -> list[list[int]]:
+    """The token ids of each text, special tokens included, at most ``max_length`` a text.
+
+    A text is cut to ``max_characters`` first, since a tokenizer reads all it is given.
+    """
+    short = [text[:max_characters] for text in texts]
+    ids: list[list[int]] = tokenizer(short, truncation=True, max_length=max_length)["input_ids"]
+    return ids
+
+
+class Classifier:
+    """A trained model folder.
+
+    Attributes:
+        labels: the name of each class, in the order of the logits.
+    """
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        """Load ``folder``, on the GPU if there is one and else on ``threads`` CPU threads."""
+        torch.set_num_threads(threads)
+        model, self.tokenizer = from_pretrained(str(folder))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model: Any = model.to(device).eval()
+        by_id: dict[int, str] = self.model.config.id2label
+        self.labels = [by_id[k] for k in sorted(by_id)]
+
+    def logits(self, texts: Sequence[str], batch_size: int) -> npt.NDArray[np.float32]:
+        """Score texts: logits of shape [texts, classes], in the order of ``texts``."""
+        limits = (self.tokenizer.model_max_length, self.model.config.max_characters)
+        ids = tokenize(self.tokenizer, texts, *limits)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths pad less
+        scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = self.tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt")
+            with torch.inference_mode():
+                output = self.model(**batch.to(self.model.device))
+            scores[rows] = output.logits.float().cpu().numpy()
+        return scores
