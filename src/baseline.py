@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from src import examples, metrics, stage
 from src.stage import Count, InputError, Interval, Seed, Share
 
-log = logging.getLogger("baseline")
+log = logging.getLogger("src.baseline")
 
 
 def main(
@@ -21,11 +21,10 @@ def main(
     model: Path,
     live: Path,
     *,
-    analyzer: Literal["word", "char", "char_wb"],
+    analyzer: Literal["word", "char"],
     ngram_range: Annotated[list[int], Interval(ge=1)],
     lowercase: bool,
-    strip_accents: Literal["none", "ascii", "unicode"],
-    stop_words: Literal["none", "english"],
+    strip_accents: Literal["none", "unicode"],
     min_df: Count | Share,
     max_df: Count | Annotated[float, Interval(gt=0, le=1)],
     tfidf_max_features: Literal["none"] | Count,
@@ -57,7 +56,6 @@ def main(
         ngram_range=tuple(ngram_range),
         lowercase=lowercase,
         strip_accents=_or_none(strip_accents),
-        stop_words=_or_none(stop_words),
         min_df=min_df,
         max_df=max_df,
         max_features=_or_none(tfidf_max_features),

@@ -8,7 +8,7 @@ from dvclive.live import Live
 from src import examples, metrics, stage
 from src.stage import Count, InputError, Seed, Share
 
-log = logging.getLogger("compare")
+log = logging.getLogger("src.compare")
 
 
 def main(live: Path, *predictions: Path, resamples: Count, confidence: Share, seed: Seed) -> None:

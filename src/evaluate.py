@@ -15,7 +15,7 @@ from src.stage import Count, InputError, Interval, Seed, Share, closest
 
 CHUNK = 1024  # texts between two lines of progress
 
-log = logging.getLogger("evaluate")
+log = logging.getLogger("src.evaluate")
 
 
 def main(

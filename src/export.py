@@ -1,8 +1,8 @@
 """Export the trained transformer to ONNX, in fp32 and int8, and prove that both predict like it."""
 
-import hashlib
 import logging
 import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +12,13 @@ import onnx
 import torch
 from dvclive.live import Live
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch.export import Dim
 
 from src import examples, predict, stage, transformer
 from src.stage import Count, InputError, Interval
 
-log = logging.getLogger("export")
+log = logging.getLogger("src.export")
 
 
 class Logits(torch.nn.Module):
@@ -71,12 +72,7 @@ def main(
         log.info("exporting the graph, which takes a minute or two")
         to_onnx(trained.model, fp32_folder / "model.onnx", opset)
         log.info("quantizing the weights to 8 bits")
-        quantize_dynamic(
-            fp32_folder / "model.onnx",
-            int8_folder / "model.onnx",
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
+        quantize(fp32_folder / "model.onnx", int8_folder / "model.onnx")
         for name, folder in (("fp32", fp32_folder), ("int8", int8_folder)):
             _complete(folder, model, trained)
             found = predict.Classifier(folder, threads).logits(texts, batch_size)
@@ -97,11 +93,13 @@ def to_onnx(classifier: torch.nn.Module, path: Path, opset: int) -> None:
     """Write one file, equal for equal weights, whose batch and sequence axes are dynamic."""
     tokens = torch.ones((2, 8), dtype=torch.int64, device=next(classifier.parameters()).device)
     axes = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # what they warn of is theirs to mend
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, on its internals
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             Logits(classifier).eval(),
-            (tokens, tokens),
+            (tokens, tokens.clone()),  # one tensor twice would become one input
             input_names=["input_ids", "attention_mask"],
             output_names=["logits"],
             opset_version=opset,
@@ -111,26 +109,35 @@ def to_onnx(classifier: torch.nn.Module, path: Path, opset: int) -> None:
         )
     if program is None:
         raise TypeError("torch.onnx.export with dynamo=True returned no program")
-    graph = program.model_proto
+    model = program.model_proto
     # The exporter notes the source lines and paths of this machine on each node.
-    for part in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info):
+    for part in (model, model.graph, *model.graph.node):
         del part.metadata_props[:]
-    onnx.save(graph, path)
+    # Its notes on shapes go too: shape inference finds some of them wrong.
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+
+
+def quantize(fp32: Path, int8: Path) -> None:
+    """Write the model with weights in 8 bits, a scale for each channel, and dynamic activations."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder, "model.onnx")
+        quant_pre_process(fp32, prepared, skip_optimization=True, skip_symbolic_shape=True)
+        quantize_dynamic(prepared, int8, per_channel=True, weight_type=QuantType.QInt8)
 
 
 def _complete(folder: Path, model: Path, trained: transformer.Classifier) -> None:
-    """Add to ``model.onnx`` what it takes to predict from this folder alone, and the manifest."""
+    """Add to ``model.onnx`` what it takes to predict from this folder alone."""
+    # config.json and tokenizer_config.json are for other tools that read such folders.
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(model / name, folder / name)
-    files = sorted(folder.iterdir())
-    manifest: predict.Manifest = {
-        "labels": trained.labels,
-        "max_length": trained.tokenizer.model_max_length,
-        "max_characters": trained.model.config.max_characters,
-        "pad_token_id": trained.tokenizer.pad_token_id,
-        "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
-    }
-    stage.write_json(folder / "manifest.json", manifest)
+    predict.write_manifest(
+        folder,
+        labels=trained.labels,
+        max_length=trained.tokenizer.model_max_length,
+        max_characters=trained.model.config.max_characters,
+        pad_token_id=trained.tokenizer.pad_token_id,
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ REASONS = ("empty_text", "no_label", "conflicting_label", "duplicate")
 BLANK = r"[\s\u200b-\u200f\u2060\ufeff]*"  # spaces and zero-width characters
 NAMED = 20  # dropped rows that the log names
 
-log = logging.getLogger("load")
+log = logging.getLogger("src.load")
 
 
 def main(

@@ -126,6 +126,21 @@ def _lines() -> Iterator[str]:
             ) from None
 
 
+def write_manifest(
+    folder: Path, *, labels: list[str], max_length: int, max_characters: int, pad_token_id: int
+) -> None:
+    """Describe a model folder that is otherwise complete, with the sha256 of each of its files."""
+    files = sorted(folder.iterdir())
+    manifest: Manifest = {
+        "labels": labels,
+        "max_length": max_length,
+        "max_characters": max_characters,
+        "pad_token_id": pad_token_id,
+        "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+    }
+    stage.write_json(folder / "manifest.json", manifest)
+
+
 def _manifest(folder: Path) -> Manifest:
     path = folder / "manifest.json"
     if not path.is_file():

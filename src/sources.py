@@ -39,7 +39,7 @@ ENDINGS: dict[str, Format] = {
 DRIVE_LINK = re.compile(r"https://drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:.*&)?id=)([\w-]+)")
 DRIVE_DOWNLOAD = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 
-log = logging.getLogger("sources")
+log = logging.getLogger("src.sources")
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,12 @@ class Reader:
         return table.select(strings)
 
 
+def download_link(url: str) -> str:
+    """What a Google Drive share link downloads from; any other URL as it is."""
+    drive = DRIVE_LINK.match(url)
+    return DRIVE_DOWNLOAD.format(drive[1]) if drive else url
+
+
 def package_path(url: str) -> str:
     """Turn each ``pkg://package/path`` in ``url`` into a path, without importing the package.
 
@@ -243,9 +249,7 @@ def package_path(url: str) -> str:
 
 def _find(source: str) -> list[OpenFile]:
     """The files of a source in the order of their names."""
-    if drive := DRIVE_LINK.match(source):
-        source = DRIVE_DOWNLOAD.format(drive[1])
-    url = package_path(source)
+    url = package_path(download_link(source))
     with _opening(source):
         fs, path = url_to_fs(url)
         if "http" in fs.protocol:
@@ -256,13 +260,14 @@ def _find(source: str) -> list[OpenFile]:
             paths = fs.find(path)
         else:
             paths = [path] if fs.exists(path) else []
-    paths = sorted(p for p in paths if not PurePosixPath(p).name.startswith("."))
+    # Hidden files, and DVC's own beside the data that it tracks, are no sources.
+    paths = sorted(p for p in paths if not re.search(r"(^|/)\.[^/]*$|\.dvc$", p))
     if not paths:
-        hint = closest(Path(url).name, (p.name for p in Path(url).parent.glob("*")))
+        near = closest(Path(url).name, (p.name for p in Path(url).parent.glob("*")))
         tracked = Path(f"{url}.dvc").exists()
+        remedy = ": `dvc pull` brings it." if tracked else f"{near}: correct load.source."
         raise InputError(
-            f"Expected labelled texts at {source} (seen from {Path.cwd()}), found nothing{hint}: "
-            + ("`dvc pull` brings it." if tracked else "correct load.source.")
+            f"Expected labelled texts at {source} (seen from {Path.cwd()}), found nothing{remedy}"
         )
     return [OpenFile(fs, p, "rb", compression="infer") for p in paths]
 

@@ -20,7 +20,7 @@ NAMES = {
     "test": "test",
 }
 
-log = logging.getLogger("split")
+log = logging.getLogger("src.split")
 
 
 def main(

@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 
 LOGS = Path("logs")
 
-log = logging.getLogger("stage")
+log = logging.getLogger("src.stage")
 
 
 class InputError(Exception):
@@ -124,10 +124,10 @@ def _start_log(name: str, *, to_file: bool) -> None:
         file = LOGS / f"{stamp}-{which}-{os.getpid()}.log"
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
     logging.basicConfig(
-        level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         handlers=handlers,
     )
+    logging.getLogger("src").setLevel(logging.INFO)  # of libraries, warnings only
     logging.captureWarnings(True)
 
 
@@ -171,7 +171,8 @@ def _bind(
 def _param(p: inspect.Parameter, words: list[str] | None, prefix: str, place: str) -> Any:
     if words is None and p.default is not p.empty:
         return p.default
-    if words is None and get_origin(p.annotation) is list:
+    kind = get_args(p.annotation)[0] if get_origin(p.annotation) is Annotated else p.annotation
+    if words is None and get_origin(kind) is list:
         return []  # DVC leaves an empty list out of the command line
     expected = f"expected {_describe(p.annotation)}"
     if words is None:

@@ -27,7 +27,7 @@ from src.stage import Count, InputError, Interval, Seed
 
 Natural = Annotated[int, Interval(ge=0)]
 
-log = logging.getLogger("train")
+log = logging.getLogger("src.train")
 
 
 def main(
@@ -43,7 +43,7 @@ def main(
     epochs: Count,
     batch_size: Count,
     gradient_accumulation_steps: Count,
-    gradient_checkpointing: bool,
+    activation_checkpointing: bool,
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"],
     warmup_ratio: Annotated[float, Interval(ge=0, lt=1)],
     weight_decay: Annotated[float, Interval(ge=0, lt=1)],
@@ -79,8 +79,8 @@ def main(
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: k for k, label in enumerate(labels)},
-        max_characters=max_characters,
     )
+    classifier.config.max_characters = max_characters
     readable = min(tokenizer.model_max_length, classifier.config.max_position_embeddings)
     if max_length > readable:
         raise InputError(
@@ -107,7 +107,7 @@ def main(
                 per_device_train_batch_size=batch_size,
                 per_device_eval_batch_size=2 * batch_size,
                 gradient_accumulation_steps=gradient_accumulation_steps,
-                gradient_checkpointing=gradient_checkpointing,
+                activation_checkpointing=activation_checkpointing,
                 lr_scheduler_type=lr_scheduler_type,
                 warmup_steps=warmup_ratio,  # below 1, a share of all steps
                 weight_decay=weight_decay,
@@ -161,9 +161,10 @@ class LiveCallback(DVCLiveCallback):
 
     def on_log(
         self,
-        args: Any,  # noqa: ARG002: Trainer passes it by position
+        args: Any,
         state: TrainerState,
-        control: Any,  # noqa: ARG002: likewise
+        control: Any,
+        model: Any = None,
         logs: Any = None,
         **_: Any,
     ) -> None:

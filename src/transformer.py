@@ -6,6 +6,7 @@ labels and ``max_characters``, and a tokenizer whose ``model_max_length`` is the
 
 import hashlib
 from collections.abc import Sequence
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from src.sources import package_path
 from src.stage import InputError
+
+log = getLogger("src.transformer")
 
 
 def resolve(checkpoint: str, sha256: str) -> str:
@@ -58,14 +62,18 @@ def from_pretrained(place: str, **config: Any) -> tuple[Any, PreTrainedTokenizer
     Raises:
         InputError: there is no readable checkpoint, or it has no fast tokenizer.
     """
+    # The library's own report on missing weights can't tell a new head from a broken encoder.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
             place,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # a head for other classes is replaced by a new one
+            output_loading_info=True,
             **config,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -79,6 +87,9 @@ def from_pretrained(place: str, **config: Any) -> tuple[Any, PreTrainedTokenizer
             f"Expected a fast tokenizer (tokenizer.json) at {place}, found a slow one: "
             "choose a checkpoint that has one."
         )
+    encoder = f"{model.base_model_prefix}."
+    if new := sorted(name for name in loaded["missing_keys"] if name.startswith(encoder)):
+        log.warning("%s has no weights for %s: they start at random", place, ", ".join(new[:5]))
     return model, tokenizer
 
 

@@ -1,0 +1,217 @@
+"""dvc.yaml, params.yaml and the signatures of the stages say the same thing."""
+
+import ast
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from dvc.repo import Repo
+
+from src import stage
+
+STAGES = ["load", "split", "baseline", "train", "export_baseline", "export", "evaluate", "compare"]
+SHARED = ["stage", "sources", "examples", "metrics", "transformer", "predict"]
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def paths_of(entry: dict[str, Any], *kinds: str) -> set[str]:
+    listed = [item for kind in kinds for item in entry.get(kind, [])]
+    return {next(iter(item)) if isinstance(item, dict) else item for item in listed}
+
+
+def parameters_of(name: str) -> list[inspect.Parameter]:
+    main = import_module(f"src.{name}").main
+    return list(inspect.signature(main, eval_str=True).parameters.values())
+
+
+def imported(module: str) -> set[str]:
+    """The first-party modules that a module imports, wherever in its text."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / "src" / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "src":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("src."):
+            found.add(str(node.module).removeprefix("src."))
+        elif isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("src.") for a in node.names if a.name.startswith("src.")}
+    return found
+
+
+def imported_transitively(module: str) -> set[str]:
+    seen, waiting = {module}, [module]
+    while waiting:
+        new = imported(waiting.pop()) - seen
+        seen |= new
+        waiting.extend(new)
+    return seen
+
+
+def test_every_module_is_a_stage_or_is_shared() -> None:
+    modules = {path.stem for path in (ROOT / "src").glob("*.py")} - {"__init__"}
+    assert modules == {*STAGES, *SHARED}
+    assert set(PIPELINE["stages"]) == set(STAGES) == set(PARAMS)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_takes_the_paths_of_its_command_and_the_params_of_its_section(name: str) -> None:
+    words = PIPELINE["stages"][name]["cmd"].split()
+    assert words[:3] == ["python", "-m", f"src.{name}"]
+    assert words[-1] == f"${{{name}}}", "the section stands last"
+    paths = words[3:-1]
+    parameters = parameters_of(name)
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    repeated = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    assert len(paths) > len(positional) if repeated else len(paths) == len(positional)
+    params = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert [p.name for p in params] == list(PARAMS[name])
+    assert all(p.default is p.empty for p in parameters)
+    assert PIPELINE["stages"][name]["params"] == [name]
+
+
+def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
+    checked = 0
+    for name, entry in PIPELINE["stages"].items():
+        command = set(entry["cmd"].split()[3:-1])
+        declared = paths_of(entry, "deps", "outs", "metrics", "plots")
+        data = {path for path in declared if not path.startswith("src/")}
+        for path in command:
+            assert any(d == path or d.startswith(f"{path}/") for d in data), (name, path)
+        for path in data:
+            assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
+        checked += len(command) + len(data)
+    assert checked == 64
+
+
+def test_imported_modules_are_deps_and_back() -> None:
+    checked = 0
+    for name, entry in PIPELINE["stages"].items():
+        needed = {f"src/{module}.py" for module in imported_transitively(name)}
+        assert needed == {p for p in paths_of(entry, "deps") if p.startswith("src/")}, name
+        checked += len(needed)
+    assert checked == 38
+
+
+def test_commands_hold_only_whole_sections_and_names_written_in_the_pipeline() -> None:
+    expressions = 0
+    for entry in PIPELINE["stages"].values():
+        for expression in re.findall(r"\$\{(.*?)\}", entry["cmd"]):
+            expressions += 1
+            if expression in PARAMS:
+                continue
+            # The shell sees these unquoted, so they are plain words of dvc.yaml, not params.
+            axis, key = expression.split(".")
+            assert axis == "item"
+            assert all(re.fullmatch(r"[a-z0-9-]+", value) for value in entry["matrix"][key])
+    assert expressions == 8 + 3
+
+
+def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
+    checked = 0
+    for planned in Repo(str(ROOT)).index.stages:
+        _, _, module, *arguments = shlex.split(planned.cmd)
+        name = module.removeprefix("src.")
+        _, params = stage._bind(import_module(module).main, name, True, arguments)
+        for key, value in params.items():
+            written = PARAMS[name][key]
+            assert value == written or (isinstance(written, str) and float(written) == value)
+            checked += 1
+    assert checked == sum(map(len, PARAMS.values())) + 4 * len(PARAMS["evaluate"])
+
+
+def test_every_param_has_a_sentence_over_it_and_no_null() -> None:
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    keys = [i for i, line in enumerate(lines) if re.match(r"  \w+:", line)]
+    assert len(keys) == sum(map(len, PARAMS.values()))
+    for i in keys:
+        assert re.match(r"  # .*[.]$", lines[i - 1]), lines[i]
+    assert not [k for section in PARAMS.values() for k, value in section.items() if value is None]
+
+
+def test_every_stage_says_what_it_does() -> None:
+    assert all(entry["desc"][0].isupper() for entry in PIPELINE["stages"].values())
+
+
+def test_git_ignores_every_output_that_dvc_keeps() -> None:
+    outs = [out for out in Repo(str(ROOT)).index.outs if out.use_cache]
+    for out in outs:
+        path = Path(out.fs_path).relative_to(ROOT)
+        done = subprocess.run(
+            ["git", "check-ignore", "--verbose", "--no-index", path],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
+    assert len(outs) == 2 + 2 + 2 + 1 + 2 + 2 * 5
+
+
+def test_plots_and_artifacts_are_outputs_of_stages() -> None:
+    outs = {str(Path(out.fs_path).relative_to(ROOT)) for out in Repo(str(ROOT)).index.outs}
+    drawn = [file for plot in PIPELINE["plots"] for file in next(iter(plot.values()))["y"]]
+    kept = [artifact["path"] for artifact in PIPELINE["artifacts"].values()]
+    for path in [*drawn, *kept]:
+        assert any(path == out or path.startswith(f"{out}/") for out in outs), path
+    assert (len(drawn), len(kept)) == (5 + 3 * 3 + 5, 2)
+
+
+def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
+    for module in [*STAGES, *SHARED]:
+        assert not imported(module) & set(STAGES), module
+    assert imported_transitively("predict") == {"predict", "stage"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}; import sys; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {module.split(".")[0] for module in done.stdout.split()}
+
+
+def test_prediction_loads_three_packages() -> None:
+    added = loaded_by("import src.predict") - loaded_by("import numpy, onnxruntime, tokenizers")
+    assert added - set(sys.stdlib_module_names) == {"src"}
+
+
+@pytest.mark.parametrize("name", ["load", "split", "baseline", "evaluate", "compare"])
+def test_light_stages_load_neither_torch_nor_transformers(name: str) -> None:
+    assert not loaded_by(f"import src.{name}") & {"torch", "transformers", "onnxruntime"}
+
+
+def test_importing_the_modules_leaves_no_trace(tmp_path: Path) -> None:
+    modules = ", ".join(f"src.{name}" for name in [*STAGES, *SHARED])
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import logging, {modules}; "
+        "assert not logging.root.handlers and not logging.getLogger('src').level"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def packages() -> Iterator[str]:
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if match := re.match(r"([\w-]+)", line):
+            yield match[0].lower()
+
+
+def test_every_package_is_pinned_in_the_lock() -> None:
+    lock = (ROOT / "requirements.lock").read_text().lower()
+    names = list(packages())
+    for name in names:
+        assert re.search(rf"^{re.escape(name)}(\[.*\])?==", lock, re.MULTILINE), name
+    assert "torch==2.13.0\n" in lock
+    assert len(names) >= 20

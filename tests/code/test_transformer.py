@@ -1,0 +1,263 @@
+"""Every supported architecture trains, exports and predicts the same in torch and in ONNX."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, make_checkpoint, make_texts
+from transformers import AutoModelForSequenceClassification, TrainerState
+
+from src import examples, export, metrics, predict, split, train, transformer
+from src.stage import InputError
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+    "roberta": {},
+    "xlm-roberta": {},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+    },
+    "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 2},
+}
+TRAIN = {
+    "checkpoint_sha256": "",
+    "max_length": 16,
+    "max_characters": 1000,
+    "lr": 3e-3,
+    "epochs": 2,
+    "batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "activation_checkpointing": False,
+    "lr_scheduler_type": "linear",
+    "warmup_ratio": 0.1,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "label_smoothing": 0.0,
+    "class_weight": "none",
+    "precision": "no",
+    "metric_for_best_model": "macro_f1",
+    "early_stopping_patience": 2,
+    "logging_steps": 2,
+    "threads": 1,
+    "seed": 1,
+}
+EXPORT = {"opset": 20, "atol": 1e-5, "check_texts": 100, "batch_size": 5, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import pandas as pd
+
+    folder = tmp_path_factory.mktemp("data")
+    frame = pd.DataFrame(make_texts(60)).assign(id=[str(k) for k in range(60)])
+    examples.write(frame, folder / "examples.parquet")
+    split.main(folder, folder / "splits", column="", validation_size=0.2, test_size=0.2, seed=1)
+    return folder / "splits"
+
+
+def trained(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> Path:
+    train.main(
+        splits,
+        target / "model",
+        target / "live",
+        **TRAIN | {"checkpoint": str(checkpoint)} | changes,
+    )
+    return target / "model"
+
+
+def texts_of(splits: Path) -> list[str]:
+    return list(examples.read(splits / "validation.parquet")["text"])
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_an_architecture_from_checkpoint_to_prediction(
+    kind: str, splits: Path, tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", kind, **ARCHITECTURES[kind])
+    model = trained(splits, tmp_path, checkpoint, epochs=1)
+    export.main(splits, model, tmp_path / "fp32", tmp_path / "int8", tmp_path / "report", **EXPORT)
+    report = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert report["fp32"]["max_logit_difference"] <= 1e-5
+    assert report["fp32"]["equal_labels"] == 1
+
+    # Lengths and batch sizes that the export did not see, and one that is cut.
+    texts = ["goal", "", "bank profit " * 30, *texts_of(splits)]
+    expected = transformer.Classifier(model, threads=1).logits(texts, batch_size=3)
+    exported = predict.Classifier(tmp_path / "fp32", threads=1)
+    assert exported.logits(texts, batch_size=2) == pytest.approx(expected, abs=1e-5)
+    assert exported.labels == ["film", "money", "sport"]
+    int8 = predict.Classifier(tmp_path / "int8", threads=1).logits(texts, batch_size=2)
+    assert int8.shape == expected.shape
+    assert not np.array_equal(int8, expected)
+
+
+def test_training_learns_and_is_equal_to_itself(
+    splits: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Two processes, as DVC starts them, give the same bytes."""
+    folders = []
+    for run in ("first", "second"):
+        words = [f"--{key} {value}" for key, value in TRAIN.items() if value not in ("", False)]
+        words += ["--checkpoint_sha256 ''", "--no-activation_checkpointing", "--epochs 12"]
+        command = (
+            f"{sys.executable} -m src.train {splits} {tmp_path / run}/model {tmp_path / run}/live"
+        )
+        subprocess.run(
+            f"{command} {' '.join(words)} --checkpoint {checkpoint}",
+            shell=True,  # noqa: S602: as DVC does
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=True,
+        )
+        files = sorted(path for path in (tmp_path / run).rglob("*") if path.is_file())
+        folders.append({path.relative_to(tmp_path / run): path.read_bytes() for path in files})
+        assert all(path.stat().st_mode & 0o044 for path in files), "a colleague can read them"
+    assert folders[0] == folders[1]
+
+    live = json.loads((tmp_path / "first" / "live" / "metrics.json").read_text())
+    assert live["validation"]["accuracy"] > 0.9
+    texts, model = texts_of(splits), tmp_path / "first" / "model"
+    logits = transformer.Classifier(model, threads=1).logits(texts, batch_size=4)
+    labels = examples.label_ids(
+        examples.read(splits / "validation.parquet"), examples.read_labels(splits)
+    )
+    kept = metrics.summary(labels, metrics.softmax(logits))
+    assert kept == pytest.approx({k: live["validation"][k] for k in kept}, abs=1e-6), (
+        "the metrics are those of the weights that were kept"
+    )
+    curve = (tmp_path / "first/live/plots/metrics/train/loss.tsv").read_text().splitlines()
+    assert curve[0] == "step\tloss"
+    assert [line.split("\t")[0] for line in curve[1:4]] == ["2", "4", "6"], "steps are global steps"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gradient_accumulation_steps": 2, "batch_size": 4},
+        {"precision": "bf16"},
+        {"activation_checkpointing": True},
+        {"class_weight": "balanced", "label_smoothing": 0.1},
+        {"lr_scheduler_type": "cosine", "early_stopping_patience": 0},
+    ],
+)
+def test_options_train(
+    changes: dict[str, Any], splits: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    model = trained(splits, tmp_path, checkpoint, epochs=8, **changes)
+    logits = transformer.Classifier(model, threads=1).logits(["goal match", "bank loan"], 2)
+    assert list(logits.argmax(axis=1)) == [2, 1]
+
+
+def test_early_stopping_stops_and_keeps_the_best(
+    splits: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    trained(splits, tmp_path, checkpoint, epochs=30, early_stopping_patience=1)
+    lines = (tmp_path / "live/plots/metrics/validation/macro_f1.tsv").read_text().splitlines()
+    scores = [float(line.split("\t")[1]) for line in lines[1:]]
+    assert len(scores) < 30
+    live = json.loads((tmp_path / "live/metrics.json").read_text())
+    assert live["validation"]["macro_f1"] == max(scores)
+
+
+def test_the_loss_is_cross_entropy_per_text_of_the_step() -> None:
+    ids = np.array([0, 0, 0, 1])
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    labels = torch.tensor([0, 1])
+    plain = torch.nn.functional.cross_entropy
+    one = train._loss(ids, "none", 0.0)({"logits": logits}, labels)
+    assert one == pytest.approx(plain(logits, labels))
+    half = train._loss(ids, "none", 0.0)({"logits": logits}, labels, num_items_in_batch=4)
+    assert half == pytest.approx(plain(logits, labels) / 2)
+    weights = torch.tensor([4 / 6, 4 / 2])
+    weighted = train._loss(ids, "balanced", 0.1)({"logits": logits}, labels)
+    expected = plain(logits, labels, weight=weights, label_smoothing=0.1, reduction="sum") / 2
+    assert weighted == pytest.approx(expected)
+
+
+def refused(splits: Path, tmp_path: Path, checkpoint: object, **changes: Any) -> str:
+    with pytest.raises(InputError) as raised:
+        trained(splits, tmp_path, Path(str(checkpoint)), **changes)
+    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "live").exists()
+    return str(raised.value)
+
+
+def test_a_bad_checkpoint_gets_one_sentence(splits: Path, checkpoint: Path, tmp_path: Path) -> None:
+    found = refused(splits, tmp_path, checkpoint, checkpoint_sha256="0" * 64)
+    assert found.startswith(f"Expected sha256 {'0' * 64} of {checkpoint}/model.safetensors, found ")
+    assert refused(splits, tmp_path, "no/such", checkpoint_sha256="0" * 64).startswith(
+        "Expected no/such/model.safetensors with the sha256 that train.checkpoint_sha256 pins"
+    )
+    assert refused(splits, tmp_path, tmp_path / "none").startswith(
+        f"Expected a checkpoint with safetensors weights and a tokenizer at {tmp_path / 'none'}"
+    )
+    broken = make_checkpoint(tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert refused(splits, tmp_path, broken).startswith(
+        f"Expected a checkpoint with safetensors weights and a tokenizer at {broken}"
+    )
+    assert refused(splits, tmp_path, checkpoint, max_length=64) == (
+        f"train.max_length is 64: {checkpoint} reads at most 40 tokens; "
+        "lower it or choose another checkpoint."
+    )
+    assert refused(splits, tmp_path, checkpoint, precision="fp16") == (
+        "train.precision is 'fp16', which needs a GPU, and none is found: use 'bf16' or 'no'."
+    )
+
+
+def test_a_checkpoint_without_part_of_its_encoder_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    transformer.from_pretrained(str(folder), num_labels=7)
+    assert not caplog.records, "a new head is what fine-tuning starts with"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    state = {k: v for k, v in model.state_dict().items() if "layer.1.output" not in k}
+    model.save_pretrained(folder, state_dict=state)
+    transformer.from_pretrained(str(folder))
+    assert "has no weights for bert.encoder.layer.1.output" in caplog.text
+
+
+def test_fp32_that_differs_stops_the_export_and_leaves_nothing(
+    splits: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained(splits, tmp_path, checkpoint, epochs=1)
+    to_onnx = export.to_onnx
+
+    def distorted(classifier: torch.nn.Module, path: Path, opset: int) -> None:
+        head = classifier.classifier.bias
+        with torch.no_grad():
+            head += 0.01  # type: ignore[operator]
+        to_onnx(classifier, path, opset)
+
+    monkeypatch.setattr(export, "to_onnx", distorted)
+    with pytest.raises(InputError, match=r"within export.atol = 1e-05 .* difference of 0.01: "):
+        export.main(
+            splits, model, tmp_path / "fp32", tmp_path / "int8", tmp_path / "report", **EXPORT
+        )
+    assert not (tmp_path / "fp32").exists()
+
+
+def test_figures_that_vary_by_run_are_not_recorded() -> None:
+    names = ["eval_macro_f1", "eval_runtime", "eval_samples_per_second", "loss", "epoch"]
+    assert [train._name(name) for name in names] == [
+        "validation/macro_f1",
+        "",
+        "",
+        "train/loss",
+        "",
+    ]
+    assert train._name("grad_norm") == ""
+    assert TrainerState().log_history == []

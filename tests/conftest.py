@@ -1,0 +1,163 @@
+"""The project in a folder of its own, with data and a checkpoint small enough to run in seconds."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+ROOT = Path(__file__).parents[1]
+
+TOPICS = {
+    "sport": "goal match striker referee stadium league coach penalty".split(),
+    "money": "bank shares profit market investor loan currency budget".split(),
+    "film": "actor director cinema scene award script drama premiere".split(),
+}
+# Enough for 36 small texts to be learnt by a small model with random weights.
+SMALL = {
+    "load.source": "data/source/small.csv",
+    "split.validation_size": "0.2",
+    "split.test_size": "0.3",
+    "baseline.n_estimators": "10",
+    "train.checkpoint": "data/source/checkpoint",
+    "train.checkpoint_sha256": "",
+    "train.max_length": "16",
+    "train.epochs": "1",
+    "evaluate.resamples": "50",
+    "compare.resamples": "50",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment() -> None:
+    """Find `python` and `dvc` where the tests' own are, and look nothing up on a hub."""
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["DVC_NO_ANALYTICS"] = "1"
+
+
+class Project:
+    """A copy of the project in a git repository of its own, and the commands that users type."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def run(self, *command: str, code: int = 0, text: str | None = None) -> str:
+        """Run a command, expect its exit code, and return what it printed on both outputs."""
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            input=text,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, (
+            f"{' '.join(command)} gave {done.returncode}:\n{done.stdout}"
+        )
+        return done.stdout
+
+    def dvc(self, *command: str, code: int = 0) -> str:
+        return self.run("dvc", *command, code=code)
+
+    def git(self, *command: str) -> str:
+        return self.run("git", "-c", "user.name=A", "-c", "user.email=a@example.org", *command)
+
+    def commit(self) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "Change")
+
+    def ran(self, printed: str) -> list[str]:
+        """The stages that `dvc repro` says it ran."""
+        return [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running")]
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def make_texts(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Rows with a text of its topic's words and a language, as many of each topic."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        label = list(TOPICS)[number % len(TOPICS)]
+        words = " ".join(draw.choices(TOPICS[label], k=6))
+        language = "en" if number % 2 else "fr"
+        rows.append({"text": f"{words} {number}", "label": label, "language": language})
+    return rows
+
+
+def make_checkpoint(folder: Path, kind: str = "bert", **config: Any) -> Path:
+    """Save a tiny classifier of a transformers architecture with random weights, and a tokenizer."""
+    words = sorted({word for topic in TOPICS.values() for word in topic})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    tokenizer = Tokenizer(models.WordLevel({w: k for k, w in enumerate(vocabulary)}, "[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=40,
+    ).save_pretrained(folder)
+    small = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 48,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    }
+    model = AutoModelForSequenceClassification.from_config(
+        AutoConfig.for_model(kind, **small | config)
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[dict[str, str]]:
+    return make_texts(60)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+def copy_project(target: Path) -> Project:
+    """The files of the project that git knows or would add, committed to a new repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.split("\n"):
+        if name and (ROOT / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+    project = Project(target)
+    project.git("init", "--quiet", "--initial-branch=main")
+    project.commit()
+    return project
