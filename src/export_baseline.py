@@ -111,7 +111,9 @@ def graph(
         ),
         helper.make_node("Cast", ["counts"], ["tf"], to=TensorProto.DOUBLE),
     ]
+    one = {}
     if tfidf.sublinear_tf:
+        one["one"] = np.float64(1)
         nodes += [
             helper.make_node("Max", ["tf", "one"], ["at_least_one"]),
             helper.make_node("Log", ["at_least_one"], ["log"]),
@@ -134,8 +136,7 @@ def graph(
         helper.make_node("Max", ["probabilities", "smallest"], ["positive"]),
         helper.make_node("Log", ["positive"], ["logits"]),
     ]
-    constants = {
-        "one": np.float64(1),
+    constants = one | {
         "idf": tfidf.idf_,
         "axis": np.array([1]),
         "tiny": np.float64(np.finfo(np.float64).tiny),

@@ -3,10 +3,12 @@
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from dvclive.live import Live
 from transformers import (
@@ -89,13 +91,10 @@ def main(
         )
     tokenizer.model_max_length = max_length
 
-    def dataset(frame: Any) -> list[dict[str, Any]]:
-        ids = transformer.tokenize(tokenizer, list(frame["text"]), max_length, max_characters)
-        rows = zip(ids, examples.label_ids(frame, labels).tolist(), strict=True)
-        return [{"input_ids": row, "labels": label} for row, label in rows]
-
-    with stage.replacing(model) as folder, Live(str(live), dvcyaml=False, save_dvc_exp=False) as r:
-        callbacks: list[Any] = [LiveCallback(r)]
+    dataset = partial(_dataset, tokenizer=tokenizer, labels=labels, max_characters=max_characters)
+    recording = Live(str(live), dvcyaml=False, save_dvc_exp=False)
+    with stage.replacing(model) as folder, recording as record:
+        callbacks: list[Any] = [LiveCallback(record)]
         if early_stopping_patience:
             callbacks.append(EarlyStoppingCallback(early_stopping_patience))
         trainer = Trainer(
@@ -124,11 +123,13 @@ def main(
                 metric_for_best_model=metric_for_best_model,
                 greater_is_better=metric_for_best_model not in ("log_loss", "ece"),
                 logging_steps=logging_steps,
+                logging_first_step=True,  # short trainings have a curve too
                 disable_tqdm=not sys.stderr.isatty(),
                 report_to="none",
                 seed=seed,
             ),
             train_dataset=dataset(train),
+            # Neighbours of like length pad less, and the order is of no account to the metrics.
             eval_dataset=sorted(dataset(validation), key=lambda row: len(row["input_ids"])),
             data_collator=DataCollatorWithPadding(tokenizer),
             processing_class=tokenizer,
@@ -143,11 +144,26 @@ def main(
         if trainer.pop_callback(ProgressCallback):
             trainer.add_callback(Progress)
         trainer.train()
-        _keep_best(r, trainer.state)
-        trainer.save_model(str(folder))
-        for file in folder.iterdir():
-            file.chmod(0o644)  # the weights come with 0600, which no colleague could read
-        (folder / "training_args.bin").unlink()  # a pickle of paths on this machine
+        _keep_best(record, trainer.state)
+        _save(trainer, folder)
+
+
+def _dataset(
+    frame: pd.DataFrame, *, tokenizer: Any, labels: list[str], max_characters: int
+) -> list[dict[str, Any]]:
+    """The token ids and the label's id of each text."""
+    ids = transformer.tokenize(
+        tokenizer, list(frame["text"]), tokenizer.model_max_length, max_characters
+    )
+    rows = zip(ids, examples.label_ids(frame, labels).tolist(), strict=True)
+    return [{"input_ids": row, "labels": label} for row, label in rows]
+
+
+def _save(trainer: Trainer, folder: Path) -> None:
+    trainer.save_model(str(folder))
+    (folder / "training_args.bin").unlink()  # a pickle, with paths of this machine
+    for file in folder.iterdir():
+        file.chmod(0o644)  # the weights come with 0600, which no colleague could read
 
 
 class LiveCallback(DVCLiveCallback):

@@ -11,28 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parents[1]
 
 TOPICS = {
-    "sport": "goal match striker referee stadium league coach penalty".split(),
-    "money": "bank shares profit market investor loan currency budget".split(),
-    "film": "actor director cinema scene award script drama premiere".split(),
+    "sport": ["goal", "match", "striker", "referee", "stadium", "league", "coach", "penalty"],
+    "money": ["bank", "shares", "profit", "market", "investor", "loan", "currency", "budget"],
+    "film": ["actor", "director", "cinema", "scene", "award", "script", "drama", "premiere"],
 }
-# Enough for 36 small texts to be learnt by a small model with random weights.
+# Enough for 60 small texts to be learnt by a small model with random weights.
 SMALL = {
-    "load.source": "data/source/small.csv",
-    "split.validation_size": "0.2",
-    "split.test_size": "0.3",
-    "baseline.n_estimators": "10",
+    "load.source": "data/source/small.jsonl",
+    "split.validation_size": 0.2,
+    "split.test_size": 0.3,
+    "baseline.n_estimators": 10,
+    "baseline.max_df": 1.0,
     "train.checkpoint": "data/source/checkpoint",
     "train.checkpoint_sha256": "",
-    "train.max_length": "16",
-    "train.epochs": "1",
-    "evaluate.resamples": "50",
-    "compare.resamples": "50",
+    "train.max_length": 16,
+    "train.epochs": 1,
+    "train.logging_steps": 1,
+    "evaluate.slices": ["language"],
+    "evaluate.resamples": 50,
+    "compare.resamples": 50,
 }
 
 
@@ -98,7 +103,7 @@ def make_texts(count: int, seed: int = 0) -> list[dict[str, str]]:
 
 
 def make_checkpoint(folder: Path, kind: str = "bert", **config: Any) -> Path:
-    """Save a tiny classifier of a transformers architecture with random weights, and a tokenizer."""
+    """Save a tiny classifier of an architecture with random weights, and its tokenizer."""
     words = sorted({word for topic in TOPICS.values() for word in topic})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     tokenizer = Tokenizer(models.WordLevel({w: k for k, w in enumerate(vocabulary)}, "[UNK]"))
@@ -107,7 +112,7 @@ def make_checkpoint(folder: Path, kind: str = "bert", **config: Any) -> Path:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    PreTrainedTokenizerFast(
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",
@@ -127,9 +132,9 @@ def make_checkpoint(folder: Path, kind: str = "bert", **config: Any) -> Path:
         "bos_token_id": 2,
         "eos_token_id": 3,
     }
-    model = AutoModelForSequenceClassification.from_config(
-        AutoConfig.for_model(kind, **small | config)
-    )
+    torch.manual_seed(0)
+    settings = AutoConfig.for_model(kind, **small | config)
+    model = AutoModelForSequenceClassification.from_config(settings)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     return folder
 
@@ -161,3 +166,13 @@ def copy_project(target: Path) -> Project:
     project.git("init", "--quiet", "--initial-branch=main")
     project.commit()
     return project
+
+
+def set_params(project: Project, params: dict[str, Any]) -> None:
+    file = project.root / "params.yaml"
+    values = yaml.safe_load(file.read_text())
+    for name, value in params.items():
+        section, key = name.split(".")
+        assert key in values[section]
+        values[section][key] = value
+    file.write_text(yaml.safe_dump(values, sort_keys=False))

@@ -7,7 +7,7 @@ import json
 import lzma
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from src import examples, load, sources
 from src.stage import InputError
 
-PARAMS = {
+PARAMS: dict[str, Any] = {
     "format": "auto",
     "text_column": "text",
     "label_column": "label",
@@ -61,7 +61,7 @@ def rows_of(frame: pd.DataFrame) -> list[list[str]]:
     return frame[["text", "label", "language"]].to_numpy().tolist()
 
 
-COMPRESSIONS = {
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "bz2": bz2.compress,
     "xz": lzma.compress,

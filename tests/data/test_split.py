@@ -18,7 +18,10 @@ def divided(frame: pd.DataFrame, tmp_path: Path, **params: object) -> dict[str, 
     tmp_path.mkdir(exist_ok=True)
     examples.write(frame, tmp_path / "examples.parquet")
     split.main(tmp_path, tmp_path / "splits", **(PARAMS | params))  # type: ignore[arg-type]
-    sides = {s: examples.read(tmp_path / "splits" / f"{s}.parquet") for s in examples.SPLITS}
+    folder = tmp_path / "splits"
+    sides: dict[str, pd.DataFrame] = {
+        side: examples.read(folder / f"{side}.parquet") for side in examples.SPLITS
+    }
     assert sum(map(len, sides.values())) == len(frame)
     return sides
 

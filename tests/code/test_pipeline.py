@@ -1,0 +1,215 @@
+"""The real pipeline run small, in a git repository of its own, with the commands users type."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import (
+    SMALL,
+    Project,
+    copy_project,
+    make_checkpoint,
+    make_texts,
+    set_params,
+    write_rows,
+)
+
+MODELS = ["baseline", "baseline-onnx", "transformer", "onnx", "onnx-int8"]
+STAGES = [
+    "load",
+    "split",
+    "baseline",
+    "export_baseline",
+    "train",
+    "export",
+    *(f"evaluate@{model}" for model in MODELS),
+    "compare",
+]
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project after its first `dvc repro`, on 60 texts and a checkpoint with random weights."""
+    project = copy_project(tmp_path_factory.mktemp("project"))
+    source = project.root / "data" / "source"
+    write_rows(source / "small.jsonl", make_texts(60))
+    make_checkpoint(source / "checkpoint")
+    set_params(project, SMALL)
+    for name in ("dvc.lock", "data/quality.json"):
+        (project.root / name).unlink(missing_ok=True)
+    shutil.rmtree(project.root / "dvclive", ignore_errors=True)
+    project.commit()
+    assert sorted(project.ran(project.dvc("repro"))) == sorted(STAGES)
+    # What the run left for git is the lock, the counts, the metrics and the table.
+    new = set(project.git("ls-files", "--others", "--exclude-standard").split())
+    assert "dvc.lock" in new
+    assert not [name for name in new if name.startswith(("models/", "data/raw", "data/splits"))]
+    project.commit()
+    project.dvc("remote", "add", "--default", "storage", str(tmp_path_factory.mktemp("remote")))
+    project.commit()
+    return project
+
+
+def test_a_second_repro_runs_nothing(project: Project) -> None:
+    assert project.ran(project.dvc("repro")) == []
+    assert project.git("status", "--porcelain") == ""
+    assert "up to date" in project.dvc("status")
+
+
+def test_each_stage_run_left_a_log_file(project: Project) -> None:
+    names = [path.name for path in (project.root / "logs").glob("*.log")]
+    assert len(names) == len(STAGES)
+    for stage in STAGES:
+        assert any(f"-{stage}-" in name for name in names), stage
+
+
+def test_metrics_of_every_model_on_the_same_texts(project: Project) -> None:
+    shown = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"]
+    quality = shown["data/quality.json"]["data"]
+    assert quality["rows"] == quality["kept"] == 60
+    for model in MODELS:
+        test = shown[f"dvclive/evaluate/{model}/metrics.json"]["data"]["test"]
+        assert set(test) == {
+            "accuracy",
+            "accuracy_low",
+            "accuracy_high",
+            "macro_f1",
+            "macro_f1_low",
+            "macro_f1_high",
+            "weighted_f1",
+            "log_loss",
+            "ece",
+            "classes",
+            "slices",
+        }
+        assert set(test["classes"]["sport"]) == {"precision", "recall", "f1", "texts"}
+        assert test["accuracy_low"] <= test["accuracy"] <= test["accuracy_high"]
+        languages = test["slices"]["language"]
+        assert sum(scores["texts"] for scores in languages.values()) == 18
+    compared = shown["dvclive/compare/metrics.json"]["data"]
+    assert set(compared) == set(MODELS[1:])
+    assert compared["baseline-onnx"]["accuracy_difference_p_value"] == 1
+    table = (project.root / "dvclive/compare/comparison.md").read_text()
+    assert [line.split("|")[1].strip() for line in table.splitlines()[4:]] == MODELS
+    assert "18 test texts" in table
+
+
+def test_plots_show_every_declared_plot(project: Project, tmp_path: Path) -> None:
+    declared = yaml.safe_load((project.root / "dvc.yaml").read_text())["plots"]
+    for plot in declared:
+        name = next(iter(plot))
+        vega = project.dvc("plots", "show", "--show-vega", name)
+        assert '"values"' in vega, name
+    assert len(declared) == 11
+    page = project.dvc("plots", "diff", "HEAD", "--out", str(tmp_path / "plots"))
+    assert page.startswith("file:")
+    mistakes = project.root / "data" / "predictions" / "onnx" / "mistakes.csv"
+    assert mistakes.read_text().startswith("id,label,predicted,score,text\n")
+
+
+def test_one_changed_param_reruns_what_depends_on_it(project: Project) -> None:
+    set_params(project, {"baseline.n_estimators": 11})
+    ran = project.ran(project.dvc("repro"))
+    assert sorted(ran) == sorted(
+        ["baseline", "export_baseline", "evaluate@baseline", "evaluate@baseline-onnx", "compare"]
+    )
+    assert "11" in project.dvc("params", "diff", "--md")
+    assert "dvclive/evaluate/baseline/metrics.json" in project.dvc(
+        "metrics", "diff", "--all", "--md"
+    )
+    project.git("checkout", "--quiet", ".")
+    project.dvc("checkout")
+    assert project.ran(project.dvc("repro")) == []
+
+
+def test_an_experiment_with_a_small_lr(project: Project) -> None:
+    """DVC writes 3e-5 as 3e-05, which is a string to a reader of YAML 1.1."""
+    printed = project.dvc("exp", "run", "--temp", "--name", "small-lr", "-S", "train.lr=3e-5")
+    assert "--lr 3e-05" in printed
+    assert "small-lr" in project.dvc("exp", "show", "--md")
+    assert "train.lr" in project.dvc("params", "diff", "HEAD", "small-lr", "--md")
+    assert project.git("status", "--porcelain") == ""
+
+
+def test_a_changed_source_file_reruns_load(project: Project) -> None:
+    file = project.root / "data" / "source" / "small.jsonl"
+    before = file.read_text()
+    file.write_text(before + '{"text": "goal", "label": "sport", "language": "en"}\n')
+    assert "load" in project.ran(project.dvc("repro", "--dry"))
+    file.write_text(before)
+
+
+def test_a_colleague_pulls_equal_bytes_and_reruns_nothing(project: Project, tmp_path: Path) -> None:
+    project.dvc("push")
+    colleague = Project(tmp_path / "clone")
+    project.run("git", "clone", "--quiet", str(project.root), str(colleague.root))
+    colleague.dvc("pull", "models/onnx")
+    assert digest(colleague.root / "models/onnx") == digest(project.root / "models/onnx")
+    answer = colleague.run("python", "-m", "src.predict", "models/onnx", "goal match")
+    assert set(json.loads(answer)["probabilities"]) == {"film", "money", "sport"}
+    colleague.dvc("pull")
+    assert colleague.ran(colleague.dvc("repro")) == []
+    for folder in ("data/splits", "models", "dvclive", "data/predictions"):
+        assert digest(colleague.root / folder) == digest(project.root / folder), folder
+
+
+@pytest.mark.parametrize(
+    ("params", "stage", "sentence"),
+    [
+        (
+            {"baseline.n_estimators": "many"},
+            "baseline",
+            "baseline.n_estimators is 'many': expected a whole number at least 1; "
+            "change it in params.yaml.",
+        ),
+        (
+            {"load.text_column": "txt"},
+            "load",
+            "Expected column 'txt' in {root}/data/source/small.jsonl, found 'text', 'label', "
+            "'language' (did you mean 'text'?): set load.text_column to the right one.",
+        ),
+        (
+            {"evaluate.slices": ["lang"]},
+            "evaluate@onnx",
+            "evaluate.slices has 'lang': expected columns of the source, which are id, text, "
+            "label, language (did you mean 'language'?).",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_loses_nothing(
+    project: Project, params: dict[str, Any], stage: str, sentence: str
+) -> None:
+    folders = ["data/raw", "data/splits", "models", "data/predictions"]
+    before = {folder: digest(project.root / folder) for folder in folders}
+    set_params(project, params)
+    printed = project.dvc("repro", stage, code=255)
+    assert f"ERROR src.stage: {sentence.format(root=project.root)}\n" in printed
+    assert "Outputs of an earlier run come back with `dvc checkout`." in printed
+    assert "Traceback" not in printed
+    project.git("checkout", "--quiet", ".")
+    project.dvc("checkout")
+    assert {folder: digest(project.root / folder) for folder in folders} == before
+    assert project.git("status", "--porcelain") == ""
+
+
+def test_an_unknown_param_is_refused(project: Project) -> None:
+    file = project.root / "params.yaml"
+    file.write_text(file.read_text().replace("  n_estimators:", "  estimators:"))
+    printed = project.dvc("repro", "baseline", code=255)
+    assert (
+        "baseline.estimators is not known (did you mean 'n_estimators'?): baseline takes" in printed
+    )
+    project.git("checkout", "--quiet", ".")
+    project.dvc("checkout")

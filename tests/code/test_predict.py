@@ -1,0 +1,121 @@
+"""The inference command, from an exported folder alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, make_texts
+
+from src import export_baseline, predict
+from src.stage import InputError
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder, from a baseline since that is quick to make."""
+    import onnx
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    rows = make_texts(60)
+    tfidf = TfidfVectorizer()
+    features = tfidf.fit_transform([row["text"] for row in rows])
+    forest = RandomForestClassifier(20, random_state=0).fit(features, [r["label"] for r in rows])
+    words = sorted(tfidf.vocabulary_)
+    ids = {word: k for k, word in enumerate([*words, export_baseline.UNKNOWN])}
+    folder = tmp_path_factory.mktemp("model")
+    export_baseline.tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))
+    onnx.save(export_baseline.graph(tfidf, forest, ids), folder / "model.onnx")
+    predict.write_manifest(
+        folder,
+        labels=list(forest.classes_),
+        max_length=100,
+        max_characters=1000,
+        pad_token_id=len(words),
+    )
+    return folder
+
+
+def run(model: Path, *texts: str, stdin: bytes = b"", code: int = 0) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "src.predict", model, *texts],
+        cwd=ROOT,
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def test_a_line_of_json_for_each_text_of_the_command_line(model: Path) -> None:
+    out, _ = run(model, "The goal of the match", "bank shares", "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["label"] for line in lines[:2]] == ["sport", "money"]
+    assert len(lines) == 3
+    for line in lines:
+        assert list(line) == ["label", "score", "probabilities"]
+        assert line["score"] == line["probabilities"][line["label"]]
+        assert line["score"] == max(line["probabilities"].values())
+        assert sum(line["probabilities"].values()) == pytest.approx(1)
+
+
+def test_texts_from_standard_input_in_their_order(model: Path) -> None:
+    texts = ["goal match", "bank", "film actor director cinema", "loan", "coach"] * 300
+    out, _ = run(model, stdin="\r\n".join(texts).encode())
+    labels = [json.loads(line)["label"] for line in out.splitlines()]
+    assert labels == ["sport", "money", "film", "money", "sport"] * 300
+
+
+def test_bad_input_gets_one_sentence(model: Path, tmp_path: Path) -> None:
+    _, err = run(model, stdin=b"goal\n\xff\n", code=1)
+    assert err.endswith(
+        "Expected UTF-8 on standard input, found byte 0xff on line 2: "
+        "convert the text first, for example with iconv.\n"
+    )
+    _, err = run(tmp_path, "goal", code=1)
+    assert f"Expected an exported model in {tmp_path}, found no manifest.json" in err
+    _, err = run(model, "goal", "--batch_size", "0", code=1)
+    assert "--batch_size is '0': expected a whole number at least 1; change it there." in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_one_flipped_bit_is_refused(name: str, model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"^Expected sha256 \w+ of {folder / name}, found "):
+        predict.Classifier(folder, threads=1)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"^Expected {folder / name}, found no such file"):
+        predict.Classifier(folder, threads=1)
+
+
+def test_a_long_text_is_cut_before_it_is_tokenized(model: Path) -> None:
+    classifier = predict.Classifier(model, threads=1)
+    start = "bank " * 200  # 1000 characters
+    cut, whole = classifier.logits([start + "goal " * 1000, start], batch_size=1)
+    assert list(cut) == list(whole)
+
+
+def test_a_reader_that_leaves_early_is_no_error_of_ours(model: Path) -> None:
+    command = f"yes goal | head -20000 | {sys.executable} -m src.predict {model} | head -1"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=ROOT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["label"] == "sport"
+    assert done.stderr == ""

@@ -1,0 +1,109 @@
+"""What models trained on the default data do, shown on a training shorter than the default one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Project, copy_project, set_params
+
+from src import evaluate, examples, predict, transformer
+
+MODELS = ["baseline", "baseline-onnx", "transformer", "onnx", "onnx-int8"]
+SENTENCES = {
+    "sports": "The striker scored twice as United won the cup final after extra time.",
+    "business": "Shares in the bank fell after it reported lower quarterly profits.",
+    "politics": "The prime minister told MPs that the election would be held in May.",
+    "tech": "The new mobile phone software lets users share files over broadband.",
+    "entertainment": "The film won the Oscar for best actress and best director.",
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project after `dvc repro` on the default data, with one epoch on 64 tokens a text."""
+    project = copy_project(tmp_path_factory.mktemp("default"))
+    set_params(project, {"train.max_length": 64, "train.epochs": 1})
+    project.dvc("repro")
+    return project
+
+
+def scores_of(project: Project, model: str) -> dict[str, float]:
+    file = project.root / "dvclive" / "evaluate" / model / "metrics.json"
+    scores: dict[str, float] = json.loads(file.read_text())["test"]
+    return scores
+
+
+def test_the_default_data_is_the_whole_corpus_and_no_text_is_on_two_sides(
+    project: Project,
+) -> None:
+    counts = json.loads((project.root / "data" / "quality.json").read_text())
+    assert counts["rows"] == 2225
+    assert counts["dropped"] == {
+        "empty_text": 0,
+        "no_label": 0,
+        "conflicting_label": 0,
+        "duplicate": 98,
+    }
+    sides = [
+        set(examples.read(project.root / f"data/splits/{side}.parquet")["text"].map(examples.fold))
+        for side in examples.SPLITS
+    ]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == counts["kept"]
+    assert examples.read_labels(project.root / "data/splits") == sorted(SENTENCES)
+
+
+def test_accuracy_on_the_default_data(project: Project) -> None:
+    accuracy = {model: scores_of(project, model)["accuracy"] for model in MODELS}
+    assert accuracy["baseline"] >= 0.94
+    assert accuracy["baseline-onnx"] == accuracy["baseline"]
+    # One epoch on 64 tokens; the default params reach 0.97.
+    assert accuracy["transformer"] >= 0.94
+    assert accuracy["onnx"] == accuracy["transformer"]
+    assert accuracy["onnx-int8"] >= accuracy["transformer"] - 0.01
+
+
+def test_onnx_scores_like_torch(project: Project) -> None:
+    texts = list(examples.read(project.root / "data/splits/test.parquet")["text"])
+    torch = transformer.Classifier(project.root / "models/transformer", 2).logits(texts, 32)
+    onnx = predict.Classifier(project.root / "models/onnx", 2).logits(texts, 32)
+    assert np.abs(onnx - torch).max() <= 1e-5
+    report = json.loads((project.root / "dvclive/export/metrics.json").read_text())
+    assert report["fp32"]["max_logit_difference"] <= 1e-5
+
+
+def labels_of(project: Project, model: str, texts: list[str]) -> list[str]:
+    labels, score = evaluate._engine(project.root / "models" / model, batch_size=8, threads=1)
+    return [labels[k] for k in score(texts).argmax(axis=1)]
+
+
+@pytest.mark.parametrize("model", ["transformer", "onnx", "onnx-int8"])
+def test_a_sentence_gets_its_topic(project: Project, model: str) -> None:
+    assert labels_of(project, model, list(SENTENCES.values())) == list(SENTENCES)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_case_and_spaces_at_the_end_change_nothing(project: Project, model: str) -> None:
+    texts = list(examples.read(project.root / "data/splits/test.parquet")["text"].head(50))
+    labels = labels_of(project, model, texts)
+    assert labels_of(project, model, [text.upper() for text in texts]) == labels
+    assert labels_of(project, model, [f"{text}  \n" for text in texts]) == labels
+
+
+def test_more_sport_makes_sport_likelier(project: Project) -> None:
+    exported = predict.Classifier(project.root / "models/onnx", threads=1)
+    business = SENTENCES["business"]
+    pair = list(exported.predict([business, f"{SENTENCES['sports']} {business}"], 2))
+    sport = [json.loads(json.dumps(p))["probabilities"]["sports"] for p in pair]
+    assert sport[1] > sport[0]
+
+
+def test_the_surest_mistakes_come_first(project: Project) -> None:
+    folder = project.root / "data" / "predictions" / "transformer"
+    mistakes = pd.read_csv(folder / "mistakes.csv")
+    assert list(mistakes["score"]) == sorted(mistakes["score"], reverse=True)
+    assert (mistakes["label"] != mistakes["predicted"]).all()
+    predictions = examples.read(Path(folder, "predictions.parquet"))
+    wrong = (predictions["label"] != predictions["predicted"]).sum()
+    assert len(mistakes) == min(50, wrong)
