@@ -39,6 +39,10 @@ ENDINGS: dict[str, Format] = {
 DRIVE_LINK = re.compile(r"https://drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:.*&)?id=)([\w-]+)")
 DRIVE_DOWNLOAD = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 
+# What reading and decompressing raise, and the packages whose clients raise errors of their own.
+UNREADABLE = (OSError, EOFError, ImportError, ValueError, zlib.error, lzma.LZMAError)
+CLIENTS = {"aiohttp", "botocore", "gcsfs", "google", "httpx2", "zstandard"}
+
 log = logging.getLogger("src.sources")
 
 
@@ -283,9 +287,17 @@ def _opening(source: str) -> Iterator[None]:
     """Turn what goes wrong between here and the source into one sentence."""
     try:
         yield
-    except (OSError, EOFError, ImportError, ValueError, zlib.error, lzma.LZMAError) as error:
-        reason = str(error) or type(error).__name__
-        raise InputError(f"Expected to read {source}, found: {reason}.") from error
+    except Exception as error:
+        package = type(error).__module__.split(".")[0]
+        if not isinstance(error, UNREADABLE) and package not in CLIENTS:
+            raise
+        # fsspec says what to install, but only its cause says what the server answered.
+        told = error if isinstance(error, ImportError) else error.__cause__ or error
+        reason = str(told) or type(told).__name__
+        raise InputError(
+            f"Expected to read {source}, found: {reason}; "
+            "check that load.source is right and may be read from here."
+        ) from error
 
 
 def _format_of(file: OpenFile) -> Format:

@@ -119,7 +119,8 @@ def test_over_http(server: str) -> None:
     Path("x.csv").write_text(CSV)
     Path("page.csv").write_text("<!DOCTYPE html><html></html>")
     assert rows_of(loaded(f"{server}/x.csv")) == ROWS
-    assert "found:" in refused(f"{server}/missing.csv")
+    assert "404" in refused(f"{server}/missing.csv")
+    assert "onnect" in refused("http://127.0.0.1:1/x.csv")
     assert "found a web page" in refused(f"{server}/page.csv")
 
 
@@ -216,7 +217,8 @@ def test_what_is_not_there_is_named_with_the_likeliest_name() -> None:
     assert refused("pkg://no_such_package/data").startswith(
         "Expected an installed package 'no_such_package'"
     )
-    assert "xyz" in refused("xyz://bucket/x.csv")
+    assert "Protocol not known: xyz" in refused("xyz://bucket/x.csv")
+    assert "Install s3fs" in refused("s3://bucket/x.csv")
 
 
 @pytest.mark.parametrize(
