@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,14 @@ log = logging.getLogger("src.split")
 
 
 def main(
-    raw: Path, splits: Path, *, column: str, validation_size: Share, test_size: Share, seed: Seed
+    raw: Path,
+    splits: Path,
+    *,
+    column: str,
+    overlap: Literal["stop", "drop"],
+    validation_size: Share,
+    test_size: Share,
+    seed: Seed,
 ) -> None:
     """Write ``train validation test .parquet`` and ``labels.json``.
 
@@ -40,7 +48,7 @@ def main(
         )
     sides = _given(frame, column) if column else pd.Series("train", index=frame.index)
     groups = frame["text"].map(examples.fold)
-    _refuse_overlap(sides, groups, column)
+    sides = _without_overlap(sides, groups, column, overlap)
     # The test texts are drawn first, then the validation texts from what is left.
     for side, size in (("test", test_size), ("validation", validation_size / (1 - test_size))):
         if side not in set(sides):
@@ -105,14 +113,19 @@ def _given(frame: pd.DataFrame, column: str) -> pd.Series:
     return sides
 
 
-def _refuse_overlap(sides: pd.Series, groups: pd.Series, column: str) -> None:
-    shared = sides.groupby(groups).nunique() > 1
-    if shared.any():
+def _without_overlap(sides: pd.Series, groups: pd.Series, column: str, overlap: str) -> pd.Series:
+    """The sides, with "" for rows whose text is on a later side too: test is kept whole."""
+    rank = sides.map({side: k for k, side in enumerate(SPLITS)})
+    early = rank < rank.groupby(groups).transform("max")
+    if early.any() and overlap == "stop":
         raise InputError(
-            f"Expected each text on one side of {column!r}, found {int(shared.sum())} on more, "
-            f"such as {str(shared.index[shared.to_numpy()][0])[:60]!r}: "
-            "remove them from the source, or make split.column ''."
+            f"Expected each text on one side of {column!r}, found {int(early.sum())} that are on a "
+            f"later side too, such as {str(groups[early].iloc[0])[:60]!r}: make split.overlap drop "
+            "to leave them out, or split.column '' to divide the texts anew."
         )
+    if early.any():
+        log.warning("left out %d texts that are on a later side too", early.sum())
+    return sides.mask(early, "")
 
 
 def _refuse_unknown(labels: pd.Series, sides: pd.Series, known: list[str]) -> None:

@@ -23,6 +23,13 @@ TOPICS = {
     "money": ["bank", "shares", "profit", "market", "investor", "loan", "currency", "budget"],
     "film": ["actor", "director", "cinema", "scene", "award", "script", "drama", "premiere"],
 }
+SPLIT: dict[str, Any] = {
+    "column": "",
+    "overlap": "stop",
+    "validation_size": 0.2,
+    "test_size": 0.2,
+    "seed": 1,
+}
 # Enough for 60 small texts to be learnt by a small model with random weights.
 SMALL = {
     "load.source": "data/source/small.jsonl",

@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, make_texts
+from conftest import ROOT, SPLIT, make_texts
 
 from src import baseline, examples, export_baseline, predict, split
 from src.stage import InputError
@@ -58,7 +58,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"{text}  {more}\n{text.title()}" for text, more in zip(frame["text"], odd, strict=True)
     ]
     examples.write(frame, folder / "examples.parquet")
-    split.main(folder, folder / "splits", column="", validation_size=0.2, test_size=0.3, seed=1)
+    split.main(folder, folder / "splits", **SPLIT | {"test_size": 0.3})
     return folder / "splits"
 
 

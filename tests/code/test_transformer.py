@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, make_checkpoint, make_texts
+from conftest import ROOT, SPLIT, make_checkpoint, make_texts
 from transformers import AutoModelForSequenceClassification, TrainerState
 
 from src import examples, export, metrics, predict, split, train, transformer
@@ -68,7 +68,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     frame = pd.DataFrame(make_texts(60)).assign(id=[str(k) for k in range(60)])
     examples.write(frame, folder / "examples.parquet")
-    split.main(folder, folder / "splits", column="", validation_size=0.2, test_size=0.2, seed=1)
+    split.main(folder, folder / "splits", **SPLIT | {"test_size": 0.2})
     return folder / "splits"
 
 
