@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from src import examples, stage
-from src.sources import Format, Reader
+from src.formats import Format, Reader
 from src.stage import InputError, closest
 
 REASONS = ("empty_text", "no_label", "conflicting_label", "duplicate")

@@ -1,41 +1,22 @@
-"""Where a source's files are, and how each format becomes a table of strings.
+"""Where the files of a source are, and how they are opened.
 
 A source is a path, a glob or a URL that fsspec opens (``https://``, ``s3://``, ``gs://``,
 ``hf://``, ``zip://inner.csv::outer.zip``), a Google Drive share link, or ``pkg://package/path``,
 which is a file or folder that an installed Python package carries.
 """
 
-import csv
-import io
-import json
-import logging
 import lzma
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from fsspec.core import OpenFile, url_to_fs
 
+from src.packages import package_path
 from src.stage import InputError, closest
 
-Format = Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "folder"]
-ENDINGS: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".txt": "folder",
-}
 DRIVE_LINK = re.compile(r"https://drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:.*&)?id=)([\w-]+)")
 DRIVE_DOWNLOAD = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 
@@ -43,216 +24,13 @@ DRIVE_DOWNLOAD = "https://drive.usercontent.google.com/download?id={}&export=dow
 UNREADABLE = (OSError, EOFError, ImportError, ValueError, zlib.error, lzma.LZMAError)
 CLIENTS = {"aiohttp", "botocore", "gcsfs", "google", "httpx2", "zstandard"}
 
-log = logging.getLogger("src.sources")
 
-
-@dataclass(frozen=True)
-class Reader:
-    """How to read the files of a source; every field but ``text`` and ``label`` may be empty.
-
-    Attributes:
-        format: the files' format, or "auto" to take it from their endings.
-        text: the column of the texts; for a folder, the name that the column gets.
-        label: the column of the labels, likewise.
-        encodings: tried in this order on each file, strictly.
-        delimiter: between the fields of a csv file.
-        columns: names of the columns of csv and tsv files that have no header line.
-    """
-
-    format: Format
-    text: str
-    label: str
-    encodings: Sequence[str]
-    delimiter: str
-    columns: Sequence[str]
-
-    def read(self, source: str) -> Iterator[tuple[str, pa.Table]]:
-        """Yield the name and the table of each file; all columns are strings, null where absent.
-
-        Raises:
-            InputError: nothing is there, it can't be opened, or a file is not what it should be.
-        """
-        files = _find(source)
-        formats = {self.format if self.format != "auto" else _format_of(file) for file in files}
-        if formats == {"folder"}:
-            yield source, self._folder(files)
-            return
-        if "folder" in formats:
-            raise InputError(
-                f"Expected files of one kind in {source}, found .txt files among others: "
-                "point load.source at one kind, as in '*.csv'."
-            )
-        for file in files:
-            kind = self.format if self.format != "auto" else _format_of(file)
-            data = _content(file)
-            if data.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
-                raise InputError(
-                    f"Expected labelled texts in {source}, found a web page: "
-                    "is the file shared with anyone who has the link?"
-                )
-            yield file.path, self._table(kind, data, file.path)
-
-    def _table(self, kind: str, data: bytes, name: str) -> pa.Table:
-        if not data:
-            raise InputError(f"Expected labelled texts in {name}, found an empty file (0 bytes).")
-        if kind == "parquet":
-            return self._parquet(data, name)
-        text = self._decode(data, name)
-        if kind == "json":
-            return self._records(_json_list(text, name), name)
-        if kind == "jsonl":
-            lines = ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
-            return self._records(((f"line {n}", _json(line, name, n)) for n, line in lines), name)
-        return self._delimited(text, "\t" if kind == "tsv" else self.delimiter, name)
-
-    def _decode(self, data: bytes, name: str) -> str:
-        for encoding in self.encodings:
-            try:
-                text = data.decode(encoding)
-            except UnicodeDecodeError as error:
-                failure = error
-            except LookupError:
-                raise InputError(
-                    f"load.encoding has {encoding!r}: expected a name that Python knows, "
-                    "such as utf-8, cp1252 or utf-16."
-                ) from None
-            else:
-                if encoding != self.encodings[0]:
-                    log.warning("%s is not %s, read as %s", name, self.encodings[0], encoding)
-                return text.removeprefix("\ufeff")
-        line = data.count(b"\n", 0, failure.start) + 1
-        raise InputError(
-            f"Expected {' or '.join(self.encodings)} in {name}, found byte "
-            f"0x{data[failure.start]:02x} on line {line}: set load.encoding to the file's own."
-        )
-
-    def _folder(self, files: Sequence[OpenFile]) -> pa.Table:
-        """Texts from ``<label>/<id>.txt``; the id is ``<label>/<id>``."""
-        rows: dict[str, list[str]] = {"id": [], self.text: [], self.label: []}
-        for file in files:
-            path = PurePosixPath(file.path)
-            rows["id"].append(f"{path.parent.name}/{path.name.removesuffix('.txt')}")
-            rows[self.text].append(self._decode(_content(file), file.path))
-            rows[self.label].append(path.parent.name)
-        return pa.table(rows)
-
-    def _delimited(self, text: str, delimiter: str, name: str) -> pa.Table:
-        if len(delimiter.encode()) != 1:
-            raise InputError(
-                f"load.delimiter is {delimiter!r}: expected one ASCII character, such as ','."
-            )
-        header = list(self.columns) or next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
-        doubled = sorted({column for column in header if header.count(column) > 1})
-        if doubled:
-            raise InputError(
-                f"Expected columns of different names in {name}, found {doubled[0]!r} "
-                f"{header.count(doubled[0])} times: rename one of them."
-            )
-        bad_rows = 0
-
-        def skip(_row: pyarrow.csv.InvalidRow) -> str:
-            nonlocal bad_rows
-            bad_rows += 1
-            return "skip"
-
-        data = text.encode("utf-8", "surrogatepass")
-        try:
-            table = pyarrow.csv.read_csv(
-                pa.BufferReader(data),
-                pyarrow.csv.ReadOptions(
-                    column_names=list(self.columns) or None,
-                    block_size=min(max(len(data), 1 << 20), (1 << 31) - 1),
-                    use_threads=False,
-                ),
-                pyarrow.csv.ParseOptions(
-                    delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
-                ),
-                pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(header, pa.string()),
-                    null_values=[],
-                    strings_can_be_null=False,
-                ),
-            )
-        except pa.ArrowInvalid as error:
-            _raise_at_line(text, delimiter, header, name)
-            raise InputError(f"Expected a delimited table in {name}: {error}.") from error
-        if bad_rows:
-            _raise_at_line(text, delimiter, header, name)
-        return table
-
-    def _records(self, records: Iterable[tuple[str, Any]], name: str) -> pa.Table:
-        rows: list[dict[str, str | None]] = []
-        for where, record in records:
-            if not isinstance(record, dict):
-                raise InputError(
-                    f"Expected an object such as {{{self.text!r}: ..., {self.label!r}: ...}} in "
-                    f"{name}, {where}, found {record!r:.60}."
-                )
-            for column in (self.text, self.label):
-                if isinstance(record.get(column), list | dict):
-                    raise InputError(
-                        f"Expected text in {column!r} of {name}, {where}, found a "
-                        f"{type(record[column]).__name__}: give each row one value."
-                    )
-            rows.append({key: _as_text(value) for key, value in record.items()})
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        try:
-            return pa.table(
-                {c: pa.array([row.get(c) for row in rows], type=pa.string()) for c in columns}
-            )
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"Expected valid Unicode in {name}, found half of a surrogate pair "
-                f"({error.object[error.start]!a}): remove it from the file."
-            ) from None
-
-    def _parquet(self, data: bytes, name: str) -> pa.Table:
-        try:
-            table = pq.read_table(pa.BufferReader(data))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"Expected a parquet file in {name}: {error}.") from error
-        for i, column in enumerate(table.column_names):
-            try:
-                table = table.set_column(i, column, table[column].cast(pa.string()))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                if column in (self.text, self.label):
-                    raise InputError(
-                        f"Expected text in column {column!r} of {name}, found "
-                        f"{table[column].type}: {error}."
-                    ) from error
-        strings = [field.name for field in table.schema if field.type == pa.string()]
-        if left_out := sorted(set(table.column_names) - set(strings)):
-            log.warning("%s: columns that are not text are left out: %s", name, left_out)
-        return table.select(strings)
-
-
-def download_link(url: str) -> str:
-    """What a Google Drive share link downloads from; any other URL as it is."""
-    drive = DRIVE_LINK.match(url)
-    return DRIVE_DOWNLOAD.format(drive[1]) if drive else url
-
-
-def package_path(url: str) -> str:
-    """Turn each ``pkg://package/path`` in ``url`` into a path, without importing the package.
+def find(source: str) -> list[OpenFile]:
+    """The files of a source in the order of their names, decompressed by their endings.
 
     Raises:
-        InputError: the package is not installed.
+        InputError: there are none, or the place can't be reached.
     """
-
-    def locate(match: re.Match[str]) -> str:
-        spec = find_spec(match["package"])
-        if spec is None or not spec.submodule_search_locations:
-            raise InputError(
-                f"Expected an installed package {match['package']!r} for {url}, found none: "
-                "install it, or correct the name in params.yaml."
-            )
-        return str(Path(spec.submodule_search_locations[0], match["path"]))
-
-    return re.sub(r"pkg://(?P<package>\w+)/(?P<path>[^:]*)", locate, url)
-
-
-def _find(source: str) -> list[OpenFile]:
-    """The files of a source in the order of their names."""
     url = package_path(download_link(source))
     with _opening(source):
         fs, path = url_to_fs(url)
@@ -276,10 +54,11 @@ def _find(source: str) -> list[OpenFile]:
     return [OpenFile(fs, p, "rb", compression="infer") for p in paths]
 
 
-def _content(file: OpenFile) -> bytes:
+def content(file: OpenFile) -> bytes:
+    """All bytes of a file; InputError if it can't be read to its end."""
     with _opening(file.path), file as stream:
-        content: bytes = stream.read()
-        return content
+        everything: bytes = stream.read()
+        return everything
 
 
 @contextmanager
@@ -300,58 +79,7 @@ def _opening(source: str) -> Iterator[None]:
         ) from error
 
 
-def _format_of(file: OpenFile) -> Format:
-    suffixes = PurePosixPath(file.path).suffixes
-    suffix = suffixes[-2] if file.compression and len(suffixes) > 1 else (suffixes or [""])[-1]
-    if suffix.lower() not in ENDINGS:
-        raise InputError(
-            f"Expected a file ending in {', '.join(ENDINGS)}, found {file.path}: "
-            "set load.format to what it is."
-        )
-    return ENDINGS[suffix.lower()]
-
-
-def _json(text: str, name: str, line: int) -> Any:
-    """Parse JSON, keeping each number as it is written."""
-    try:
-        return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"Expected JSON in {name}, line {line + error.lineno - 1}, column {error.colno}: "
-            f"{error.msg}; mend the line."
-        ) from None
-
-
-def _json_list(text: str, name: str) -> list[tuple[str, Any]]:
-    value = _json(text, name, 1)
-    if not isinstance(value, list):
-        raise InputError(
-            f"Expected a list of objects in {name}, found a {type(value).__name__}: "
-            "set load.format to jsonl if it has one object a line."
-        )
-    return [(f"item {n}", item) for n, item in enumerate(value, 1)]
-
-
-def _as_text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _raise_at_line(text: str, delimiter: str, header: Sequence[str], name: str) -> None:
-    """Find the first record that the fast reader refused, and name its physical line."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    start = 1
-    try:
-        for record in reader:
-            if record and len(record) != len(header):
-                raise InputError(
-                    f"Expected {len(header)} fields in {name}, line {start}, found {len(record)}: "
-                    f"{delimiter.join(record)[:60]!r}; quote a text that holds {delimiter!r}."
-                )
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(
-            f"Expected well-formed quotes in {name}, line {start}, found: {error}; "
-            "double a quote that stands inside a quoted text."
-        ) from None
+def download_link(url: str) -> str:
+    """What a Google Drive share link downloads from; any other URL as it is."""
+    drive = DRIVE_LINK.match(url)
+    return DRIVE_DOWNLOAD.format(drive[1]) if drive else url

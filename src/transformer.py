@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from src.sources import package_path
+from src.packages import package_path
 from src.stage import InputError
 
 log = getLogger("src.transformer")
