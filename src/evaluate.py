@@ -143,7 +143,9 @@ def _plot(record: Live, labels: Integers, probabilities: Floats, names: list[str
     record.log_sklearn_plot("precision_recall", is_class, scores, "precision_recall")
     record.log_sklearn_plot("roc", is_class, scores, "roc")
     correct, confidence = (labels == predicted).astype(int), probabilities.max(axis=1)
-    record.log_sklearn_plot("calibration", correct, confidence, "reliability", n_bins=10)
+    record.log_sklearn_plot(
+        "calibration", correct, confidence, "reliability", n_bins=10, strategy="quantile"
+    )
 
 
 if __name__ == "__main__":
