@@ -49,6 +49,11 @@ def main(
         model: the folder that gets ``model.joblib``, a scikit-learn pipeline from texts to labels.
         live: the folder that gets the params and validation metrics.
     """
+    if len(ngram_range) != 2 or ngram_range[0] > ngram_range[1]:
+        raise InputError(
+            f"baseline.ngram_range is {ngram_range}: expected the shortest and the longest length, "
+            "such as [1, 2]."
+        )
     train = examples.read(splits / "train.parquet")
     validation = examples.read(splits / "validation.parquet")
     tfidf = TfidfVectorizer(

@@ -18,6 +18,8 @@ def main(live: Path, *predictions: Path, resamples: Count, confidence: Share, se
         live: the folder that gets ``metrics.json`` and ``comparison.md``.
         predictions: a folder of predictions for each model, the reference first.
     """
+    if not predictions:
+        raise InputError("Expected folders of predictions, the reference first, found none.")
     frames = {folder.name: examples.read(folder / "predictions.parquet") for folder in predictions}
     reference = next(iter(frames))
     for name, frame in frames.items():

@@ -124,12 +124,18 @@ def _figures(
     """Metrics of all texts, of each class, and of the texts of each value of the slice columns."""
     figures = metrics.summary(labels, probabilities)
     for name, scores in metrics.by_class(labels, probabilities.argmax(axis=1), names).items():
-        figures |= {f"classes/{name}/{key}": score for key, score in scores.items()}
+        figures |= {f"classes/{_key(name)}/{key}": score for key, score in scores.items()}
     for column in slices:
-        for value, rows in test.fillna({column: "none"}).groupby(column).indices.items():
+        for value, rows in test.fillna({column: "(none)"}).groupby(column).indices.items():
             scores = metrics.summary(labels[rows], probabilities[rows]) | {"texts": len(rows)}
-            figures |= {f"slices/{column}/{value}/{key}": score for key, score in scores.items()}
+            path = f"slices/{_key(column)}/{_key(str(value))}"
+            figures |= {f"{path}/{key}": score for key, score in scores.items()}
     return figures
+
+
+def _key(name: str) -> str:
+    """A name as one level of a metric's path, which is split at slashes."""
+    return name.replace("/", "%2F")
 
 
 def _plot(record: Live, labels: Integers, probabilities: Floats, names: list[str]) -> None:

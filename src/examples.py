@@ -22,11 +22,14 @@ def read(path: Path) -> pd.DataFrame:
     """Read examples: string columns ``id text label`` first, then any others.
 
     Raises:
-        InputError: ``path`` is not there.
+        InputError: ``path`` is not there, or is no parquet file.
     """
     if not path.exists():
         raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
-    frame: pd.DataFrame = pq.read_table(path).to_pandas()
+    try:
+        frame: pd.DataFrame = pq.read_table(path).to_pandas()
+    except pa.ArrowInvalid as error:
+        raise InputError(f"Expected examples in {path}, found: {error}; make it anew.") from error
     return frame
 
 
@@ -38,7 +41,10 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 
 def read_labels(folder: Path) -> list[str]:
     """The labels in the order of the models' outputs, from ``labels.json`` in ``folder``."""
-    labels: list[str] = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    path = folder / "labels.json"
+    if not path.exists():
+        raise InputError(f"Expected labels in {path}, found nothing: run `dvc repro` first.")
+    labels: list[str] = json.loads(path.read_text(encoding="utf-8"))
     return labels
 
 

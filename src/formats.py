@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from fsspec.core import OpenFile
@@ -39,8 +40,9 @@ class Reader:
         format: the files' format, or "auto" to take it from their endings.
         text: the column of the texts; for a folder, the name that the column gets.
         label: the column of the labels, likewise.
-        encodings: tried in this order on each file, strictly.
+        encodings: the first is the files'; in a folder the others are tried on a file that is not.
         delimiter: between the fields of a csv file.
+        quote: around a field of a csv or tsv file that holds the delimiter or a line end.
         columns: names of the columns of csv and tsv files that have no header line.
     """
 
@@ -49,6 +51,7 @@ class Reader:
     label: str
     encodings: Sequence[str]
     delimiter: str
+    quote: str
     columns: Sequence[str]
 
     def read(self, source: str) -> Iterator[tuple[str, pa.Table]]:
@@ -57,6 +60,8 @@ class Reader:
         Raises:
             InputError: nothing is there, it can't be opened, or a file is not what it should be.
         """
+        if not self.encodings:
+            raise InputError("load.encoding is []: expected one at least, such as [utf-8].")
         files = find(source)
         formats = {self.format if self.format != "auto" else _format_of(file) for file in files}
         if formats == {"folder"}:
@@ -91,7 +96,11 @@ class Reader:
         return self._delimited(text, "\t" if kind == "tsv" else self.delimiter, name)
 
     def _decode(self, data: bytes, name: str) -> str:
-        for encoding in self.encodings:
+        """The text of a file; one that is alone must be in the first encoding."""
+        return self._decode_by(self.encodings[:1], data, name)
+
+    def _decode_by(self, encodings: Sequence[str], data: bytes, name: str) -> str:
+        for encoding in encodings:
             try:
                 text = data.decode(encoding)
             except UnicodeDecodeError as error:
@@ -102,13 +111,13 @@ class Reader:
                     "such as utf-8, cp1252 or utf-16."
                 ) from None
             else:
-                if encoding != self.encodings[0]:
-                    log.warning("%s is not %s, read as %s", name, self.encodings[0], encoding)
+                if encoding != encodings[0]:
+                    log.warning("%s is not %s, read as %s", name, encodings[0], encoding)
                 return text.removeprefix("\ufeff")
         line = data.count(b"\n", 0, failure.start) + 1
         raise InputError(
-            f"Expected {' or '.join(self.encodings)} in {name}, found byte "
-            f"0x{data[failure.start]:02x} on line {line}: set load.encoding to the file's own."
+            f"Expected {' or '.join(encodings)} in {name}, found byte "
+            f"0x{data[failure.start]:02x} on line {line}: put the right one first in load.encoding."
         )
 
     def _folder(self, files: Sequence[OpenFile]) -> pa.Table:
@@ -117,7 +126,8 @@ class Reader:
         for file in files:
             path = PurePosixPath(file.path)
             rows["id"].append(f"{path.parent.name}/{path.name.removesuffix('.txt')}")
-            rows[self.text].append(self._decode(content(file), file.path))
+            data = content(file)
+            rows[self.text].append(self._decode_by(self.encodings, data, file.path))
             rows[self.label].append(path.parent.name)
         return pa.table(rows)
 
@@ -126,7 +136,12 @@ class Reader:
             raise InputError(
                 f"load.delimiter is {delimiter!r}: expected one ASCII character, such as ','."
             )
-        header = list(self.columns) or next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+        if len(self.quote.encode()) > 1:
+            raise InputError(
+                f"load.quote is {self.quote!r}: expected one ASCII character, or '' for none."
+            )
+        records = (record for _, record in self._records_of(text, delimiter, name))
+        header = list(self.columns) or next(filter(None, records), [])
         doubled = sorted({column for column in header if header.count(column) > 1})
         if doubled:
             raise InputError(
@@ -150,7 +165,10 @@ class Reader:
                     use_threads=False,
                 ),
                 pyarrow.csv.ParseOptions(
-                    delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
+                    delimiter=delimiter,
+                    quote_char=self.quote or False,
+                    newlines_in_values=True,
+                    invalid_row_handler=skip,
                 ),
                 pyarrow.csv.ConvertOptions(
                     column_types=dict.fromkeys(header, pa.string()),
@@ -159,11 +177,45 @@ class Reader:
                 ),
             )
         except pa.ArrowInvalid as error:
-            _raise_at_line(text, delimiter, header, name)
-            raise InputError(f"Expected a delimited table in {name}: {error}.") from error
+            self._raise_at_line(text, delimiter, header, name)
+            raise InputError(f"Expected a delimited table in {name}, found: {error}.") from error
         if bad_rows:
-            _raise_at_line(text, delimiter, header, name)
+            self._raise_at_line(text, delimiter, header, name)
+            raise InputError(
+                f"Expected {len(header)} fields in each row of {name}, found {bad_rows} rows of "
+                "another number: quote texts that hold the delimiter."
+            )
+        if delimiter == "\t" and self.quote:
+            _refuse_merged_rows(table, self.quote, name)
         return table
+
+    def _records_of(self, text: str, delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:
+        """The physical line on which each record starts, and its fields."""
+        csv.field_size_limit(len(text) + 1)
+        lines = io.StringIO(text, newline="")
+        if self.quote:
+            reader = csv.reader(lines, delimiter=delimiter, quotechar=self.quote, strict=True)
+        else:
+            reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        start = 1
+        try:
+            for record in reader:
+                yield start, record
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise InputError(
+                f"Expected well-formed quotes in {name}, line {start}, found: {error}; double a "
+                "quote inside a quoted text, or make load.quote '' if quotes mean nothing there."
+            ) from None
+
+    def _raise_at_line(self, text: str, delimiter: str, header: list[str], name: str) -> None:
+        """Find the first record that the fast reader refused, and name its physical line."""
+        for start, record in self._records_of(text, delimiter, name):
+            if record and len(record) != len(header):
+                raise InputError(
+                    f"Expected {len(header)} fields in {name}, line {start}, found {len(record)}: "
+                    f"{delimiter.join(record)[:60]!r}; quote a text that holds {delimiter!r}."
+                )
 
     def _records(self, records: Iterable[tuple[str, Any]], name: str) -> pa.Table:
         rows: list[dict[str, str | None]] = []
@@ -180,6 +232,8 @@ class Reader:
                         f"{type(record[column]).__name__}: give each row one value."
                     )
             rows.append({key: _as_text(value) for key, value in record.items()})
+        if not rows:
+            raise InputError(f"Expected rows in {name}, found none: add labelled texts.")
         columns = list(dict.fromkeys(key for row in rows for key in row))
         try:
             return pa.table(
@@ -226,6 +280,11 @@ def _json(text: str, name: str, line: int) -> Any:
     """Parse JSON, keeping each number as it is written."""
     try:
         return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+    except RecursionError:
+        raise InputError(
+            f"Expected one object a row in {name}, line {line}, found values nested too deep: "
+            "correct the file."
+        ) from None
     except json.JSONDecodeError as error:
         raise InputError(
             f"Expected JSON in {name}, line {line + error.lineno - 1}, column {error.colno}: "
@@ -249,20 +308,13 @@ def _as_text(value: object) -> str | None:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _raise_at_line(text: str, delimiter: str, header: Sequence[str], name: str) -> None:
-    """Find the first record that the fast reader refused, and name its physical line."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    start = 1
-    try:
-        for record in reader:
-            if record and len(record) != len(header):
-                raise InputError(
-                    f"Expected {len(header)} fields in {name}, line {start}, found {len(record)}: "
-                    f"{delimiter.join(record)[:60]!r}; quote a text that holds {delimiter!r}."
-                )
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(
-            f"Expected well-formed quotes in {name}, line {start}, found: {error}; "
-            "double a quote that stands inside a quoted text."
-        ) from None
+def _refuse_merged_rows(table: pa.Table, quote: str, name: str) -> None:
+    """A tab and a line end in one field are two stray quotes and the rows between them."""
+    for column in table.columns:
+        merged = pc.match_substring_regex(column, r"\t(?s:.*)[\r\n]|[\r\n](?s:.*)\t")
+        if pc.any(merged).as_py():
+            field = column.filter(merged)[0].as_py()
+            raise InputError(
+                f"Expected one row a line in {name}, found several inside {quote}: {field[:60]!r}; "
+                "make load.quote '' if quotes mean nothing there."
+            )

@@ -1,7 +1,8 @@
 """Bring labelled texts from where they are into one table, and count what was left out."""
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -29,6 +30,7 @@ def main(
     id_column: str,
     encoding: list[str],
     delimiter: str,
+    quote: str,
     column_names: list[str],
 ) -> None:
     """Read the source, drop the rows that can't be used, and write the rest.
@@ -38,16 +40,17 @@ def main(
         raw: the folder that gets ``examples.parquet``.
         quality: the JSON file that gets the counts; rows = kept + dropped, by reason.
     """
-    local = Path(source)
-    if local.exists() and watched.resolve() not in local.resolve().parents:
+    local = Path(re.split(r"[*?\[]", source.split("::")[-1].removeprefix("file://"))[0])
+    if local.exists() and not local.resolve().is_relative_to(watched.resolve()):
         log.warning("DVC can't see when %s changes: move it into %s", source, watched)
-    reader = Reader(
-        format, text_column, label_column, encoding or ["utf-8"], delimiter, column_names
-    )
+    reader = Reader(format, text_column, label_column, encoding, delimiter, quote, column_names)
     frames = dict(_frames(reader, source, id_column))
     if len(frames) > 1:
-        frames = {name: frame.assign(file=_stem(name)) for name, frame in frames.items()}
+        frames = {
+            name: _freed(frame, ["file"]).assign(file=_stem(name)) for name, frame in frames.items()
+        }
     frame = pd.concat(frames.values(), ignore_index=True)
+    _refuse_repeated_ids(frame["id"])
     reasons = drop_reasons(frame)
     dropped = {reason: int((reasons == reason).sum()) for reason in REASONS}
     for row, reason in reasons[reasons != ""].head(NAMED).items():
@@ -71,17 +74,38 @@ def main(
 def drop_reasons(frame: pd.DataFrame) -> pd.Series:
     """Why each row can't be kept: one of ``REASONS``, or "" for a row that can.
 
-    Of rows with the same text and label the first is kept; of rows with the same text and
-    different labels, none.
+    Of rows that are alike in all but the id the first is kept; of rows that are alike in all but
+    id and label, none. The same text in another language, or on another side of a split that the
+    source makes, is another row.
     """
     reasons = pd.Series("", index=frame.index)
     reasons[frame["label"].isna() | frame["label"].str.fullmatch(r"\s*", na=False)] = "no_label"
     reasons[frame["text"].isna() | frame["text"].str.fullmatch(BLANK, na=False)] = "empty_text"
     usable = frame[reasons == ""]
-    labels_of_text = usable.groupby("text")["label"].transform("nunique")
-    reasons[usable.index[usable.duplicated(["text", "label"])]] = "duplicate"
+    alike = [column for column in frame.columns if column not in ("id", "label")]
+    labels_of_text = usable.groupby(alike, dropna=False)["label"].transform("nunique")
+    reasons[usable.index[usable.duplicated([*alike, "label"])]] = "duplicate"
     reasons[usable.index[labels_of_text > 1]] = "conflicting_label"
     return reasons
+
+
+def _freed(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Columns that are called like one of ours keep their values under another name."""
+    for name in names:
+        free = name
+        while free in frame:
+            free = f"source_{free}"
+        frame = frame.rename(columns={name: free})
+    return frame
+
+
+def _refuse_repeated_ids(ids: pd.Series) -> None:
+    if ids.isna().any() or ids.duplicated().any():
+        found = "none" if ids.isna().any() else f"{ids[ids.duplicated()].iloc[0]!r} more than once"
+        raise InputError(
+            f"Expected an id of its own for each row, found {found}: correct load.id_column, or "
+            "rename files that have the same name."
+        )
 
 
 def _stem(name: str) -> str:
@@ -105,10 +129,7 @@ def _frames(reader: Reader, source: str, id_column: str) -> Iterator[tuple[str, 
         taken = frame[list(chosen.values())].set_axis(list(chosen), axis="columns")
         if "id" not in chosen:
             taken["id"] = [f"{_stem(name)}:{row}" for row in range(1, len(frame) + 1)]
-        # A column that is called like a role it does not have keeps its values under another name.
-        others = frame.drop(columns=list(chosen.values())).rename(
-            columns={role: f"source_{role}" for role in examples.COLUMNS}
-        )
+        others = _freed(frame.drop(columns=list(chosen.values())), examples.COLUMNS)
         yield name, pd.concat([taken[list(examples.COLUMNS)], others], axis="columns")
 
 

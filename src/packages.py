@@ -15,12 +15,12 @@ def package_path(url: str) -> str:
     """
 
     def locate(match: re.Match[str]) -> str:
-        spec = find_spec(match["package"])
+        spec = find_spec(match["package"]) if match["package"].isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
             raise InputError(
                 f"Expected an installed package {match['package']!r} for {url}, found none: "
-                "install it, or correct the name in params.yaml."
+                "install it, or correct the name in params.yaml to the one that Python imports."
             )
         return str(Path(spec.submodule_search_locations[0], match["path"]))
 
-    return re.sub(r"pkg://(?P<package>\w+)/(?P<path>[^:]*)", locate, url)
+    return re.sub(r"pkg://(?P<package>[^/:]+)/?(?P<path>[^:]*)", locate, url)

@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,14 @@ class Manifest(TypedDict):
     max_characters: int
     pad_token_id: int
     files: dict[str, str]
+
+
+class Prediction(TypedDict):
+    """One text's label, its probability, and the probability of each label."""
+
+    label: str
+    score: float
+    probabilities: dict[str, float]
 
 
 class Classifier:
@@ -85,7 +93,7 @@ class Classifier:
             scores[rows] = self._session.run(["logits"], inputs)[0]
         return scores
 
-    def predict(self, texts: Sequence[str], batch_size: int) -> Iterator[dict[str, object]]:
+    def predict(self, texts: Sequence[str], batch_size: int) -> Iterator[Prediction]:
         """Yield ``label``, ``score`` and ``probabilities`` by label for each text."""
         logits = self.logits(texts, batch_size).astype(np.float64)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -152,8 +160,13 @@ def _manifest(folder: Path) -> Manifest:
         manifest: Manifest = json.loads(path.read_bytes())
     except ValueError as error:
         raise InputError(f"Expected JSON in {path}, found: {error}; get the model anew.") from None
-    if missing := sorted(Manifest.__required_keys__ - manifest.keys()):
-        raise InputError(f"Expected {missing[0]!r} in {path}, found none: get the model anew.")
+    kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(Manifest).items()}
+    found = manifest if isinstance(manifest, dict) else {}
+    for name, kind in kinds.items():
+        if not isinstance(found.get(name), kind):
+            raise InputError(f"Expected {name!r} in {path} as exported: get the model anew.")
+    if absent := {"model.onnx", "tokenizer.json"} - manifest["files"].keys():
+        raise InputError(f"Expected {min(absent)} among the files of {path}: get the model anew.")
     return manifest
 
 

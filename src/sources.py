@@ -7,11 +7,13 @@ which is a file or folder that an installed Python package carries.
 
 import lzma
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fsspec import AbstractFileSystem
 from fsspec.core import OpenFile, url_to_fs
 
 from src.packages import package_path
@@ -21,8 +23,17 @@ DRIVE_LINK = re.compile(r"https://drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:
 DRIVE_DOWNLOAD = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 
 # What reading and decompressing raise, and the packages whose clients raise errors of their own.
-UNREADABLE = (OSError, EOFError, ImportError, ValueError, zlib.error, lzma.LZMAError)
-CLIENTS = {"aiohttp", "botocore", "gcsfs", "google", "httpx2", "zstandard"}
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ImportError,
+    TypeError,  # a protocol that needs more than a URL
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+)
+CLIENTS = {"aiohttp", "botocore", "gcsfs", "google", "httpx2", "huggingface_hub", "zstandard"}
 
 
 def find(source: str) -> list[OpenFile]:
@@ -31,6 +42,8 @@ def find(source: str) -> list[OpenFile]:
     Raises:
         InputError: there are none, or the place can't be reached.
     """
+    if not source.strip():
+        raise InputError("load.source is empty: expected a path or a URL of labelled texts.")
     url = package_path(download_link(source))
     with _opening(source):
         fs, path = url_to_fs(url)
@@ -38,10 +51,8 @@ def find(source: str) -> list[OpenFile]:
             paths = [path]
         elif any(character in path for character in "*?["):
             paths = fs.glob(path)
-        elif fs.isdir(path):
-            paths = fs.find(path)
         else:
-            paths = [path] if fs.exists(path) else []
+            paths = _files_at(fs, path)
     # Hidden files, and DVC's own beside the data that it tracks, are no sources.
     paths = sorted(p for p in paths if not re.search(r"(^|/)\.[^/]*$|\.dvc$", p))
     if not paths:
@@ -52,6 +63,14 @@ def find(source: str) -> list[OpenFile]:
             f"Expected labelled texts at {source} (seen from {Path.cwd()}), found nothing{remedy}"
         )
     return [OpenFile(fs, p, "rb", compression="infer") for p in paths]
+
+
+def _files_at(fs: AbstractFileSystem, path: str) -> list[str]:
+    try:
+        is_folder = fs.info(path)["type"] == "directory"
+    except FileNotFoundError:
+        return []
+    return list(fs.find(path)) if is_folder else [path]
 
 
 def content(file: OpenFile) -> bytes:

@@ -46,15 +46,17 @@ def main(
             "Expected split.validation_size and split.test_size to leave texts to train on, found "
             f"{validation_size:g} + {test_size:g}: make them sum to less than 1."
         )
+    wanted = {"test": test_size, "validation": validation_size}
     sides = _given(frame, column) if column else pd.Series("train", index=frame.index)
     groups = frame["text"].map(examples.fold)
     sides = _without_overlap(sides, groups, column, overlap)
     # The test texts are drawn first, then the validation texts from what is left.
-    for side, size in (("test", test_size), ("validation", validation_size / (1 - test_size))):
-        if side not in set(sides):
-            pool = sides == "train"
-            drawn = draw(frame["label"][pool], groups[pool], size, seed)
-            sides[drawn] = side
+    to_draw = {side: size for side, size in wanted.items() if side not in set(sides)}
+    for number, (side, size) in enumerate(to_draw.items(), 1):
+        pool = sides == "train"
+        leave = len(to_draw) - number + 1  # a group for each side that is still to come, and train
+        share = size * len(frame) / pool.sum()
+        sides[draw(frame["label"][pool], groups[pool], share, leave, seed)] = side
     labels = sorted(set(frame["label"][sides == "train"]))
     _refuse_unknown(frame["label"], sides, labels)
     with stage.replacing(splits) as folder:
@@ -66,31 +68,32 @@ def main(
             log.info("%s: %d texts, %s", side, len(rows), rows["label"].value_counts().to_dict())
 
 
-def draw(labels: pd.Series, groups: pd.Series, size: float, seed: int) -> pd.Index:
-    """Draw a share ``size`` of each label's groups, at least one, and leave at least one.
+def draw(labels: pd.Series, groups: pd.Series, size: float, leave: int, seed: int) -> pd.Index:
+    """Draw a share of each label's groups, at least one, and leave some.
 
     Args:
         labels: the label of each row.
         groups: a key for each row; rows of one key are drawn together. A group that holds several
             labels counts for the first.
-        size: the share to draw, between 0 and 1.
+        size: the share to draw.
+        leave: the groups of each label to leave at least.
         seed: of the pseudo-random order.
 
     Returns:
         The index of the rows drawn.
 
     Raises:
-        InputError: a label has fewer than two groups.
+        InputError: a label has too few groups.
     """
     label_of_group = labels.groupby(groups, sort=True).first()
     drawn: list[str] = []
     for label, members in label_of_group.groupby(label_of_group, sort=True):
-        if len(members) < 2:
+        if len(members) <= leave:
             raise InputError(
-                f"Expected texts of class {label!r} for every side of the split, found too few: "
-                "each class needs at least 3 different texts; add some or leave the class out."
+                f"Expected {leave + 1} different texts of class {label!r} at least, one for each "
+                f"side of the split, found {len(members)}: add some or leave the class out."
             )
-        count = min(max(1, round(len(members) * size)), len(members) - 1)
+        count = min(max(1, round(len(members) * size)), len(members) - leave)
         order = np.random.default_rng(seed).permutation(len(members))
         drawn.extend(members.index.to_numpy()[order[:count]])
     return groups.index[groups.isin(drawn)]

@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import tempfile
 import time
@@ -78,7 +79,10 @@ def run(main: Callable[..., None], *, section: bool = True) -> None:
     except InputError as error:
         log.error("%s", error)
         if "DVC_STAGE" in os.environ:
-            log.error("Outputs of an earlier run come back with `dvc checkout`.")
+            log.error(
+                "`dvc checkout` brings back what this stage wrote before, and "
+                "`git restore data dvclive` its committed metrics."
+            )
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -151,6 +155,8 @@ def _bind(
         parser.add_argument(f"--{p.name}", nargs="*", help=_describe(p.annotation))
         if p.annotation is bool:
             parser.add_argument(f"--no-{p.name}", dest=p.name, action="store_const", const=["no"])
+    # argparse takes -1 for a value but -1e-5 for an option; here only two dashes start an option.
+    parser._negative_number_matcher = re.compile("-[^-]")
     given, unknown = parser.parse_known_args(arguments)
     where = (f"{name}." if section else "--", "in params.yaml" if section else "there")
     if unknown:

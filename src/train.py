@@ -78,12 +78,13 @@ def main(
     set_seed(seed)  # before the classification head gets its random weights
     classifier, tokenizer = transformer.from_pretrained(
         transformer.resolve(checkpoint, checkpoint_sha256),
+        new_head=True,
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: k for k, label in enumerate(labels)},
     )
     classifier.config.max_characters = max_characters
-    readable = min(tokenizer.model_max_length, classifier.config.max_position_embeddings)
+    readable = _readable(classifier, tokenizer)
     if max_length > readable:
         raise InputError(
             f"train.max_length is {max_length}: {checkpoint} reads at most {readable} tokens; "
@@ -146,6 +147,15 @@ def main(
         trainer.train()
         _keep_best(record, trainer.state)
         _save(trainer, folder)
+
+
+def _readable(classifier: Any, tokenizer: Any) -> int:
+    """The longest text that the checkpoint reads, in tokens."""
+    positions = getattr(classifier.config, "max_position_embeddings", tokenizer.model_max_length)
+    embeddings = getattr(classifier.base_model, "embeddings", None)
+    # RoBERTa's positions begin after that of padding.
+    positions -= getattr(embeddings, "padding_idx", -1) + 1
+    return int(min(tokenizer.model_max_length, positions))
 
 
 def _dataset(

@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from src.packages import package_path
 from src.stage import InputError
@@ -28,24 +29,28 @@ log = getLogger("src.transformer")
 
 
 def resolve(checkpoint: str, sha256: str) -> str:
-    """The folder of a local or ``pkg://`` checkpoint, or a Hugging Face name unchanged.
+    """Where to load a checkpoint from: a folder, or a Hugging Face name as it is.
 
     Args:
         checkpoint: a folder, ``pkg://package/path``, or the name of a model on the hub.
         sha256: what ``model.safetensors`` must hash to; "" to accept any.
 
     Raises:
-        InputError: the hash is another, or can't be taken because the checkpoint is not a folder.
+        InputError: the weights can't be found, or hash to something else.
     """
     place = package_path(checkpoint)
     if not sha256:
+        if Path(place).is_dir():
+            log.warning("DVC can't see when %s changes: pin train.checkpoint_sha256", checkpoint)
         return place
-    weights = Path(place, "model.safetensors")
-    if not weights.is_file():
+    try:
+        weights = Path(str(cached_file(place, "model.safetensors")))
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"Expected {weights} with the sha256 that train.checkpoint_sha256 pins, found no such "
-            "file: correct train.checkpoint, or make train.checkpoint_sha256 ''."
-        )
+            f"Expected model.safetensors at {place}, with the sha256 that train.checkpoint_sha256 "
+            f"pins, found none ({_brief(error)}): correct train.checkpoint, or make "
+            "train.checkpoint_sha256 ''."
+        ) from error
     with weights.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
@@ -56,11 +61,19 @@ def resolve(checkpoint: str, sha256: str) -> str:
     return place
 
 
-def from_pretrained(place: str, **config: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Load the model, in float32, and its fast tokenizer; ``config`` overrides its config.
+def from_pretrained(
+    place: str, *, new_head: bool, **config: Any
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load the model, in float32, and its fast tokenizer.
+
+    Args:
+        place: a folder or a Hugging Face name.
+        new_head: whether the classification head may be absent, or be for other classes, and then
+            starts at random; the rest of the model may never be of another shape.
+        config: overrides the model's own config.
 
     Raises:
-        InputError: there is no readable checkpoint, or it has no fast tokenizer.
+        InputError: there is no readable checkpoint, it lacks weights, or has no fast tokenizer.
     """
     # The library's own report on missing weights can't tell a new head from a broken encoder.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -72,25 +85,39 @@ def from_pretrained(place: str, **config: Any) -> tuple[Any, PreTrainedTokenizer
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # a head for other classes is replaced by a new one
+            ignore_mismatched_sizes=True,  # they are looked at below
             output_loading_info=True,
             **config,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise InputError(
             f"Expected a checkpoint with safetensors weights and a tokenizer at {place}, found: "
-            f"{reason}; correct train.checkpoint to a folder or a Hugging Face name."
+            f"{_brief(error)}; name a folder or a Hugging Face model that has both."
         ) from error
     if not tokenizer.is_fast:
         raise InputError(
             f"Expected a fast tokenizer (tokenizer.json) at {place}, found a slow one: "
             "choose a checkpoint that has one."
         )
-    encoder = f"{model.base_model_prefix}."
-    if new := sorted(name for name in loaded["missing_keys"] if name.startswith(encoder)):
-        log.warning("%s has no weights for %s: they start at random", place, ", ".join(new[:5]))
+    missing = set(loaded["missing_keys"])
+    bad = {name for name, *_ in loaded["mismatched_keys"]}
+    if new_head:
+        encoder = f"{model.base_model_prefix}."
+        bad = {name for name in bad if name.startswith(encoder)}
+        if new := sorted(name for name in missing if name.startswith(encoder)):
+            log.warning("%s has no weights for %s: they start at random", place, ", ".join(new[:5]))
+    else:
+        bad |= missing
+    if bad:
+        raise InputError(
+            f"Expected weights at {place} that fit its config.json, found {len(bad)} that are "
+            f"absent or of another shape, such as {min(bad)}: get the model anew."
+        )
     return model, tokenizer
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(". ")
 
 
 def tokenize(
@@ -115,7 +142,7 @@ class Classifier:
     def __init__(self, folder: Path, threads: int) -> None:
         """Load ``folder``, on the GPU if there is one and else on ``threads`` CPU threads."""
         torch.set_num_threads(threads)
-        model, self.tokenizer = from_pretrained(str(folder))
+        model, self.tokenizer = from_pretrained(str(folder), new_head=False)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model: Any = model.to(device).eval()
         by_id: dict[int, str] = self.model.config.id2label

@@ -40,6 +40,8 @@ PARAMS: dict[str, Any] = {
 # Words and signs that a tokenizer and a regular expression could take apart in different ways.
 ODD = [
     "Été_2024 n°5 ½ l'an",
+    "ΟΔΟΣ ΑΣ, Σίσυφος",
+    "कुछ ที่นี่ วันนี้",
     "日本語 テキスト、です。",
     "हिन्दी में पाठ",
     "Ёлки-палки №7",
@@ -71,7 +73,7 @@ def test_saved_files_are_equal_in_every_process_and_for_any_number_of_jobs(
         words = [f"--{k}={v}" for k, v in PARAMS.items() if not isinstance(v, bool | list)]
         words += ["--lowercase", "--sublinear_tf", "--bootstrap", "--ngram_range", "1", "1"]
         words = [word for word in words if not word.startswith("--n_jobs")] + [f"--n_jobs={jobs}"]
-        report = [str(folder / "report"), "--batch_size=9"]
+        report = [str(folder / "report"), "--batch_size=9", "--min_equal_labels=1"]
         model, onnx = str(folder / "model"), str(folder / "onnx")
         for command in (
             ["src.baseline", str(splits), model, str(folder / "live"), *words],
@@ -106,7 +108,12 @@ def test_the_exported_baseline_is_scikit_learns(
 ) -> None:
     baseline.main(splits, tmp_path / "model", tmp_path / "live", **PARAMS | changes)
     export_baseline.main(
-        splits, tmp_path / "model", tmp_path / "onnx", tmp_path / "report", batch_size=7
+        splits,
+        tmp_path / "model",
+        tmp_path / "onnx",
+        tmp_path / "report",
+        min_equal_labels=1,
+        batch_size=7,
     )
     report = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert report["equal_labels"] == 1

@@ -165,6 +165,18 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
     assert len(outs) == 2 + 2 + 2 + 1 + 2 + 2 * 5
 
 
+def test_documents_link_to_files_and_name_every_stage() -> None:
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    links = 0
+    for document in documents:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+            assert (document.parent / link).exists(), f"{document.name} links to {link}"
+            links += 1
+    assert links >= 6
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(table) == sorted(STAGES)
+
+
 def test_plots_and_artifacts_are_outputs_of_stages() -> None:
     outs = {str(Path(out.fs_path).relative_to(ROOT)) for out in Repo(str(ROOT)).index.outs}
     drawn = [file for plot in PIPELINE["plots"] for file in next(iter(plot.values()))["y"]]

@@ -196,12 +196,14 @@ def test_a_mistake_is_one_sentence_and_loses_nothing(
     set_params(project, params)
     printed = project.dvc("repro", stage, code=255)
     assert f"ERROR src.stage: {sentence.format(root=project.root)}\n" in printed
-    assert "Outputs of an earlier run come back with `dvc checkout`." in printed
+    assert "`dvc checkout` brings back what this stage wrote before, and" in printed
+    assert "`git restore data dvclive` its committed metrics." in printed
     assert "Traceback" not in printed
-    project.git("checkout", "--quiet", ".")
     project.dvc("checkout")
+    project.git("restore", "data", "dvclive")
     assert {folder: digest(project.root / folder) for folder in folders} == before
-    assert project.git("status", "--porcelain") == ""
+    assert project.git("status", "--porcelain").split() == ["M", "params.yaml"]
+    project.git("restore", "params.yaml")
 
 
 def test_an_unknown_param_is_refused(project: Project) -> None:

@@ -99,6 +99,20 @@ def test_one_flipped_bit_is_refused(name: str, model: Path, tmp_path: Path) -> N
         predict.Classifier(folder, threads=1)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"labels": "abc"}, {"files": {}}, {"max_length": None}, {"files": {"model.onnx": "0"}}, None],
+)
+def test_a_manifest_of_another_shape_is_refused(
+    change: dict[str, object] | None, model: Path, tmp_path: Path
+) -> None:
+    manifest = json.loads((model / "manifest.json").read_text())
+    text = json.dumps(manifest | change if change else [])
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest.json.*: get the model anew"):
+        predict.Classifier(tmp_path, threads=1)
+
+
 def test_a_long_text_is_cut_before_it_is_tokenized(model: Path) -> None:
     classifier = predict.Classifier(model, threads=1)
     start = "bank " * 200  # 1000 characters

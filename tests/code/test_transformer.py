@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SPLIT, make_checkpoint, make_texts
-from transformers import AutoModelForSequenceClassification, TrainerState
+from transformers import AutoModelForSequenceClassification
 
 from src import examples, export, metrics, predict, split, train, transformer
 from src.stage import InputError
@@ -147,7 +147,8 @@ def test_training_learns_and_is_equal_to_itself(
     )
     curve = (tmp_path / "first/live/plots/metrics/train/loss.tsv").read_text().splitlines()
     assert curve[0] == "step\tloss"
-    assert [line.split("\t")[0] for line in curve[1:4]] == ["2", "4", "6"], "steps are global steps"
+    steps = [line.split("\t")[0] for line in curve[1:5]]
+    assert steps == ["1", "2", "4", "6"], "steps are global steps"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_a_bad_checkpoint_gets_one_sentence(splits: Path, checkpoint: Path, tmp_
     found = refused(splits, tmp_path, checkpoint, checkpoint_sha256="0" * 64)
     assert found.startswith(f"Expected sha256 {'0' * 64} of {checkpoint}/model.safetensors, found ")
     assert refused(splits, tmp_path, "no/such", checkpoint_sha256="0" * 64).startswith(
-        "Expected no/such/model.safetensors with the sha256 that train.checkpoint_sha256 pins"
+        "Expected model.safetensors at no/such, with the sha256 that train.checkpoint_sha256 pins"
     )
     assert refused(splits, tmp_path, tmp_path / "none").startswith(
         f"Expected a checkpoint with safetensors weights and a tokenizer at {tmp_path / 'none'}"
@@ -221,6 +222,8 @@ def test_a_bad_checkpoint_gets_one_sentence(splits: Path, checkpoint: Path, tmp_
         f"train.max_length is 64: {checkpoint} reads at most 40 tokens; "
         "lower it or choose another checkpoint."
     )
+    roberta = make_checkpoint(tmp_path / "roberta", "roberta", max_position_embeddings=20)
+    assert "reads at most 19 tokens" in refused(splits, tmp_path, roberta, max_length=20)
     assert refused(splits, tmp_path, checkpoint, precision="fp16") == (
         "train.precision is 'fp16', which needs a GPU, and none is found: use 'bf16' or 'no'."
     )
@@ -230,13 +233,23 @@ def test_a_checkpoint_without_part_of_its_encoder_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = make_checkpoint(tmp_path / "checkpoint")
-    transformer.from_pretrained(str(folder), num_labels=7)
+    transformer.from_pretrained(str(folder), new_head=True, num_labels=7)
     assert not caplog.records, "a new head is what fine-tuning starts with"
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     state = {k: v for k, v in model.state_dict().items() if "layer.1.output" not in k}
     model.save_pretrained(folder, state_dict=state)
-    transformer.from_pretrained(str(folder))
+    transformer.from_pretrained(str(folder), new_head=True)
     assert "has no weights for bert.encoder.layer.1.output" in caplog.text
+    with pytest.raises(InputError, match=r"absent or of another shape, such as bert\.encoder"):
+        transformer.Classifier(folder, threads=1)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 32}))
+    with pytest.raises(InputError, match=r"such as bert\.encoder.*: get the model anew"):
+        transformer.from_pretrained(str(folder), new_head=True)
 
 
 def test_fp32_that_differs_stops_the_export_and_leaves_nothing(
@@ -269,4 +282,3 @@ def test_figures_that_vary_by_run_are_not_recorded() -> None:
         "",
     ]
     assert train._name("grad_norm") == ""
-    assert TrainerState().log_history == []

@@ -30,6 +30,7 @@ PARAMS: dict[str, Any] = {
     "id_column": "",
     "encoding": ["utf-8"],
     "delimiter": ",",
+    "quote": '"',
     "column_names": [],
 }
 CSV = 'text,label,language\n"a, b",NA,en\nc d,01,fr\ne,None,en\n'
@@ -143,7 +144,7 @@ def test_a_folder_of_texts_in_two_encodings() -> None:
     ]
     assert refused("texts") == (
         f"Expected utf-8 in {Path('texts/art/2.txt').resolve()}, found byte 0xa3 on line 1: "
-        "set load.encoding to the file's own."
+        "put the right one first in load.encoding."
     )
 
 
@@ -169,6 +170,51 @@ def test_json_values_keep_their_text() -> None:
     assert list(loaded("x.jsonl")["label"]) == ["1.50", "true"]
 
 
+def test_a_table_is_read_in_the_first_encoding_alone() -> None:
+    """cp1252 fits nearly any bytes, so a Russian table in it would be read as something else."""
+    Path("x.csv").write_bytes("text,label\nпривет,да\nпока,нет\n".encode("cp1251"))
+    assert "found byte 0xef on line 2" in refused("x.csv", encoding=["utf-8", "cp1252"])
+    assert list(loaded("x.csv", encoding=["cp1251"])["text"]) == ["привет", "пока"]
+    assert refused("x.csv", encoding=[]).startswith("load.encoding is []")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_and_a_blank_first_line(end: str) -> None:
+    Path("x.csv").write_text(end.join(["", "text,label", "a,01", "b,1.0", ""]), newline="")
+    assert list(loaded("x.csv")["label"]) == ["01", "1.0"]
+
+
+def test_quotes_that_mean_nothing_do_not_swallow_rows() -> None:
+    Path("x.tsv").write_text('text\tlabel\n"so\t1\nb\t0\nc"\t1\nd\t0\n')
+    assert refused("x.tsv").startswith(f"Expected one row a line in {here('x.tsv')}, found several")
+    assert list(loaded("x.tsv", quote="")["text"]) == ['"so', "b", 'c"', "d"]
+    Path("y.tsv").write_text('text\tlabel\n5" disk\t1\n"b\t0\nc\t1\n')
+    assert "line 3, found: unexpected end of data" in refused("y.tsv")
+    assert len(loaded("y.tsv", quote="")) == 3
+
+
+def test_a_text_on_two_sides_of_a_given_split_is_left_for_split_to_judge() -> None:
+    Path("x.csv").write_text("text,label,split\na,x,train\na,x,train\na,x,test\nb,y,test\n")
+    assert list(loaded("x.csv")["split"]) == ["train", "test", "test"]
+
+
+def test_own_columns_and_ids_are_not_lost() -> None:
+    for name in ("one", "two"):
+        Path(f"{name}.csv").write_text(f"text,label,file\n{name} a,x,f1\n{name} b,y,f2\n")
+    frame = loaded("*.csv")
+    assert list(frame["source_file"]) == ["f1", "f2"] * 2
+    assert list(frame["file"]) == ["one", "one", "two", "two"]
+    Path("key.csv").write_text("key,text,label\n1,a,x\n1,b,y\n")
+    assert refused("key.csv", id_column="key") == (
+        "Expected an id of its own for each row, found '1' more than once: correct load.id_column, "
+        "or rename files that have the same name."
+    )
+    Path("two.jsonl").write_text('{"t": "a", "label": "x", "text": 1, "source_text": 2}\n' * 2)
+    assert "source_source_text" in load._freed(
+        pd.DataFrame(columns=["text", "source_text"]), ["text"]
+    )
+
+
 def test_unusable_rows_are_dropped_and_counted_by_reason() -> None:
     rows = ["a,x", "b,y", "a,x", " \u200b,x", "c,", "d,x", "d,y"]
     Path("x.csv").write_text("text,label\n" + "\n".join(rows))
@@ -179,6 +225,16 @@ def test_unusable_rows_are_dropped_and_counted_by_reason() -> None:
         "dropped": {"empty_text": 1, "no_label": 1, "conflicting_label": 2, "duplicate": 1},
         "classes": {"x": 1, "y": 1},
     }
+
+
+def test_a_source_that_dvc_does_not_watch_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    Path("watched").mkdir()
+    for place, warned in [("watched/x.csv", False), ("watched", False), ("*.csv", True)]:
+        Path("watched/x.csv").write_text(CSV)
+        Path("x.csv").write_text(CSV)
+        caplog.clear()
+        loaded(place)
+        assert ("DVC can't see" in caplog.text) == warned, place
 
 
 @given(
@@ -264,7 +320,8 @@ def test_what_is_not_there_is_named_with_the_likeliest_name() -> None:
             'text,label\na,x\n"b,y\n',
             {},
             "Expected well-formed quotes in {file}, line 3, found: unexpected end of data; "
-            "double a quote that stands inside a quoted text.",
+            "double a quote inside a quoted text, or make load.quote '' if quotes mean nothing "
+            "there.",
         ),
         (
             "text,label\na,x\n",
@@ -326,6 +383,14 @@ def test_broken_files_get_one_sentence() -> None:
     assert refused("x.parquet").startswith(f"Expected a parquet file in {here('x.parquet')}: ")
     Path("x.csv.gz").write_bytes(gzip.compress(CSV.encode())[:-9])
     assert refused("x.csv.gz").startswith(f"Expected to read {here('x.csv.gz')}, found: ")
+    Path("x.csv").write_text(CSV)
+    assert "File is not a zip file" in refused("zip://x.csv::x.csv")
+    Path("deep.json").write_text("[" * 100_000)
+    assert "nested too deep" in refused("deep.json")
+    Path("empty.jsonl").write_text("\n")
+    assert refused("empty.jsonl").startswith("Expected rows in")
+    assert "found none" in refused("pkg://no-such-package")
+    assert refused("  ").startswith("load.source is empty")
 
 
 def test_equal_sources_give_equal_bytes() -> None:

@@ -74,8 +74,8 @@ def test_a_class_of_three_texts_is_on_each_side_and_two_are_too_few(tmp_path: Pa
     sides = divided(frame_of(texts, labels), tmp_path)
     assert all((rows["label"] == "b").sum() == 1 for rows in sides.values())
     assert refused(frame_of(texts[:-1], labels[:-1]), tmp_path / "other") == (
-        "Expected texts of class 'b' for every side of the split, found too few: each class "
-        "needs at least 3 different texts; add some or leave the class out."
+        "Expected 3 different texts of class 'b' at least, one for each side of the split, "
+        "found 2: add some or leave the class out."
     )
 
 
@@ -124,6 +124,22 @@ def test_a_bad_split_column_gets_one_sentence(tmp_path: Path) -> None:
         "Expected every class to have training texts, found 'c' in test alone: add training "
         "texts, remove the class, or make split.column ''."
     )
+
+
+def test_large_shares_leave_a_text_for_each_side(tmp_path: Path) -> None:
+    frame = frame_of(["one", "two", "three"], ["a", "a", "a"])
+    sides = divided(frame, tmp_path, test_size=0.6, validation_size=0.3)
+    assert [len(rows) for rows in sides.values()] == [1, 1, 1]
+
+
+def test_missing_or_broken_examples_get_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found nothing: run `dvc repro` first"):
+        examples.read(tmp_path / "no.parquet")
+    (tmp_path / "bad.parquet").write_text("bad")
+    with pytest.raises(InputError, match="make it anew"):
+        examples.read(tmp_path / "bad.parquet")
+    with pytest.raises(InputError, match="Expected labels in"):
+        examples.read_labels(tmp_path)
 
 
 def test_sizes_leave_something_to_train_on(tmp_path: Path) -> None:
