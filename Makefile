@@ -11,7 +11,7 @@ run: .venv/installed
 	@cat dvclive/compare/comparison.md
 
 test: check
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv/installed
 	ruff check .

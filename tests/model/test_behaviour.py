@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from conftest import ROOT, Project, copy_project, set_params
+from ruamel.yaml import YAML
 
 from src import evaluate, examples, predict, transformer
 
@@ -62,11 +62,10 @@ def test_the_default_data_is_the_whole_corpus_and_no_text_is_on_two_sides(
         "conflicting_label": 0,
         "duplicate": 98,
     }
-    sides = [
-        set(examples.read(project.root / f"data/splits/{side}.parquet")["text"].map(examples.fold))
-        for side in examples.SPLITS
-    ]
-    assert sum(map(len, sides)) == len(set.union(*sides)) == counts["kept"]
+    frames = [examples.read(project.root / f"data/splits/{s}.parquet") for s in examples.SPLITS]
+    assert sum(map(len, frames)) == counts["kept"] == 2127
+    sides = [set(frame["text"].map(examples.fold)) for frame in frames]
+    assert sum(map(len, sides)) == len(set.union(*sides))
     assert examples.read_labels(project.root / "data/splits") == sorted(SENTENCES)
 
 
@@ -81,8 +80,9 @@ def test_accuracy_on_the_default_data(project: Project) -> None:
 
 def test_the_committed_figures_are_of_the_committed_params() -> None:
     """What `dvc metrics show` says in a fresh clone, without a run of one's own."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    yaml = YAML(typ="safe")  # of YAML 1.2, as DVC writes it, in which `no` is a text
+    params = yaml.load(ROOT / "params.yaml")
+    lock = yaml.load(ROOT / "dvc.lock")["stages"]
     checked = 0
     for name, entry in lock.items():
         section = name.split("@")[0]
