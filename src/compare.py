@@ -8,6 +8,12 @@ from dvclive.live import Live
 from src import examples, metrics, stage
 from src.stage import Count, InputError, Seed, Share
 
+LEGEND = """
+p is how often chance alone would make so large a difference on these texts (paired bootstrap,
+two sides); from about 0.05 up, a difference is not shown to be real. Intervals from a few dozen
+texts are too narrow.
+"""
+
 log = logging.getLogger("src.compare")
 
 
@@ -33,10 +39,12 @@ def main(live: Path, *predictions: Path, resamples: Count, confidence: Share, se
     predicted = [examples.label_ids(f.assign(label=f["predicted"]), names) for f in frames.values()]
     scores = metrics.bootstrap(labels, predicted, len(names), resamples, seed)
 
+    reference_figures: dict[str, float] = {}
     rows = [["model", "accuracy", "macro F1", "log loss", "ECE", *_against(reference)]]
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         for k, (name, frame) in enumerate(frames.items()):
             figures = metrics.summary(labels, frame[[f"p_{n}" for n in names]].to_numpy())
+            reference_figures = reference_figures or figures
             row = [name]
             for key in ("accuracy", "macro_f1"):
                 low, high = metrics.interval(scores[key][k], confidence)
@@ -46,11 +54,14 @@ def main(live: Path, *predictions: Path, resamples: Count, confidence: Share, se
                 difference = scores[key][k] - scores[key][0]
                 low, high = metrics.interval(difference, confidence)
                 p_value = metrics.p_value(difference)
-                row.append(f"{low:+.4f} to {high:+.4f} (p = {p_value:.3f})")
+                point = figures[key] - reference_figures[key]
+                p = f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
+                row.append(f"{point:+.4f} ({low:+.4f} to {high:+.4f}), {p}")
                 for figure, value in (("low", low), ("high", high), ("p_value", p_value)):
                     record.log_metric(f"{name}/{key}_difference_{figure}", value, plot=False)
             rows.append(row + ["" for _ in range(len(rows[0]) - len(row))])
-    text = f"{len(labels)} test texts, {100 * confidence:g}% bootstrap intervals\n\n{_table(rows)}"
+    heading = f"{len(labels)} test texts, {100 * confidence:g}% bootstrap intervals"
+    text = f"{heading}\n\n{_table(rows)}{LEGEND}"
     log.info("%s", text)
     with stage.replacing(live / "comparison.md") as file:
         file.write_text(text, encoding="utf-8", newline="\n")

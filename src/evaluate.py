@@ -38,7 +38,7 @@ def main(
         splits: the folder with ``test.parquet`` and ``labels.json``.
         model: a folder with ``model.joblib``, ``model.onnx`` or ``model.safetensors``.
         predictions: the folder that gets ``predictions.parquet`` and ``mistakes.csv``.
-        live: the folder that gets metrics and plots.
+        live: the folder that gets ``metrics.json``, ``details.json`` by class and slice, and plots.
     """
     test = examples.read(splits / "test.parquet")
     for column in slices:
@@ -52,7 +52,7 @@ def main(
     probabilities = _probabilities(model, names, list(test["text"]), batch_size, threads)
     predicted = probabilities.argmax(axis=1)
 
-    figures = _figures(test, labels, probabilities, names, slices)
+    figures = metrics.summary(labels, probabilities)
     scores = metrics.bootstrap(labels, [predicted], len(names), resamples, seed)
     for name, resampled in scores.items():
         low, high = metrics.interval(resampled[0], confidence)
@@ -64,6 +64,7 @@ def main(
         for name, figure in figures.items():
             record.log_metric(f"test/{name}", figure, plot=False)
         _plot(record, labels, probabilities, names)
+    stage.write_json(live / "details.json", _details(test, labels, probabilities, names, slices))
     with stage.replacing(predictions) as folder:
         folder.mkdir()
         frame = test[["id", "label"]].assign(predicted=[names[k] for k in predicted])
@@ -118,24 +119,19 @@ def _engine(
     raise InputError(f"Expected a model in {model}, found none: run `dvc repro` first.")
 
 
-def _figures(
+def _details(
     test: pd.DataFrame, labels: Integers, probabilities: Floats, names: list[str], slices: list[str]
-) -> dict[str, float]:
-    """Metrics of all texts, of each class, and of the texts of each value of the slice columns."""
-    figures = metrics.summary(labels, probabilities)
-    for name, scores in metrics.by_class(labels, probabilities.argmax(axis=1), names).items():
-        figures |= {f"classes/{_key(name)}/{key}": score for key, score in scores.items()}
+) -> dict[str, object]:
+    """Metrics of each class, and of the texts of each value of the slice columns."""
+    by_slice: dict[str, dict[str, dict[str, float]]] = {}
     for column in slices:
-        for value, rows in test.fillna({column: "(none)"}).groupby(column).indices.items():
-            scores = metrics.summary(labels[rows], probabilities[rows]) | {"texts": len(rows)}
-            path = f"slices/{_key(column)}/{_key(str(value))}"
-            figures |= {f"{path}/{key}": score for key, score in scores.items()}
-    return figures
-
-
-def _key(name: str) -> str:
-    """A name as one level of a metric's path, which is split at slashes."""
-    return name.replace("/", "%2F")
+        by_value = test.fillna({column: "(none)"}).groupby(column).indices
+        by_slice[column] = {
+            str(value): metrics.summary(labels[rows], probabilities[rows]) | {"texts": len(rows)}
+            for value, rows in by_value.items()
+        }
+    by_class = metrics.by_class(labels, probabilities.argmax(axis=1), names)
+    return {"classes": by_class, "slices": by_slice}
 
 
 def _plot(record: Live, labels: Integers, probabilities: Floats, names: list[str]) -> None:

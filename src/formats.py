@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -122,6 +123,13 @@ class Reader:
 
     def _folder(self, files: Sequence[OpenFile]) -> pa.Table:
         """Texts from ``<label>/<id>.txt``; the id is ``<label>/<id>``."""
+        roots = Counter(PurePosixPath(file.path).parent.parent for file in files)
+        for file in files:
+            if PurePosixPath(file.path).parent.parent != roots.most_common(1)[0][0]:
+                raise InputError(
+                    f"Expected texts as <label>/<id>.txt in one folder, found {file.path} outside "
+                    "it: move the file, or point load.source at the folder of the labels."
+                )
         rows: dict[str, list[str]] = {"id": [], self.text: [], self.label: []}
         for file in files:
             path = PurePosixPath(file.path)
@@ -187,6 +195,10 @@ class Reader:
             )
         if delimiter == "\t" and self.quote:
             _refuse_merged_rows(table, self.quote, name)
+        if self.text in table.column_names:
+            spanning = pc.sum(pc.match_substring_regex(table[self.text], "[\\r\\n]")).as_py()
+            if spanning:
+                log.info("%s: %d quoted texts span several lines", name, spanning)
         return table
 
     def _records_of(self, text: str, delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:

@@ -64,6 +64,7 @@ def main(
             f"{len(classes)} in the {len(kept)} rows kept of {len(frame)}: add texts of another "
             "class, or correct load.label_column."
         )
+    _warn_of_variants(list(map(str, classes)))
     with stage.replacing(raw) as folder, stage.replacing(quality) as counts:
         folder.mkdir()
         examples.write(kept, folder / "examples.parquet")
@@ -87,6 +88,16 @@ def drop_reasons(frame: pd.DataFrame) -> pd.Series:
     reasons[usable.index[usable.duplicated([*alike, "label"])]] = "duplicate"
     reasons[usable.index[labels_of_text > 1]] = "conflicting_label"
     return reasons
+
+
+def _warn_of_variants(labels: list[str]) -> None:
+    """Labels are kept as they are, but two that differ in case or spaces are likely one."""
+    variants: dict[str, list[str]] = {}
+    for label in labels:
+        variants.setdefault(examples.fold(label), []).append(label)
+    for same in variants.values():
+        if len(same) > 1:
+            log.warning("labels that differ in case, spaces or Unicode form alone: %s", same)
 
 
 def _freed(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

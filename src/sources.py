@@ -92,10 +92,8 @@ def _opening(source: str) -> Iterator[None]:
         # fsspec says what to install, but only its cause says what the server answered.
         told = error if isinstance(error, ImportError) else error.__cause__ or error
         reason = str(told) or type(told).__name__
-        raise InputError(
-            f"Expected to read {source}, found: {reason}; "
-            "check that load.source is right and may be read from here."
-        ) from error
+        remedy = "and run again" if isinstance(error, ImportError) else "check load.source"
+        raise InputError(f"Expected to read {source}, found: {reason}; {remedy}.") from error
 
 
 def download_link(url: str) -> str:

@@ -81,7 +81,7 @@ def run(main: Callable[..., None], *, section: bool = True) -> None:
         if "DVC_STAGE" in os.environ:
             log.error(
                 "`dvc checkout` brings back what this stage wrote before, and "
-                "`git restore data dvclive` its committed metrics."
+                "`git restore data/quality.json dvclive` its committed metrics."
             )
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
@@ -158,13 +158,13 @@ def _bind(
     # argparse takes -1 for a value but -1e-5 for an option; here only two dashes start an option.
     parser._negative_number_matcher = re.compile("-[^-]")
     given, unknown = parser.parse_known_args(arguments)
-    where = (f"{name}." if section else "--", "in params.yaml" if section else "there")
+    where = (f"{name}.", "in params.yaml") if section else ("--", "on the command line")
     if unknown:
         key = unknown[0].removeprefix("--no-").removeprefix("--")
         hint = closest(key, options)
         raise InputError(
             f"{where[0]}{key} is not known{hint}: {name} takes {', '.join(options) or 'none'}; "
-            f"rename or remove it {where[1]}."
+            f"rename or remove it {where[1]}{'' if section else ', or put -- before texts'}."
         )
     positional: list[Any] = []
     for p in arguments_of_main:

@@ -38,7 +38,7 @@ def main(
     live: Path,
     *,
     checkpoint: str,
-    checkpoint_sha256: str,
+    sha256: str,
     max_length: Annotated[int, Interval(ge=4)],
     max_characters: Count,
     lr: Annotated[float, Interval(gt=0, lt=1)],
@@ -77,7 +77,7 @@ def main(
 
     set_seed(seed)  # before the classification head gets its random weights
     classifier, tokenizer = transformer.from_pretrained(
-        transformer.resolve(checkpoint, checkpoint_sha256),
+        transformer.resolve(checkpoint, sha256),
         new_head=True,
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),

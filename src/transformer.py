@@ -41,22 +41,22 @@ def resolve(checkpoint: str, sha256: str) -> str:
     place = package_path(checkpoint)
     if not sha256:
         if Path(place).is_dir():
-            log.warning("DVC can't see when %s changes: pin train.checkpoint_sha256", checkpoint)
+            log.warning("DVC can't see when %s changes: pin train.sha256", checkpoint)
         return place
     try:
         weights = Path(str(cached_file(place, "model.safetensors")))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"Expected model.safetensors at {place}, with the sha256 that train.checkpoint_sha256 "
+            f"Expected model.safetensors at {place}, with the sha256 that train.sha256 "
             f"pins, found none ({_brief(error)}): correct train.checkpoint, or make "
-            "train.checkpoint_sha256 ''."
+            "train.sha256 ''."
         ) from error
     with weights.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
         raise InputError(
             f"Expected sha256 {sha256} of {weights}, found {found}: the weights are not those that "
-            "were pinned; get the right ones, or change train.checkpoint_sha256."
+            "were pinned; get the right ones, or change train.sha256."
         )
     return place
 
@@ -117,7 +117,7 @@ def from_pretrained(
 
 
 def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(". ")
+    return " ".join(str(error).split())[:160].rstrip(". ")
 
 
 def tokenize(

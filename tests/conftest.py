@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
@@ -38,7 +38,7 @@ SMALL = {
     "baseline.n_estimators": 10,
     "baseline.max_df": 1.0,
     "train.checkpoint": "data/source/checkpoint",
-    "train.checkpoint_sha256": "",
+    "train.sha256": "",
     "train.max_length": 16,
     "train.epochs": 1,
     "train.logging_steps": 1,
@@ -176,10 +176,11 @@ def copy_project(target: Path) -> Project:
 
 
 def set_params(project: Project, params: dict[str, Any]) -> None:
+    yaml = YAML()  # of YAML 1.2, as DVC writes it
     file = project.root / "params.yaml"
-    values = yaml.safe_load(file.read_text())
+    values = yaml.load(file)
     for name, value in params.items():
         section, key = name.split(".")
         assert key in values[section]
         values[section][key] = value
-    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    yaml.dump(values, file)

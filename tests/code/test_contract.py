@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from conftest import ROOT
 from dvc.repo import Repo
+from dvc.utils.serialize import modify_yaml
+from ruamel import yaml
 
 from src import stage
 
@@ -29,8 +31,9 @@ SHARED = [
     "transformer",
     "predict",
 ]
-PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+YAML = yaml.YAML(typ="safe")  # of YAML 1.2, as DVC reads it
+PIPELINE: dict[str, Any] = YAML.load(ROOT / "dvc.yaml")
+PARAMS: dict[str, Any] = YAML.load(ROOT / "params.yaml")
 
 
 def paths_of(entry: dict[str, Any], *kinds: str) -> set[str]:
@@ -98,7 +101,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 64
+    assert checked == 65
 
 
 def test_imported_modules_are_deps_and_back() -> None:
@@ -132,9 +135,20 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
         _, params = stage._bind(import_module(module).main, name, True, arguments)
         for key, value in params.items():
             written = PARAMS[name][key]
-            assert value == written or (isinstance(written, str) and float(written) == value)
+            assert value == written
             checked += 1
     assert checked == sum(map(len, PARAMS.values())) + 4 * len(PARAMS["evaluate"])
+
+
+def test_an_experiment_changes_one_line_of_params(tmp_path: Path) -> None:
+    """`dvc exp run -S` writes the file anew, so it stands in the form that DVC gives it."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    with modify_yaml(str(tmp_path / "params.yaml")) as params:
+        params["train"]["lr"] = 3e-5
+    before = (ROOT / "params.yaml").read_text().splitlines()
+    after = (tmp_path / "params.yaml").read_text().splitlines()
+    changed = [b for a, b in zip(before, after, strict=True) if a != b]
+    assert changed == ["  lr: 3e-05"]
 
 
 def test_every_param_has_a_sentence_over_it_and_no_null() -> None:

@@ -80,7 +80,10 @@ def test_bad_input_gets_one_sentence(model: Path, tmp_path: Path) -> None:
     _, err = run(tmp_path, "goal", code=1)
     assert f"Expected an exported model in {tmp_path}, found no manifest.json" in err
     _, err = run(model, "goal", "--batch_size", "0", code=1)
-    assert "--batch_size is '0': expected a whole number at least 1; change it there." in err
+    assert "--batch_size is '0': expected a whole number at least 1; change it" in err
+    _, err = run(model, "--goal", code=1)
+    assert "remove it on the command line, or put -- before texts." in err
+    assert len(run(model, "--", "--goal")[0].splitlines()) == 1
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
 

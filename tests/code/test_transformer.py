@@ -31,7 +31,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 2},
 }
 TRAIN: dict[str, Any] = {
-    "checkpoint_sha256": "",
+    "sha256": "",
     "max_length": 16,
     "max_characters": 1000,
     "lr": 3e-3,
@@ -117,7 +117,7 @@ def test_training_learns_and_is_equal_to_itself(
         words = [
             f"--{key} {value}" for key, value in TRAIN.items() if value != "" and value is not False
         ]
-        words += ["--checkpoint_sha256 ''", "--no-activation_checkpointing", "--epochs 12"]
+        words += ["--sha256 ''", "--no-activation_checkpointing", "--epochs 12"]
         words += ["--early_stopping_patience 0"]
         command = (
             f"{sys.executable} -m src.train {splits} {tmp_path / run}/model {tmp_path / run}/live"
@@ -204,10 +204,10 @@ def refused(splits: Path, tmp_path: Path, checkpoint: object, **changes: Any) ->
 
 
 def test_a_bad_checkpoint_gets_one_sentence(splits: Path, checkpoint: Path, tmp_path: Path) -> None:
-    found = refused(splits, tmp_path, checkpoint, checkpoint_sha256="0" * 64)
+    found = refused(splits, tmp_path, checkpoint, sha256="0" * 64)
     assert found.startswith(f"Expected sha256 {'0' * 64} of {checkpoint}/model.safetensors, found ")
-    assert refused(splits, tmp_path, "no/such", checkpoint_sha256="0" * 64).startswith(
-        "Expected model.safetensors at no/such, with the sha256 that train.checkpoint_sha256 pins"
+    assert refused(splits, tmp_path, "no/such", sha256="0" * 64).startswith(
+        "Expected model.safetensors at no/such, with the sha256 that train.sha256 pins"
     )
     assert refused(splits, tmp_path, tmp_path / "none").startswith(
         f"Expected a checkpoint with safetensors weights and a tokenizer at {tmp_path / 'none'}"

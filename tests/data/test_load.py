@@ -148,6 +148,24 @@ def test_a_folder_of_texts_in_two_encodings() -> None:
     )
 
 
+def test_a_stray_text_is_no_class() -> None:
+    for name in ("texts/a/1.txt", "texts/a/2.txt", "texts/b/1.txt", "texts/readme.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(f"text of {name}")
+    assert refused("texts") == (
+        f"Expected texts as <label>/<id>.txt in one folder, found {here('texts/readme.txt')} "
+        "outside it: move the file, or point load.source at the folder of the labels."
+    )
+
+
+def test_what_is_likely_a_mistake_but_legal_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "src")
+    Path("x.csv").write_text('text,label\n"a\nb",Yes\nc,yes\nd,no\n')
+    loaded("x.csv")
+    assert "1 quoted texts span several lines" in caplog.text
+    assert "labels that differ in case, spaces or Unicode form alone: ['Yes', 'yes']" in caplog.text
+
+
 def test_files_of_one_glob_keep_the_name_of_their_file() -> None:
     for name in ("train", "dev"):
         Path(f"{name}.tsv").write_text(f"sentence\tlabel\n{name} one\t0\n{name} two\t1\n")

