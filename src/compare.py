@@ -39,22 +39,23 @@ def main(live: Path, *predictions: Path, resamples: Count, confidence: Share, se
     predicted = [examples.label_ids(f.assign(label=f["predicted"]), names) for f in frames.values()]
     scores = metrics.bootstrap(labels, predicted, len(names), resamples, seed)
 
-    reference_figures: dict[str, float] = {}
+    figures = [
+        metrics.summary(labels, frame[[f"p_{n}" for n in names]].to_numpy())
+        for frame in frames.values()
+    ]
     rows = [["model", "accuracy", "macro F1", "log loss", "ECE", *_against(reference)]]
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
-        for k, (name, frame) in enumerate(frames.items()):
-            figures = metrics.summary(labels, frame[[f"p_{n}" for n in names]].to_numpy())
-            reference_figures = reference_figures or figures
+        for k, name in enumerate(frames):
             row = [name]
             for key in ("accuracy", "macro_f1"):
                 low, high = metrics.interval(scores[key][k], confidence)
-                row.append(f"{figures[key]:.4f} ({low:.4f} to {high:.4f})")
-            row += [f"{figures['log_loss']:.4f}", f"{figures['ece']:.4f}"]
+                row.append(f"{figures[k][key]:.4f} ({low:.4f} to {high:.4f})")
+            row += [f"{figures[k]['log_loss']:.4f}", f"{figures[k]['ece']:.4f}"]
             for key in ("accuracy", "macro_f1") if k else ():
                 difference = scores[key][k] - scores[key][0]
                 low, high = metrics.interval(difference, confidence)
                 p_value = metrics.p_value(difference)
-                point = figures[key] - reference_figures[key]
+                point = figures[k][key] - figures[0][key]
                 p = f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
                 row.append(f"{point:+.4f} ({low:+.4f} to {high:+.4f}), {p}")
                 for figure, value in (("low", low), ("high", high), ("p_value", p_value)):

@@ -64,8 +64,8 @@ class Reader:
         if not self.encodings:
             raise InputError("load.encoding is []: expected one at least, such as [utf-8].")
         files = find(source)
-        formats = {self.format if self.format != "auto" else _format_of(file) for file in files}
-        if formats == {"folder"}:
+        formats = [_format_of(file) if self.format == "auto" else self.format for file in files]
+        if set(formats) == {"folder"}:
             yield source, self._folder(files)
             return
         if "folder" in formats:
@@ -73,8 +73,7 @@ class Reader:
                 f"Expected files of one kind in {source}, found .txt files among others: "
                 "point load.source at one kind, as in '*.csv'."
             )
-        for file in files:
-            kind = self.format if self.format != "auto" else _format_of(file)
+        for file, kind in zip(files, formats, strict=True):
             data = content(file)
             if data.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
                 raise InputError(
@@ -88,7 +87,7 @@ class Reader:
             raise InputError(f"Expected labelled texts in {name}, found an empty file (0 bytes).")
         if kind == "parquet":
             return self._parquet(data, name)
-        text = self._decode(data, name)
+        text = _decode(data, name, self.encodings[:1])
         if kind == "json":
             return self._records(_json_list(text, name), name)
         if kind == "jsonl":
@@ -96,46 +95,20 @@ class Reader:
             return self._records(((f"line {n}", _json(line, name, n)) for n, line in lines), name)
         return self._delimited(text, "\t" if kind == "tsv" else self.delimiter, name)
 
-    def _decode(self, data: bytes, name: str) -> str:
-        """The text of a file; one that is alone must be in the first encoding."""
-        return self._decode_by(self.encodings[:1], data, name)
-
-    def _decode_by(self, encodings: Sequence[str], data: bytes, name: str) -> str:
-        for encoding in encodings:
-            try:
-                text = data.decode(encoding)
-            except UnicodeDecodeError as error:
-                failure = error
-            except LookupError:
-                raise InputError(
-                    f"load.encoding has {encoding!r}: expected a name that Python knows, "
-                    "such as utf-8, cp1252 or utf-16."
-                ) from None
-            else:
-                if encoding != encodings[0]:
-                    log.warning("%s is not %s, read as %s", name, encodings[0], encoding)
-                return text.removeprefix("\ufeff")
-        line = data.count(b"\n", 0, failure.start) + 1
-        raise InputError(
-            f"Expected {' or '.join(encodings)} in {name}, found byte "
-            f"0x{data[failure.start]:02x} on line {line}: put the right one first in load.encoding."
-        )
-
     def _folder(self, files: Sequence[OpenFile]) -> pa.Table:
         """Texts from ``<label>/<id>.txt``; the id is ``<label>/<id>``."""
-        roots = Counter(PurePosixPath(file.path).parent.parent for file in files)
-        for file in files:
-            if PurePosixPath(file.path).parent.parent != roots.most_common(1)[0][0]:
+        paths = [PurePosixPath(file.path) for file in files]
+        root, _ = Counter(path.parent.parent for path in paths).most_common(1)[0]
+        for path in paths:
+            if path.parent.parent != root:
                 raise InputError(
-                    f"Expected texts as <label>/<id>.txt in one folder, found {file.path} outside "
+                    f"Expected texts as <label>/<id>.txt in one folder, found {path} outside "
                     "it: move the file, or point load.source at the folder of the labels."
                 )
         rows: dict[str, list[str]] = {"id": [], self.text: [], self.label: []}
-        for file in files:
-            path = PurePosixPath(file.path)
+        for file, path in zip(files, paths, strict=True):
             rows["id"].append(f"{path.parent.name}/{path.name.removesuffix('.txt')}")
-            data = content(file)
-            rows[self.text].append(self._decode_by(self.encodings, data, file.path))
+            rows[self.text].append(_decode(content(file), file.path, self.encodings))
             rows[self.label].append(path.parent.name)
         return pa.table(rows)
 
@@ -286,6 +259,29 @@ def _format_of(file: OpenFile) -> Format:
             "set load.format to what it is."
         )
     return ENDINGS[suffix.lower()]
+
+
+def _decode(data: bytes, name: str, encodings: Sequence[str]) -> str:
+    """The text of a file, by the first of the encodings that all of it fits."""
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError as error:
+            failure = error
+        except LookupError:
+            raise InputError(
+                f"load.encoding has {encoding!r}: expected a name that Python knows, "
+                "such as utf-8, cp1252 or utf-16."
+            ) from None
+        else:
+            if encoding != encodings[0]:
+                log.warning("%s is not %s, read as %s", name, encodings[0], encoding)
+            return text.removeprefix("\ufeff")
+    line = data.count(b"\n", 0, failure.start) + 1
+    raise InputError(
+        f"Expected {' or '.join(encodings)} in {name}, found byte "
+        f"0x{data[failure.start]:02x} on line {line}: put the right one first in load.encoding."
+    )
 
 
 def _json(text: str, name: str, line: int) -> Any:
