@@ -1,18 +1,18 @@
 """Fine-tune the transformer classifier with Hugging Face Trainer."""
 
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from dvclive.live import Live
 from transformers import (
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
     EvalPrediction,
     PrinterCallback,
@@ -25,7 +25,10 @@ from transformers import (
 from transformers.integrations.integration_utils import DVCLiveCallback
 
 from src import examples, metrics, stage, transformer
+from src.metrics import Integers
+from src.shortcuts import CutVocabulary, replace_dropout, shorten
 from src.stage import Count, InputError, Interval, Seed
+from src.transformer import Tokens
 
 Natural = Annotated[int, Interval(ge=0)]
 
@@ -53,9 +56,11 @@ def main(
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
     class_weight: Literal["none", "balanced"],
     precision: Literal["no", "bf16", "fp16"],
+    shortcuts: bool,
     metric_for_best_model: Literal["accuracy", "macro_f1", "weighted_f1", "log_loss", "ece"],
     early_stopping_patience: Natural,
     logging_steps: Count,
+    processes: Count,
     threads: Count,
     seed: Seed,
 ) -> None:
@@ -70,10 +75,21 @@ def main(
         raise InputError(
             "train.precision is 'fp16', which needs a GPU, and none is found: use 'bf16' or 'no'."
         )
+    world = int(os.environ.get("WORLD_SIZE", processes))
+    if batch_size % world:
+        raise InputError(
+            f"train.batch_size is {batch_size}: expected a multiple of the {world} processes that "
+            "share it; change it or train.processes."
+        )
+    if "WORLD_SIZE" not in os.environ and (processes > 1 or "PET_NNODES" in os.environ):
+        with stage.replacing(model) as folder:
+            _launch(processes, [str(splits), str(folder), str(live), *sys.argv[4:]])
+        return
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of this machine: the one that writes
+    if not first:
+        logging.getLogger("src").setLevel(logging.CRITICAL)
     torch.set_num_threads(threads)
     labels = examples.read_labels(splits)
-    train = examples.read(splits / "train.parquet")
-    validation = examples.read(splits / "validation.parquet")
 
     set_seed(seed)  # before the classification head gets its random weights
     classifier, tokenizer = transformer.from_pretrained(
@@ -91,21 +107,28 @@ def main(
             "lower it or choose another checkpoint."
         )
     tokenizer.model_max_length = max_length
+    train, validation = (
+        _texts(splits / name, tokenizer, labels, max_characters)
+        for name in ("train.parquet", "validation.parquet")
+    )
+    vocabulary = _take_shortcuts(classifier, train, validation) if shortcuts else None
 
-    dataset = partial(_dataset, tokenizer=tokenizer, labels=labels, max_characters=max_characters)
-    recording = Live(str(live), dvcyaml=False, save_dvc_exp=False)
-    with stage.replacing(model) as folder, recording as record:
-        callbacks: list[Any] = [LiveCallback(record)]
-        if early_stopping_patience:
-            callbacks.append(EarlyStoppingCallback(early_stopping_patience))
+    # The parent of several processes has made the folder's place, and will move it.
+    place: AbstractContextManager[Path] = (
+        nullcontext(model) if world > 1 else stage.replacing(model)
+    )
+    recording: AbstractContextManager[Live | None] = (
+        Live(str(live), dvcyaml=False, save_dvc_exp=False) if first else nullcontext()
+    )
+    with place as folder, recording as record:
         trainer = Trainer(
             classifier,
             TrainingArguments(
                 output_dir=str(folder.parent / "checkpoints"),
                 learning_rate=lr,
                 num_train_epochs=epochs,
-                per_device_train_batch_size=batch_size,
-                per_device_eval_batch_size=2 * batch_size,
+                per_device_train_batch_size=batch_size // world,
+                per_device_eval_batch_size=2 * batch_size // world,
                 gradient_accumulation_steps=gradient_accumulation_steps,
                 activation_checkpointing=activation_checkpointing,
                 lr_scheduler_type=lr_scheduler_type,
@@ -115,38 +138,109 @@ def main(
                 bf16=precision == "bf16",
                 fp16=precision == "fp16",
                 use_cpu=not torch.cuda.is_available(),
+                ddp_backend=None if torch.cuda.is_available() or world == 1 else "gloo",
                 train_sampling_strategy="group_by_length",
                 eval_strategy="epoch",
                 save_strategy="epoch",
                 save_only_model=True,
                 save_total_limit=1,
+                save_on_each_node=True,
                 load_best_model_at_end=True,
                 metric_for_best_model=metric_for_best_model,
                 greater_is_better=metric_for_best_model not in ("log_loss", "ece"),
                 logging_steps=logging_steps,
                 logging_first_step=True,  # short trainings have a curve too
-                disable_tqdm=not sys.stderr.isatty(),
+                disable_tqdm=not (first and sys.stderr.isatty()),
                 report_to="none",
                 seed=seed,
             ),
-            train_dataset=dataset(train),
-            # Neighbours of like length pad less, and the order is of no account to the metrics.
-            eval_dataset=sorted(dataset(validation), key=lambda row: len(row["input_ids"])),
-            data_collator=DataCollatorWithPadding(tokenizer),
+            train_dataset=train,
+            eval_dataset=validation.by_length(),
+            data_collator=partial(_collate, pad_token_id=tokenizer.pad_token_id),
             processing_class=tokenizer,
             compute_metrics=_scores,
-            compute_loss_func=_loss(
-                train["label"].map(labels.index), class_weight, label_smoothing
-            ),
-            callbacks=callbacks,
+            compute_loss_func=_loss(train.labels, class_weight, label_smoothing),
         )
         # The log lines are ours, on stderr and in the file; only the progress bar is Trainer's.
         trainer.remove_callback(PrinterCallback)
         if trainer.pop_callback(ProgressCallback):
             trainer.add_callback(Progress)
-        trainer.train()
-        _keep_best(record, trainer.state)
-        _save(trainer, folder)
+        if record:
+            trainer.add_callback(LiveCallback(record))
+        if early_stopping_patience:
+            trainer.add_callback(EarlyStoppingCallback(early_stopping_patience))
+        seconds = trainer.train().metrics["train_runtime"]
+        log.info("%d steps took %.1f s, validation included", trainer.state.global_step, seconds)
+        if vocabulary:
+            vocabulary.restore()
+        if record:
+            _keep_best(record, trainer.state)
+            _save(trainer, folder)
+
+
+def _launch(processes: int, arguments: list[str]) -> None:
+    """Run this stage in ``processes`` processes of this machine, which share each batch.
+
+    torchrun's own variables, such as PET_NNODES and PET_RDZV_ENDPOINT, add other machines.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    alone = [] if "PET_NNODES" in os.environ else ["--standalone"]
+    options = [*alone, f"--nproc-per-node={processes}", "--module", "src.train", *arguments]
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes speak
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # spares a warning; train.threads is what counts
+    try:
+        run.run(run.parse_args(options))  # type: ignore[no-untyped-call]
+    except ChildFailedError as error:
+        raise InputError(
+            f"Expected {processes} processes to train, found that one failed: mend what its "
+            "message above says."
+        ) from error
+
+
+class Texts(torch.utils.data.Dataset[dict[str, Any]]):
+    """Tokenized texts, and the id of the label of each."""
+
+    def __init__(self, ids: Sequence[Tokens], labels: Integers) -> None:
+        """Hold one array of token ids a text."""
+        self.ids = ids
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"input_ids": self.ids[row], "labels": self.labels[row]}
+
+    def by_length(self) -> "Texts":
+        """The same with neighbours of like length, which pad less."""
+        order = np.argsort([len(row) for row in self.ids], kind="stable")
+        return Texts([self.ids[k] for k in order], self.labels[order])
+
+
+def _texts(path: Path, tokenizer: Any, labels: list[str], max_characters: int) -> Texts:
+    frame = examples.read(path)
+    length = tokenizer.model_max_length
+    ids = transformer.tokenize(tokenizer, list(frame["text"]), length, max_characters)
+    return Texts(ids, examples.label_ids(frame, labels))
+
+
+def _collate(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    batch = transformer.collate([row["input_ids"] for row in rows], pad_token_id)
+    return batch | {"labels": torch.tensor([row["labels"] for row in rows])}
+
+
+def _take_shortcuts(classifier: Any, *datasets: Texts) -> CutVocabulary:
+    """Let the classifier learn the same with less work; the ids of the texts become others."""
+    if not shorten(classifier):
+        log.info("no shorter last layer is known for %s", classifier.config.model_type)
+    replace_dropout(classifier)
+    every = np.concatenate([np.unique(np.concatenate(texts.ids)) for texts in datasets])
+    vocabulary = CutVocabulary(classifier, every)
+    for texts in datasets:
+        texts.ids = [vocabulary.ids(row) for row in texts.ids]
+    return vocabulary
 
 
 def _readable(classifier: Any, tokenizer: Any) -> int:
@@ -156,17 +250,6 @@ def _readable(classifier: Any, tokenizer: Any) -> int:
     # RoBERTa's positions begin after that of padding.
     positions -= getattr(embeddings, "padding_idx", -1) + 1
     return int(min(tokenizer.model_max_length, positions))
-
-
-def _dataset(
-    frame: pd.DataFrame, *, tokenizer: Any, labels: list[str], max_characters: int
-) -> list[dict[str, Any]]:
-    """The token ids and the label's id of each text."""
-    ids = transformer.tokenize(
-        tokenizer, list(frame["text"]), tokenizer.model_max_length, max_characters
-    )
-    rows = zip(ids, examples.label_ids(frame, labels).tolist(), strict=True)
-    return [{"input_ids": row, "labels": label} for row, label in rows]
 
 
 def _save(trainer: Trainer, folder: Path) -> None:

@@ -25,6 +25,10 @@ from transformers.utils.hub import cached_file
 from src.packages import package_path
 from src.stage import InputError
 
+Tokens = npt.NDArray[np.int32]
+
+CHUNK = 10_000  # texts that are tokenized at once: what comes back is large
+
 log = getLogger("src.transformer")
 
 
@@ -99,6 +103,11 @@ def from_pretrained(
             f"Expected a fast tokenizer (tokenizer.json) at {place}, found a slow one: "
             "choose a checkpoint that has one."
         )
+    if tokenizer.pad_token_id is None:
+        raise InputError(
+            f"Expected a tokenizer with a padding token at {place}, found none: choose a "
+            "checkpoint of an encoder, such as BERT's or XLM-R's."
+        )
     missing = set(loaded["missing_keys"])
     bad = {name for name, *_ in loaded["mismatched_keys"]}
     if new_head:
@@ -122,14 +131,29 @@ def _brief(error: Exception) -> str:
 
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, max_characters: int
-) -> list[list[int]]:
+) -> list[Tokens]:
     """The token ids of each text, special tokens included, at most ``max_length`` a text.
 
     A text is cut to ``max_characters`` first, since a tokenizer reads all it is given.
     """
-    short = [text[:max_characters] for text in texts]
-    ids: list[list[int]] = tokenizer(short, truncation=True, max_length=max_length)["input_ids"]
+    backend = tokenizer.backend_tokenizer  # on all cores, and without what only readers need
+    backend.enable_truncation(max_length)
+    backend.no_padding()
+    ids: list[Tokens] = []
+    for start in range(0, len(texts), CHUNK):
+        short = [text[:max_characters] for text in texts[start : start + CHUNK]]
+        encoded = backend.encode_batch_fast(short)
+        ids += [np.array(encoding.ids, dtype=np.int32) for encoding in encoded]
     return ids
+
+
+def collate(ids: Sequence[Tokens], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """``input_ids`` and ``attention_mask``, [texts, tokens], of texts padded to the longest."""
+    rows = [torch.from_numpy(row) for row in ids]
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token_id)
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(padded.shape[1]) < lengths[:, None]
+    return {"input_ids": padded.long(), "attention_mask": mask.long()}
 
 
 class Classifier:
@@ -156,8 +180,8 @@ class Classifier:
         scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            batch = self.tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt")
+            batch = collate([ids[i] for i in rows], self.tokenizer.pad_token_id)
             with torch.inference_mode():
-                output = self.model(**batch.to(self.model.device))
+                output = self.model(**{k: v.to(self.model.device) for k, v in batch.items()})
             scores[rows] = output.logits.float().cpu().numpy()
         return scores

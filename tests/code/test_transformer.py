@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SPLIT, make_checkpoint, make_texts
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from src import examples, export, metrics, predict, split, train, transformer
@@ -46,9 +47,11 @@ TRAIN: dict[str, Any] = {
     "label_smoothing": 0.0,
     "class_weight": "none",
     "precision": "no",
+    "shortcuts": True,
     "metric_for_best_model": "macro_f1",
     "early_stopping_patience": 2,
     "logging_steps": 2,
+    "processes": 1,
     "threads": 1,
     "seed": 1,
 }
@@ -66,7 +69,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pandas as pd
 
     folder = tmp_path_factory.mktemp("data")
-    frame = pd.DataFrame(make_texts(60)).assign(id=[str(k) for k in range(60)])
+    frame = pd.DataFrame(make_texts(300)).assign(id=[str(k) for k in range(300)])
     examples.write(frame, folder / "examples.parquet")
     split.main(folder, folder / "splits", **SPLIT | {"test_size": 0.2})
     return folder / "splits"
@@ -114,16 +117,11 @@ def test_training_learns_and_is_equal_to_itself(
     """Two processes, as DVC starts them, give the same bytes."""
     folders = []
     for run in ("first", "second"):
-        words = [
-            f"--{key} {value}" for key, value in TRAIN.items() if value != "" and value is not False
-        ]
-        words += ["--sha256 ''", "--no-activation_checkpointing", "--epochs 12"]
-        words += ["--early_stopping_patience 0"]
-        command = (
-            f"{sys.executable} -m src.train {splits} {tmp_path / run}/model {tmp_path / run}/live"
+        command = command_line(
+            splits, tmp_path / run, checkpoint, epochs=6, early_stopping_patience=0
         )
         subprocess.run(
-            f"{command} {' '.join(words)} --checkpoint {checkpoint}",
+            command,
             shell=True,
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -151,6 +149,68 @@ def test_training_learns_and_is_equal_to_itself(
     assert steps == ["1", "2", "4", "6"], "steps are global steps"
 
 
+def command_line(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> str:
+    """What DVC makes of the params, for a process of its own."""
+    words = [sys.executable, "-m src.train", splits, target / "model", target / "live"]
+    for key, value in (TRAIN | {"checkpoint": checkpoint} | changes).items():
+        if isinstance(value, bool):
+            words.append(f"--{key}" if value else f"--no-{key}")
+        else:
+            words.append(f"--{key} {value or repr(value)}")
+    return " ".join(map(str, words))
+
+
+def test_processes_share_a_batch_and_learn_the_same(splits: Path, tmp_path: Path) -> None:
+    """One batch holds all texts, and nothing is dropped: one process or two see the same."""
+    off: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", **off)
+    texts = len(examples.read(splits / "train.parquet"))
+    changes = {"batch_size": texts, "epochs": 4, "metric_for_best_model": "log_loss"}
+    weights = []
+    for processes in (1, 2):
+        target = tmp_path / str(processes)
+        done = subprocess.run(
+            command_line(splits, target, checkpoint, processes=processes, **changes),
+            shell=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stderr.count("step 4/4: train/loss") == 1, "one of them writes"
+        assert {file.name for file in target.iterdir()} == {"model", "live"}
+        weights.append(load_file(target / "model" / "model.safetensors"))
+    for name, weight in weights[0].items():
+        assert weights[1][name].numpy() == pytest.approx(weight.numpy(), abs=1e-4), name
+    start = load_file(checkpoint / "model.safetensors")
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert weights[1][name].numpy() != pytest.approx(start[name].numpy(), abs=1e-3), "it learns"
+
+
+def test_processes_that_fail_leave_one_sentence(
+    splits: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        command_line(splits, tmp_path, checkpoint, processes=2, max_length=64),
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    errors = [line.split("src.stage: ")[1] for line in done.stderr.splitlines() if "ERROR" in line]
+    assert errors == [
+        f"train.max_length is 64: {checkpoint} reads at most 40 tokens; lower it or choose "
+        "another checkpoint.",
+        "Expected 2 processes to train, found that one failed: mend what its message above says.",
+    ]
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -164,7 +224,7 @@ def test_training_learns_and_is_equal_to_itself(
 def test_options_train(
     changes: dict[str, Any], splits: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    model = trained(splits, tmp_path, checkpoint, epochs=8, **changes)
+    model = trained(splits, tmp_path, checkpoint, epochs=6, **changes)
     logits = transformer.Classifier(model, threads=1).logits(["goal match", "bank loan"], 2)
     assert list(logits.argmax(axis=1)) == [2, 1]
 
@@ -224,6 +284,10 @@ def test_a_bad_checkpoint_gets_one_sentence(splits: Path, checkpoint: Path, tmp_
     )
     roberta = make_checkpoint(tmp_path / "roberta", "roberta", max_position_embeddings=20)
     assert "reads at most 19 tokens" in refused(splits, tmp_path, roberta, max_length=20)
+    assert refused(splits, tmp_path, checkpoint, processes=3) == (
+        "train.batch_size is 8: expected a multiple of the 3 processes that share it; change it "
+        "or train.processes."
+    )
     assert refused(splits, tmp_path, checkpoint, precision="fp16") == (
         "train.precision is 'fp16', which needs a GPU, and none is found: use 'bf16' or 'no'."
     )
