@@ -170,7 +170,11 @@ def main(
         if early_stopping_patience:
             trainer.add_callback(EarlyStoppingCallback(early_stopping_patience))
         seconds = trainer.train().metrics["train_runtime"]
-        log.info("%d steps took %.1f s, validation included", trainer.state.global_step, seconds)
+        validating = sum(entry.get("eval_runtime", 0.0) for entry in trainer.state.log_history)
+        log.info(
+            "%d steps took %.1f s, and validation %.1f s",
+            *(trainer.state.global_step, seconds - validating, validating),
+        )
         if vocabulary:
             vocabulary.restore()
         if record:
