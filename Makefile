@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check format lock clean
+.PHONY: run test check format lock bench clean
 
 run: .venv/installed
 	dvc repro
@@ -28,8 +28,41 @@ lock: .venv/installed
 		--output-file requirements.lock requirements.txt
 	sed -i 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' requirements.lock
 
+# Every claim of docs/performance.md, measured anew: more than an hour. BBC News comes with the
+# requirements; TWEETS (a csv with the columns text, label and split) and SST2 (a folder with
+# train.tsv, dev.tsv and test.tsv) name other texts, if they are at hand.
+TWEETS ?=
+SST2 ?=
+PEER_SCRIPT ?= .venv-peers/run_classification.py
+TRAINING = python benchmarks/training.py --peer-python .venv-peers/bin/python --peer-script $(PEER_SCRIPT)
+INFERENCE = python benchmarks/inference.py --peers .venv-peers --optimum .venv-optimum --openvino .venv-openvino
+TWEETS_ARE = --set load.source=$(TWEETS) --set split.column=split --set split.overlap=drop
+SST2_IS = --set load.source=$(SST2) --set load.format=tsv --set load.quote= \
+	--set load.column_names=text,label --set split.column=file --set split.overlap=drop
+
+bench: export PYTHONPATH := $(CURDIR)
+bench: .venv/installed .venv-peers/installed .venv-optimum/installed .venv-openvino/installed $(PEER_SCRIPT)
+	dvc repro
+	python benchmarks/stages.py --runs 1
+	python benchmarks/forest.py
+	$(TRAINING) bbc --train-texts 320
+	$(INFERENCE) bbc
+	$(if $(TWEETS),$(TRAINING) tweets --train-texts 960 $(TWEETS_ARE))
+	$(if $(TWEETS),$(INFERENCE) tweets $(TWEETS_ARE))
+	$(if $(SST2),$(TRAINING) sst2 --train-texts 640 $(SST2_IS))
+	python benchmarks/report.py
+
+# The peers do not agree on one version of transformers.
+.venv-%/installed: benchmarks/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --requirement $<
+	touch $@
+
+.venv-peers/run_classification.py: | .venv-peers/installed
+	curl --fail --location --output $@ https://raw.githubusercontent.com/huggingface/transformers/v5.23.0/examples/pytorch/text-classification/run_classification.py
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-*
 
 .venv/installed: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Expected Python 3.11 or \

@@ -28,7 +28,7 @@ def main(
     resamples: Count,
     confidence: Share,
     mistakes: Annotated[int, Interval(ge=0)],
-    batch_size: Count,
+    batch_tokens: Count,
     threads: Count,
     seed: Seed,
 ) -> None:
@@ -49,7 +49,7 @@ def main(
             )
     names = examples.read_labels(splits)
     labels = examples.label_ids(test, names)
-    probabilities = _probabilities(model, names, list(test["text"]), batch_size, threads)
+    probabilities = _probabilities(model, names, list(test["text"]), batch_tokens, threads)
     predicted = probabilities.argmax(axis=1)
 
     figures = metrics.summary(labels, probabilities)
@@ -78,10 +78,10 @@ def main(
 
 
 def _probabilities(
-    model: Path, names: list[str], texts: Sequence[str], batch_size: int, threads: int
+    model: Path, names: list[str], texts: Sequence[str], batch_tokens: int, threads: int
 ) -> Floats:
     """Probabilities of shape [texts, classes], by the engine that the model folder is made for."""
-    known, score = _engine(model, batch_size, threads)
+    known, score = _engine(model, batch_tokens, threads)
     if known != names:
         raise InputError(
             f"Expected a model of the classes {names}, found one of {known} in {model}: "
@@ -95,7 +95,7 @@ def _probabilities(
 
 
 def _engine(
-    model: Path, batch_size: int, threads: int
+    model: Path, batch_tokens: int, threads: int
 ) -> tuple[list[str], Callable[[Sequence[str]], Floats]]:
     """The labels of a model, and what turns texts into probabilities by it."""
     if (model / "model.joblib").exists():
@@ -108,13 +108,13 @@ def _engine(
         from src import predict
 
         exported = predict.Classifier(model, threads)
-        return exported.labels, lambda texts: metrics.softmax(exported.logits(texts, batch_size))
+        return exported.labels, lambda texts: metrics.softmax(exported.logits(texts, batch_tokens))
 
     if (model / "model.safetensors").exists():
         from src import transformer
 
         trained = transformer.Classifier(model, threads)
-        return trained.labels, lambda texts: metrics.softmax(trained.logits(texts, batch_size))
+        return trained.labels, lambda texts: metrics.softmax(trained.logits(texts, batch_tokens))
 
     raise InputError(f"Expected a model in {model}, found none: run `dvc repro` first.")
 

@@ -42,7 +42,7 @@ def main(
     live: Path,
     *,
     min_equal_labels: Annotated[float, Interval(ge=0, le=1)],
-    batch_size: Count,
+    batch_tokens: Count,
 ) -> None:
     """Write the model folder, and stop unless it labels the test texts as scikit-learn does.
 
@@ -69,7 +69,7 @@ def main(
             max_characters=UNLIMITED,
             pad_token_id=ids[UNKNOWN],
         )
-        logits = predict.Classifier(folder, threads=1).logits(texts, batch_size)
+        logits = predict.Classifier(folder, threads=1).logits(texts, batch_tokens)
         difference = float(np.abs(np.exp(logits) - expected).max())
         equal = float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
         log.info("probabilities within %.2g of scikit-learn's, %.4f of labels", difference, equal)

@@ -1,26 +1,32 @@
 """Classify texts with an exported model folder: onnxruntime, tokenizers and numpy, nothing else.
 
     python -m src.predict models/onnx "I love this movie!" "..."
-    python -m src.predict models/onnx < texts.txt
+    python -m src.predict models/onnx --threads 2 < texts.txt
 
-prints one JSON object a text: its label, the label's probability, and all probabilities.
+prints one JSON object a text: its label, the label's probability, and all probabilities. With
+``--engine openvino`` the same folder runs on OpenVINO, with ``--engine cuda`` on a GPU.
 """
 
 import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict, get_origin, get_type_hints
+from typing import Literal, TypedDict, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 from tokenizers import Tokenizer
 
 from src import stage
 from src.stage import Count, InputError
+
+Tokens = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float32]
+Engine = Literal["onnxruntime", "openvino", "cuda"]
+
+LINES = 512  # lines of standard input that are sorted by length together
 
 
 class Manifest(TypedDict):
@@ -49,15 +55,17 @@ class Classifier:
         max_length: the tokens of a text that are read, special tokens included.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, engine: Engine = "onnxruntime") -> None:
         """Verify every file of ``folder`` and load it.
 
         Args:
             folder: what the export stage wrote.
-            threads: how many threads a batch is computed on.
+            threads: how many CPU threads a batch is computed on.
+            engine: what computes: onnxruntime or openvino on the CPU, or onnxruntime on a GPU.
 
         Raises:
-            InputError: a file is missing, or is not the one that was exported.
+            InputError: a file is missing or is not the one that was exported, or the engine's
+                package is not installed.
         """
         manifest = _manifest(folder)
         files = {name: _verified(folder / name, sha) for name, sha in manifest["files"].items()}
@@ -68,34 +76,30 @@ class Classifier:
         self._tokenizer.enable_truncation(self.max_length)
         self._tokenizer.no_padding()
         self._pad_id = manifest["pad_token_id"]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
         # From bytes, so that what runs is what was verified and no other file can be read.
-        self._session = onnxruntime.InferenceSession(
-            files["model.onnx"], options, providers=["CPUExecutionProvider"]
-        )
+        self._run = _load(files["model.onnx"], threads, engine)
 
-    def logits(self, texts: Sequence[str], batch_size: int) -> npt.NDArray[np.float32]:
-        """Score texts: logits of shape [texts, classes], in the order of ``texts``."""
+    def logits(self, texts: Sequence[str], batch_tokens: int) -> Logits:
+        """Score texts: logits of shape [texts, classes], in the order of ``texts``.
+
+        Texts of like length are scored together, as many as ``batch_tokens`` tokens hold, padding
+        included; a text of more tokens is scored alone.
+        """
         short = [text[: self._max_characters] for text in texts]
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(short)]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths pad less
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(short)]
         scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            width = len(ids[rows[-1]])
-            tokens = np.full((len(rows), width), self._pad_id, dtype=np.int64)
+        for rows in _batches([len(row) for row in ids], batch_tokens):
+            tokens = np.full((len(rows), len(ids[rows[-1]])), self._pad_id, dtype=np.int64)
             mask = np.zeros_like(tokens)
             for i, row in enumerate(rows):
                 tokens[i, : len(ids[row])] = ids[row]
                 mask[i, : len(ids[row])] = 1
-            inputs = {"input_ids": tokens, "attention_mask": mask}
-            scores[rows] = self._session.run(["logits"], inputs)[0]
+            scores[rows] = self._run(tokens, mask)
         return scores
 
-    def predict(self, texts: Sequence[str], batch_size: int) -> Iterator[Prediction]:
+    def predict(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Prediction]:
         """Yield ``label``, ``score`` and ``probabilities`` by label for each text."""
-        logits = self.logits(texts, batch_size).astype(np.float64)
+        logits = self.logits(texts, batch_tokens).astype(np.float64)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         for row in exponentials / exponentials.sum(axis=1, keepdims=True):
             best = int(row.argmax())
@@ -106,15 +110,75 @@ class Classifier:
             }
 
 
-def main(model: Path, *texts: str, batch_size: Count = 32, threads: Count = 1) -> None:
+def main(
+    model: Path,
+    *texts: str,
+    engine: Engine = "onnxruntime",
+    threads: Count = 1,
+    batch_tokens: Count = 1024,
+) -> None:
     """Print a JSON line for each text of the command line, or for each line of standard input."""
-    classifier = Classifier(model, threads)
+    classifier = Classifier(model, threads, engine)
     # At a terminal each line is answered at once.
-    lines_at_once = 1 if sys.stdin.isatty() else 16 * batch_size
+    lines_at_once = 1 if sys.stdin.isatty() else LINES
     source = map(_valid, texts) if texts else _lines()
     while chunk := list(itertools.islice(source, lines_at_once)):
-        for prediction in classifier.predict(chunk, batch_size):
+        for prediction in classifier.predict(chunk, batch_tokens):
             print(json.dumps(prediction, ensure_ascii=False), flush=lines_at_once == 1)
+
+
+def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Rows of like length, the longest last, as many as ``batch_tokens`` hold when padded."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if batch and (len(batch) + 1) * lengths[row] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _load(model: bytes, threads: int, engine: Engine) -> Callable[[Tokens, Tokens], Logits]:
+    """What turns ``input_ids`` and ``attention_mask``, [texts, tokens], into logits."""
+    if engine == "openvino":
+        try:
+            import openvino
+        except ImportError:
+            raise InputError(
+                "Expected the package openvino for --engine openvino, found none: "
+                "`pip install openvino`, or use another engine."
+            ) from None
+        core = openvino.Core()
+        settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        try:
+            compiled = core.compile_model(core.read_model(model), "CPU", settings)
+        except RuntimeError as error:
+            found = " ".join(str(error).split())[:160]
+            raise InputError(
+                f"Expected a model that OpenVINO can run, found {found}: use --engine onnxruntime."
+            ) from error
+        return lambda ids, mask: compiled({"input_ids": ids, "attention_mask": mask})["logits"]
+
+    import onnxruntime
+
+    provider = {"onnxruntime": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[engine]
+    if provider not in (available := onnxruntime.get_available_providers()):
+        raise InputError(
+            f"Expected onnxruntime with {provider} for --engine {engine}, found one with "
+            f"{', '.join(available)}: `pip install onnxruntime-gpu` in place of onnxruntime, on a "
+            "machine with a GPU, or use another engine."
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=[provider])
+
+    def run(ids: Tokens, mask: Tokens) -> Logits:
+        feed = {"input_ids": ids, "attention_mask": mask}
+        scores: Logits = session.run(["logits"], feed)[0]
+        return scores
+
+    return run
 
 
 def _valid(text: str) -> str:

@@ -190,7 +190,8 @@ def _encode(layer: Layer, x: Tensor, mask: Tensor | None) -> Tensor:
     )
     dropout = layer.attention_dropout
     share = dropout.p if dropout.training else 0.0
-    if share and x.device.type == "cpu":  # where torch has no fused kernel with dropout
+    # torch has no fused kernel with dropout for a CPU, and exports the fused one as more nodes.
+    if (share and x.device.type == "cpu") or torch.compiler.is_exporting():
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
         context = dropout(functional.softmax(scores if mask is None else scores + mask, -1)) @ value
     else:

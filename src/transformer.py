@@ -172,10 +172,14 @@ class Classifier:
         by_id: dict[int, str] = self.model.config.id2label
         self.labels = [by_id[k] for k in sorted(by_id)]
 
-    def logits(self, texts: Sequence[str], batch_size: int) -> npt.NDArray[np.float32]:
-        """Score texts: logits of shape [texts, classes], in the order of ``texts``."""
-        limits = (self.tokenizer.model_max_length, self.model.config.max_characters)
-        ids = tokenize(self.tokenizer, texts, *limits)
+    def logits(self, texts: Sequence[str], batch_tokens: int) -> npt.NDArray[np.float32]:
+        """Score texts: logits of shape [texts, classes], in the order of ``texts``.
+
+        A batch is as many texts as would fill ``batch_tokens`` if all were of the largest length.
+        """
+        longest = self.tokenizer.model_max_length
+        ids = tokenize(self.tokenizer, texts, longest, self.model.config.max_characters)
+        batch_size = max(1, batch_tokens // longest)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths pad less
         scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
         for start in range(0, len(order), batch_size):

@@ -73,7 +73,7 @@ def test_saved_files_are_equal_in_every_process_and_for_any_number_of_jobs(
         words = [f"--{k}={v}" for k, v in PARAMS.items() if not isinstance(v, bool | list)]
         words += ["--lowercase", "--sublinear_tf", "--bootstrap", "--ngram_range", "1", "1"]
         words = [word for word in words if not word.startswith("--n_jobs")] + [f"--n_jobs={jobs}"]
-        report = [str(folder / "report"), "--batch_size=9", "--min_equal_labels=1"]
+        report = [str(folder / "report"), "--batch_tokens=90", "--min_equal_labels=1"]
         model, onnx = str(folder / "model"), str(folder / "onnx")
         for command in (
             ["src.baseline", str(splits), model, str(folder / "live"), *words],
@@ -113,7 +113,7 @@ def test_the_exported_baseline_is_scikit_learns(
         tmp_path / "onnx",
         tmp_path / "report",
         min_equal_labels=1,
-        batch_size=7,
+        batch_tokens=70,
     )
     report = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert report["equal_labels"] == 1
@@ -123,7 +123,7 @@ def test_the_exported_baseline_is_scikit_learns(
     features = pipeline["tfidf"].transform(ODD)
     ids = predict.Classifier(tmp_path / "onnx", threads=1)
     expected = pipeline["forest"].predict_proba(features)
-    assert np.exp(ids.logits(ODD, batch_size=3)) == pytest.approx(expected, abs=1e-6)
+    assert np.exp(ids.logits(ODD, batch_tokens=30)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_record_has_params_and_validation_metrics(splits: Path, tmp_path: Path) -> None:

@@ -111,7 +111,30 @@ def test_imported_modules_are_deps_and_back() -> None:
         needed = {f"src/{module}.py" for module in imported_transitively(name)}
         assert needed == {p for p in paths_of(entry, "deps") if p.startswith("src/")}, name
         checked += len(needed)
-    assert checked == 41
+    assert checked == 42
+
+
+HEAVY = {"torch", "transformers", "sklearn", "onnxruntime", "openvino", "onnx", "dvclive", "pandas"}
+IMPORTS = {
+    "load": {"pandas"},
+    "split": {"pandas"},
+    "baseline": {"pandas", "sklearn", "dvclive"},
+    "train": {"pandas", "sklearn", "dvclive", "torch", "transformers"},
+    "export_baseline": {"pandas", "sklearn", "dvclive", "onnx", "onnxruntime"},
+    "export": {"pandas", "dvclive", "torch", "transformers", "onnx", "onnxruntime"},
+    "evaluate": {"pandas", "sklearn", "dvclive"},
+    "compare": {"pandas", "sklearn", "dvclive"},
+    "predict": set(),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_importing_a_stage_loads_no_library_that_it_can_do_without(name: str) -> None:
+    code = f"import sys, src.{name}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert HEAVY & set(done.stdout.split()) <= IMPORTS[name]
 
 
 def test_commands_hold_only_whole_sections_and_names_written_in_the_pipeline() -> None:

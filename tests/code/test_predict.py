@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, make_texts
+from hypothesis import given
+from hypothesis import strategies as st
 
 from src import export_baseline, predict
 from src.stage import InputError
@@ -79,8 +81,8 @@ def test_bad_input_gets_one_sentence(model: Path, tmp_path: Path) -> None:
     )
     _, err = run(tmp_path, "goal", code=1)
     assert f"Expected an exported model in {tmp_path}, found no manifest.json" in err
-    _, err = run(model, "goal", "--batch_size", "0", code=1)
-    assert "--batch_size is '0': expected a whole number at least 1; change it" in err
+    _, err = run(model, "goal", "--batch_tokens", "0", code=1)
+    assert "--batch_tokens is '0': expected a whole number at least 1; change it" in err
     _, err = run(model, "--goal", code=1)
     assert "remove it on the command line, or put -- before texts." in err
     assert len(run(model, "--", "--goal")[0].splitlines()) == 1
@@ -119,8 +121,37 @@ def test_a_manifest_of_another_shape_is_refused(
 def test_a_long_text_is_cut_before_it_is_tokenized(model: Path) -> None:
     classifier = predict.Classifier(model, threads=1)
     start = "bank " * 200  # 1000 characters
-    cut, whole = classifier.logits([start + "goal " * 1000, start], batch_size=1)
+    cut, whole = classifier.logits([start + "goal " * 1000, start], batch_tokens=1)
     assert list(cut) == list(whole)
+
+
+@given(st.lists(st.integers(1, 60), max_size=50), st.integers(1, 200))
+def test_batches_hold_every_text_once_sorted_and_within_the_budget(
+    lengths: list[int], budget: int
+) -> None:
+    batches = list(predict._batches(lengths, budget))
+    rows = [row for batch in batches for row in batch]
+    assert sorted(rows) == list(range(len(lengths)))
+    assert [lengths[row] for row in rows] == sorted(lengths)
+    for batch, following in zip(batches, [*batches[1:], []], strict=False):
+        assert len(batch) == 1 or len(batch) * lengths[batch[-1]] <= budget
+        assert not following or (len(batch) + 1) * lengths[following[0]] > budget, "none is wasted"
+
+
+def test_an_engine_that_is_not_there_gets_one_sentence(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, err = run(model, "goal", "--engine", "cuda", code=1)
+    assert out == ""
+    assert "Expected onnxruntime with CUDAExecutionProvider for --engine cuda, found one " in err
+    assert "Traceback" not in err
+    _, err = run(model, "goal", "--engine", "tpu", code=1)
+    assert "--engine is 'tpu': expected one of onnxruntime, openvino, cuda" in err
+    with pytest.raises(InputError, match=r"^Expected a model that OpenVINO can run, found .*: use"):
+        predict.Classifier(model, 1, "openvino")  # it has no trees
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match="found none: `pip install openvino`, or use another"):
+        predict.Classifier(model, 1, "openvino")
 
 
 def test_a_reader_that_leaves_early_is_no_error_of_ours(model: Path) -> None:

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from conftest import ROOT, SPLIT, make_checkpoint, make_texts
@@ -59,7 +62,7 @@ EXPORT: dict[str, Any] = {
     "opset": 20,
     "atol": 1e-5,
     "check_texts": 100,
-    "batch_size": 5,
+    "batch_tokens": 50,
     "threads": 1,
 }
 
@@ -102,11 +105,14 @@ def test_an_architecture_from_checkpoint_to_prediction(
 
     # Lengths and batch sizes that the export did not see, and one that is cut.
     texts = ["goal", "", "bank profit " * 30, *texts_of(splits)]
-    expected = transformer.Classifier(model, threads=1).logits(texts, batch_size=3)
+    expected = transformer.Classifier(model, threads=1).logits(texts, batch_tokens=48)
     exported = predict.Classifier(tmp_path / "fp32", threads=1)
-    assert exported.logits(texts, batch_size=2) == pytest.approx(expected, abs=1e-5)
+    assert exported.logits(texts, batch_tokens=30) == pytest.approx(expected, abs=1e-5)
     assert exported.labels == ["film", "money", "sport"]
-    int8 = predict.Classifier(tmp_path / "int8", threads=1).logits(texts, batch_size=2)
+    openvino = predict.Classifier(tmp_path / "fp32", threads=1, engine="openvino")
+    # It computes in bf16 on a processor that is made for it.
+    assert openvino.logits(texts, batch_tokens=30) == pytest.approx(expected, abs=0.02)
+    int8 = predict.Classifier(tmp_path / "int8", threads=1).logits(texts, batch_tokens=30)
     assert int8.shape == expected.shape
     assert not np.array_equal(int8, expected)
 
@@ -135,7 +141,7 @@ def test_training_learns_and_is_equal_to_itself(
     live = json.loads((tmp_path / "first" / "live" / "metrics.json").read_text())
     assert live["validation"]["accuracy"] > 0.9
     texts, model = texts_of(splits), tmp_path / "first" / "model"
-    logits = transformer.Classifier(model, threads=1).logits(texts, batch_size=4)
+    logits = transformer.Classifier(model, threads=1).logits(texts, batch_tokens=64)
     labels = examples.label_ids(
         examples.read(splits / "validation.parquet"), examples.read_labels(splits)
     )
@@ -334,6 +340,36 @@ def test_fp32_that_differs_stops_the_export_and_leaves_nothing(
             splits, model, tmp_path / "fp32", tmp_path / "int8", tmp_path / "report", **EXPORT
         )
     assert not (tmp_path / "fp32").exists()
+
+
+def test_the_graph_is_small_and_onnxruntime_fuses_it(
+    splits: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    model = trained(splits, tmp_path, checkpoint, epochs=1)
+    export.main(splits, model, tmp_path / "fp32", tmp_path / "int8", tmp_path / "report", **EXPORT)
+
+    def count(path: Path) -> Counter[str]:
+        return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+    layers = 2
+    exported = count(tmp_path / "fp32/model.onnx")
+    assert exported["MatMul"] == 8 * layers, "query, key, value, two of attention, three linear"
+    assert exported["Gelu"] == layers
+    assert exported["LayerNormalization"] == 2 * layers + 1
+    assert "IsNaN" not in exported, "what the fused attention is exported with"
+    assert exported.total() <= 60 + 30 * layers
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(tmp_path / "fp32/model.onnx", options)
+    fused = count(tmp_path / "optimized.onnx")
+    assert fused["BiasGelu"] == layers
+    assert fused["FusedMatMul"] >= layers, "transposition within the product"
+    assert fused.total() < exported.total()
+
+    # In 8 bits are the pooler, the head and all layers but for the last one's key and value.
+    assert count(tmp_path / "int8/model.onnx")["MatMulInteger"] == 2 + 6 * layers - 2
 
 
 def test_figures_that_vary_by_run_are_not_recorded() -> None:

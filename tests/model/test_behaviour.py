@@ -107,7 +107,7 @@ def test_onnx_scores_like_torch(project: Project) -> None:
 
 
 def labels_of(project: Project, model: str, texts: list[str]) -> list[str]:
-    labels, score = evaluate._engine(project.root / "models" / model, batch_size=8, threads=1)
+    labels, score = evaluate._engine(project.root / "models" / model, batch_tokens=512, threads=1)
     return [labels[k] for k in score(texts).argmax(axis=1)]
 
 

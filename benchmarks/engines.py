@@ -1,0 +1,166 @@
+"""One engine in a process of its own, and environment of its own, for benchmarks/inference.py.
+
+    python benchmarks/engines.py ENGINE FOLDER THREADS
+
+It reads a JSON list of texts a line, with whether they come at once or one by one, and answers with
+the label ids and the seconds of each call. Each engine is used as its documentation does.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Predict = Callable[[Sequence[str]], Sequence[int]]
+
+MATRIX = 2048  # rows and columns of what the machine's rate of arithmetic is measured with
+COPY = 2**26  # numbers that its rate of memory is measured with, 256 MiB
+BATCH = 32
+
+
+def pedigree(folder: Path, threads: int, engine: Any) -> Predict:
+    """Ours, on one of its engines."""
+    from src import predict
+
+    classifier = predict.Classifier(folder, threads, engine)
+    return lambda texts: classifier.logits(texts, batch_tokens=1024).argmax(axis=1).tolist()
+
+
+def _pipeline(model: Any, folder: Path) -> Predict:
+    """Hugging Face's pipeline, around a model of whatever library."""
+    from transformers import AutoTokenizer, pipeline
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    ids = {name: int(k) for k, name in model.config.id2label.items()}
+
+    def predict(texts: Sequence[str]) -> list[int]:
+        answers = classify(list(texts), batch_size=BATCH, truncation=True)
+        return [ids[answer["label"]] for answer in answers]
+
+    return predict
+
+
+def transformers(folder: Path, threads: int) -> Predict:
+    """The torch model in transformers.pipeline."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.set_num_threads(threads)
+    return _pipeline(AutoModelForSequenceClassification.from_pretrained(folder), folder)
+
+
+def optimum_onnxruntime(folder: Path, threads: int) -> Predict:
+    """optimum-onnx: the model exported as it loads."""
+    from onnxruntime import SessionOptions
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    model = ORTModelForSequenceClassification.from_pretrained(
+        folder, export=True, session_options=options
+    )
+    return _pipeline(model, folder)
+
+
+def optimum_openvino(folder: Path, threads: int) -> Predict:
+    """optimum-intel: the model converted to OpenVINO as it loads."""
+    from optimum.intel import OVModelForSequenceClassification
+
+    model = OVModelForSequenceClassification.from_pretrained(
+        folder, export=True, ov_config={"INFERENCE_NUM_THREADS": str(threads)}
+    )
+    return _pipeline(model, folder)
+
+
+def ctranslate2(folder: Path, threads: int, compute_type: str) -> Predict:
+    """CTranslate2's encoder and pooling, with the head of the model in torch."""
+    import tempfile
+
+    import ctranslate2 as ct2
+    import numpy as np
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.set_num_threads(threads)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as place:
+        encoder_only, converted = Path(place, "encoder"), str(Path(place, "ct2"))
+        model.bert.save_pretrained(encoder_only)
+        tokenizer.save_pretrained(encoder_only)
+        ct2.converters.TransformersConverter(str(encoder_only)).convert(
+            converted, quantization=compute_type
+        )
+        encoder = ct2.Encoder(converted, device="cpu", intra_threads=threads)
+
+    def predict(texts: Sequence[str]) -> list[int]:
+        found: list[int] = []
+        for start in range(0, len(texts), BATCH):
+            ids = tokenizer(list(texts[start : start + BATCH]), truncation=True)["input_ids"]
+            output = encoder.forward_batch(ids)
+            pooled = torch.as_tensor(np.array(output.pooler_output))
+            with torch.inference_mode():
+                found += model.classifier(pooled).argmax(dim=1).tolist()
+        return found
+
+    return predict
+
+
+def machine(threads: int, numbers: tuple[int, ...], *, multiply: bool) -> Predict:
+    """No engine: each call multiplies two fp32 matrices, or copies one, whatever the texts."""
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = torch.randn(2, *numbers)
+
+    def predict(texts: Sequence[str]) -> list[int]:
+        if multiply:
+            torch.mm(a, b)
+        else:
+            b.copy_(a)
+        return [0] * len(texts)
+
+    return predict
+
+
+ENGINES: dict[str, Callable[[Path, int], Predict]] = {
+    "transformers.pipeline": transformers,
+    "optimum, ONNX Runtime": optimum_onnxruntime,
+    "optimum, OpenVINO": optimum_openvino,
+    "CTranslate2 fp32": lambda folder, threads: ctranslate2(folder, threads, "float32"),
+    "CTranslate2 int8": lambda folder, threads: ctranslate2(folder, threads, "int8"),
+    "onnx": lambda folder, threads: pedigree(folder, threads, "onnxruntime"),
+    "onnx-int8": lambda folder, threads: pedigree(folder, threads, "onnxruntime"),
+    "onnx, openvino": lambda folder, threads: pedigree(folder, threads, "openvino"),
+    "multiply": lambda _, threads: machine(threads, (MATRIX, MATRIX), multiply=True),
+    "copy": lambda _, threads: machine(threads, (COPY,), multiply=False),
+}
+
+
+def main() -> None:
+    """Answer each line of standard input until there are no more."""
+    name, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    answers = os.dup(1)  # libraries print to standard output
+    os.dup2(2, 1)
+    predict = ENGINES[name](folder, threads)
+    with os.fdopen(answers, "w") as output:
+        for line in sys.stdin:
+            request = json.loads(line)
+            seconds, labels = [], []
+            calls = [request["texts"]] if request["at_once"] else [[t] for t in request["texts"]]
+            for texts in calls:
+                start = time.perf_counter()
+                labels += list(predict(texts))
+                seconds.append(time.perf_counter() - start)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            answer = {"seconds": seconds, "labels": labels, "peak_mib": peak}
+            print(json.dumps(answer), file=output, flush=True)
+
+
+if __name__ == "__main__":
+    main()

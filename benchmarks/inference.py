@@ -1,0 +1,212 @@
+"""Classify the same texts with our exported models and with every peer, in turn, in one run.
+
+    python benchmarks/inference.py bbc --peers .venv-peers --optimum .venv-optimum \
+        --openvino .venv-openvino
+
+The models are those of the pipeline, or, with --set load.source=..., are trained for the occasion.
+
+Each engine runs in a process of its own. A round asks each for some texts one by one, for the p50
+of the latency, and for all texts of the sample at once, for the throughput; peers cut that list
+into batches of 32 as they come, ours sorts it by length. Tokenizing is part of both. Before the
+rounds each engine labels the whole test split, and its first calls are forgotten.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from engines import COPY, MATRIX
+from measure import ROOT, machine, ratios, say, splits, stage, write
+
+from src import examples, transformer
+
+FIRST = "transformers.pipeline"  # what the others are compared with
+PAUSE = 0.3  # seconds in which the threads of the engine before come to rest
+
+
+class Engine:
+    """A process that runs one engine."""
+
+    def __init__(self, python: str, name: str, folder: Path, threads: int) -> None:
+        """Start benchmarks/engines.py under ``python``."""
+        self.name = name
+        words = [python, str(ROOT / "benchmarks/engines.py"), name, str(folder), str(threads)]
+        offline = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "true"}
+        self._process = subprocess.Popen(  # noqa: S603
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | offline,
+        )
+
+    def ask(self, texts: list[str], *, at_once: bool) -> dict[str, Any]:
+        """Labels, seconds of each call and peak memory."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise ValueError("Expected a process with pipes.")
+        print(
+            json.dumps({"texts": texts, "at_once": at_once}), file=self._process.stdin, flush=True
+        )
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"Expected an answer of {self.name}, found that it ended: run it by itself.")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.wait()
+
+
+def useful_flops(config: Any, lengths: list[int]) -> float:
+    """Multiplications and additions that the logits take, without padding.
+
+    The last layer is counted for the first token alone, with its key and value weights applied once
+    a text.
+    """
+    size, inner = config.hidden_size, config.intermediate_size
+    tokens = sum(lengths)
+    layer = 2 * tokens * (4 * size * size + 2 * size * inner)
+    attention = 4 * size * sum(length**2 for length in lengths)
+    last = 2 * len(lengths) * (4 * size * size + 2 * size * inner)
+    heads = 4 * config.num_attention_heads * size * tokens
+    return float((config.num_hidden_layers - 1) * (layer + attention) + last + heads)
+
+
+def main() -> None:
+    """Measure, print a table and write benchmarks/results/inference-<name>.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="what the texts are called in the report")
+    parser.add_argument("--set", action="append", default=[], help="such as load.source=a.csv")
+    parser.add_argument("--peers", type=Path, required=True, help="venv of benchmarks/peers.txt")
+    parser.add_argument("--optimum", type=Path, required=True, help="venv of optimum-onnx")
+    parser.add_argument("--openvino", type=Path, required=True, help="venv of optimum-intel")
+    parser.add_argument("--texts", type=int, default=256)
+    parser.add_argument("--single", type=int, default=64, help="texts that are asked one by one")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        texts, models = ROOT / "data/splits", ROOT / "models"
+        if arguments.set:
+            texts, models = _train(Path(place), dict(pair.split("=", 1) for pair in arguments.set))
+        measure(arguments, texts, models)
+
+
+def _train(folder: Path, changes: dict[str, str]) -> tuple[Path, Path]:
+    """Splits and models of other texts, by the stages of the pipeline."""
+    texts, models, log = splits(folder, changes), folder / "models", folder / "log"
+    say("training and exporting")
+    trained = models / "transformer"
+    stage("train", texts, trained, folder / "live/train", log=log, cwd=folder)
+    exported = (models / "onnx", models / "onnx-int8", folder / "live/export")
+    stage("export", texts, trained, *exported, log=log, cwd=folder)
+    return texts, models
+
+
+def measure(arguments: argparse.Namespace, texts: Path, models: Path) -> None:
+    """Run all engines on the test split of ``texts``."""
+    test = examples.read(texts / "test.parquet")
+    labels = examples.label_ids(test, examples.read_labels(texts))
+    every = list(test["text"])
+    chosen = np.random.default_rng(0).permutation(len(every))[: arguments.texts]
+    sample = [every[k] for k in chosen]
+    single = sample[: arguments.single]
+
+    torch_model = models / "transformer"
+    trained = transformer.Classifier(torch_model, arguments.threads)
+    limits = (trained.tokenizer.model_max_length, trained.model.config.max_characters)
+    ids = transformer.tokenize(trained.tokenizer, sample, *limits)
+    flops = useful_flops(trained.model.config, [len(row) for row in ids])
+
+    peers, optimum, openvino = (
+        str(path / "bin/python")
+        for path in (arguments.peers, arguments.optimum, arguments.openvino)
+    )
+    places = {
+        FIRST: (peers, torch_model),
+        "optimum, ONNX Runtime": (optimum, torch_model),
+        "optimum, OpenVINO": (openvino, torch_model),
+        "CTranslate2 fp32": (peers, torch_model),
+        "CTranslate2 int8": (peers, torch_model),
+        "onnx": (sys.executable, models / "onnx"),
+        "onnx-int8": (sys.executable, models / "onnx-int8"),
+        "onnx, openvino": (sys.executable, models / "onnx"),
+        "multiply": (sys.executable, torch_model),
+        "copy": (sys.executable, torch_model),
+    }
+    engines = {
+        name: Engine(python, name, folder, arguments.threads)
+        for name, (python, folder) in places.items()
+    }
+    found: dict[str, Any] = {}
+    for name, engine in engines.items():
+        say(f"{name} labels {len(every)} texts")
+        found[name] = np.array(engine.ask(every, at_once=True)["labels"])
+        engine.ask(single[:8], at_once=False)
+    runs: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for number in range(arguments.rounds):
+        for name, engine in engines.items():
+            time.sleep(PAUSE)
+            alone = engine.ask(single, at_once=False)
+            together = engine.ask(sample, at_once=True)
+            run = {"p50_ms": 1000 * statistics.median(alone["seconds"])}
+            run |= {"texts_per_s": len(sample) / together["seconds"][0]}
+            runs[name].append(run | {"peak_mib": together["peak_mib"]})
+        say(f"round {number + 1} of {arguments.rounds}")
+    for engine in engines.values():
+        engine.close()
+
+    # What the machine itself does in the same rounds: FLOP/s of fp32, bytes/s read and written.
+    peak = [2 * MATRIX**3 / (run["p50_ms"] / 1000) for run in runs.pop("multiply")]
+    bandwidth = [8 * COPY / (run["p50_ms"] / 1000) for run in runs.pop("copy")]
+    rows = {}
+    print(
+        f"{arguments.name}: {len(sample)} texts, {sum(map(len, ids))} tokens, medians of rounds\n"
+    )
+    print("| | p50, ms | faster | texts/s | faster | labels as torch | accuracy | of peak |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, measured in runs.items():
+        p50, rate = ([run[key] for run in measured] for key in ("p50_ms", "texts_per_s"))
+        row: dict[str, Any] = {
+            "p50_ms": statistics.median(p50),
+            "latency_ratio": ratios([run["p50_ms"] for run in runs[FIRST]], p50),
+            "texts_per_s": statistics.median(rate),
+            "throughput_ratio": ratios(rate, [run["texts_per_s"] for run in runs[FIRST]]),
+            "labels_as_torch": float((found[name] == found[FIRST]).mean()),
+            "accuracy": float((found[name] == labels).mean()),
+            "share_of_peak": statistics.median(
+                flops * r / len(sample) / p for r, p in zip(rate, peak, strict=True)
+            ),
+            "peak_mib": max(run["peak_mib"] for run in measured),
+            "runs": measured,
+        }
+        rows[name] = row
+        print(
+            f"| {name} | {row['p50_ms']:.2f} | {row['latency_ratio']['median']:.2f} | "
+            f"{row['texts_per_s']:.0f} | {row['throughput_ratio']['median']:.2f} | "
+            f"{row['labels_as_torch']:.4f} | {row['accuracy']:.4f} | {row['share_of_peak']:.2f} |"
+        )
+    gflops, gb = statistics.median(peak) / 1e9, statistics.median(bandwidth) / 1e9
+    print(f"\nfp32 matmul {gflops:.0f} GFLOP/s, copy {gb:.0f} GB/s; {machine()['processor']}")
+    weights = 4 * sum(weight.numel() for weight in trained.model.base_model.encoder.parameters())
+    report = {"texts": len(sample), "tokens": sum(map(len, ids)), "threads": arguments.threads}
+    report |= {"gflop_per_text": flops / len(sample) / 1e9, "weights_mb": weights / 1e6}
+    report |= {"peak_gflops": gflops, "gb_per_s": gb, "rows": rows}
+    write(f"inference-{arguments.name}", report)
+
+
+if __name__ == "__main__":
+    main()

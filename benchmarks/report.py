@@ -1,0 +1,203 @@
+"""Turn benchmarks/results/*.json into docs/performance.md and its picture.
+
+python benchmarks/report.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from measure import RESULTS, ROOT
+
+DOCS = ROOT / "docs"
+FIGURE = "performance.svg"
+NAMES = {"bbc": "BBC News", "tweets": "English tweets", "sst2": "SST-2"}
+OURS = {"train", "train, shortcuts off", "onnx", "onnx-int8", "onnx, openvino"}
+
+Report = dict[str, Any]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def span(figure: Report, digits: int) -> str:
+    """A median with its range."""
+    low, high = figure["min"], figure["max"]
+    return f"{figure['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def training(reports: dict[str, Report]) -> str:
+    """Texts a second against run_classification.py."""
+    rows = []
+    for name, report in reports.items():
+        for row_name, row in report["rows"].items():
+            found = row["figures"]
+            accuracy = found["accuracy"]
+            rows.append(
+                [
+                    NAMES[name],
+                    f"`{row_name}`" if row_name.endswith(".py") else row_name,
+                    f"{report['texts'] / found['loop_s']['median']:.1f}",
+                    span(row["ratio"], 1),
+                    f"{row['accuracy_mean']:.3f} ({accuracy['min']:.3f} to {accuracy['max']:.3f})",
+                    f"{found['cpu_s']['median']:.0f}",
+                    f"{found['peak_mib']['median']:.0f}",
+                ]
+            )
+    head = ["texts", "", "texts/s", "times as fast", "test accuracy, mean", "CPU, s", "MiB"]
+    return table(head, rows)
+
+
+def inference(reports: dict[str, Report]) -> str:
+    """Latency and throughput against every peer."""
+    rows = []
+    for name, report in reports.items():
+        for row_name, row in report["rows"].items():
+            rows.append(
+                [
+                    NAMES[name],
+                    f"**{row_name}**" if row_name in OURS else row_name,
+                    f"{row['p50_ms']:.1f}",
+                    f"{row['latency_ratio']['median']:.1f}",
+                    f"{row['texts_per_s']:.0f}",
+                    f"{row['throughput_ratio']['median']:.1f}",
+                    f"{row['share_of_peak']:.2f}",
+                    f"{100 * row['labels_as_torch']:.1f} %",
+                    f"{row['accuracy']:.4f}",
+                    f"{row['peak_mib']:.0f}",
+                ]
+            )
+    head = ["texts", "", "p50, ms", "times as fast", "texts/s", "times as fast", "of peak"]
+    return table([*head, "labels as torch", "accuracy", "MiB"], rows)
+
+
+def limits(reports: dict[str, Report]) -> str:
+    """What the machine could do at most, from the rates measured in the same rounds."""
+    rows = []
+    for name, report in reports.items():
+        gflop, weights = report["gflop_per_text"], report["weights_mb"]
+        by_flops = 1000 * gflop / report["peak_gflops"]
+        by_bytes = weights / report["gb_per_s"]
+        best = max(report["rows"].items(), key=lambda row: row[1]["texts_per_s"])
+        rows.append(
+            [
+                NAMES[name],
+                f"{report['tokens'] / report['texts']:.0f}",
+                f"{gflop:.2f}",
+                f"{by_flops:.2f}",
+                f"{by_bytes:.2f}",
+                f"{1000 / report['rows']['onnx']['texts_per_s']:.2f}",
+                f"{1000 / best[1]['texts_per_s']:.2f} ({best[0]})",
+            ]
+        )
+    head = ["texts", "tokens a text", "GFLOP a text", "ms by arithmetic", "ms to read the weights"]
+    return table([*head, "ms, onnx", "ms, fastest"], rows)
+
+
+def stages(report: Report) -> str:
+    """What each stage costs."""
+    rows = []
+    for name, row in report["rows"].items():
+        found = row["figures"]
+        rows.append(
+            [
+                f"`{name}`",
+                f"{found['wall_s']['median']:.1f}",
+                f"{row['startup_s']:.1f}",
+                f"{found['cpu_s']['median']:.1f}",
+                f"{found['peak_mib']['median']:.0f}",
+            ]
+        )
+    return table(["stage", "wall, s", "of it start-up, s", "CPU, s", "peak memory, MiB"], rows)
+
+
+def forest(report: Report) -> str:
+    """The baseline against scikit-learn's own settings."""
+    rows = []
+    for name, row in report["rows"].items():
+        found = row["figures"]
+        rows.append(
+            [
+                name,
+                f"{found['fit_s']['median']:.1f}",
+                f"{found['mb']['median']:.1f}",
+                f"{found['one_ms']['median']:.0f}",
+                span(found["accuracy"], 4),
+            ]
+        )
+    return table(["", "fit, s", "file, MB", "one text, ms", "test accuracy"], rows)
+
+
+def draw(train: dict[str, Report], predict: dict[str, Report]) -> None:
+    """Two panels: how many times as fast as Hugging Face's own, training and prediction."""
+    mpl.rcParams["svg.hashsalt"] = "performance"  # the same bytes for the same figures
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    _bars(axes[0], train, "Training, against run_classification.py", lambda row: row["ratio"])
+    title = "A list of texts, against transformers.pipeline"
+    _bars(axes[1], predict, title, lambda row: row["throughput_ratio"])
+    figure.savefig(DOCS / FIGURE, metadata={"Date": None})
+
+
+def _bars(axis: Any, reports: dict[str, Report], title: str, ratio: Any) -> None:
+    names = list(next(iter(reports.values()))["rows"])[::-1]
+    height = 0.8 / len(reports)
+    for k, (name, report) in enumerate(reports.items()):
+        found = [ratio(report["rows"][row]) for row in names]
+        places = [i + (len(reports) / 2 - k - 0.5) * height for i in range(len(names))]
+        medians = [one["median"] for one in found]
+        errors = [
+            [one["median"] - one["min"] for one in found],
+            [one["max"] - one["median"] for one in found],
+        ]
+        bars = axis.barh(places, medians, height, xerr=errors, label=NAMES[name], ecolor="gray")
+        axis.bar_label(bars, fmt="%.1f", padding=4, fontsize=8)
+    axis.set_yticks(range(len(names)), names)
+    axis.axvline(1, color="black", linewidth=0.8)
+    axis.set_xlabel("times as fast, median and range of the rounds")
+    axis.set_title(title, fontsize=11)
+    axis.legend(fontsize=8, loc="lower right")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def load(prefix: str) -> dict[str, Report]:
+    """The reports whose names begin so, in the order of NAMES."""
+    paths = {name: RESULTS / f"{prefix}-{name}.json" for name in NAMES}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def main() -> None:
+    """Write both files."""
+    train, predict = load("training"), load("inference")
+    steps, trees = (json.loads((RESULTS / f"{n}.json").read_text()) for n in ("stages", "forest"))
+    draw(train, predict)
+    machine = next(iter(predict.values()))["machine"]
+    wall = {name: row["figures"]["wall_s"]["median"] for name, row in steps["rows"].items()}
+    share = wall["baseline"] / sum(wall.values())
+    text = (ROOT / "benchmarks" / "performance.md").read_text()
+    filled = text.format(
+        processor=machine["processor"],
+        cores=machine["cores"],
+        instructions=", ".join(machine["instructions"]),
+        packages=", ".join(f"{name} {version}" for name, version in machine["packages"].items()),
+        figure=FIGURE,
+        training=training(train),
+        inference=inference(predict),
+        limits=limits(predict),
+        peak=f"{next(iter(predict.values()))['peak_gflops']:.0f}",
+        stages=stages(steps),
+        runs=steps["runs"],
+        total=f"{sum(wall.values()):.0f}",
+        forest=forest(trees),
+        share=f"{100 * share:.0f} %",
+    )
+    Path(DOCS / "performance.md").write_text(filled)
+    print(f"wrote docs/performance.md and docs/{FIGURE}")
+
+
+if __name__ == "__main__":
+    main()
