@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from src import stage
+from src.batches import batches
 from src.stage import Count, InputError
 
 Tokens = npt.NDArray[np.int64]
@@ -88,7 +89,7 @@ class Classifier:
         short = [text[: self._max_characters] for text in texts]
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(short)]
         scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
-        for rows in _batches([len(row) for row in ids], batch_tokens):
+        for rows in batches([len(row) for row in ids], batch_tokens):
             tokens = np.full((len(rows), len(ids[rows[-1]])), self._pad_id, dtype=np.int64)
             mask = np.zeros_like(tokens)
             for i, row in enumerate(rows):
@@ -127,18 +128,6 @@ def main(
             print(json.dumps(prediction, ensure_ascii=False), flush=lines_at_once == 1)
 
 
-def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Rows of like length, the longest last, as many as ``batch_tokens`` hold when padded."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
-        if batch and (len(batch) + 1) * lengths[row] > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
 def _load(model: bytes, threads: int, engine: Engine) -> Callable[[Tokens, Tokens], Logits]:
     """What turns ``input_ids`` and ``attention_mask``, [texts, tokens], into logits."""
     if engine == "openvino":
@@ -172,6 +161,11 @@ def _load(model: bytes, threads: int, engine: Engine) -> Callable[[Tokens, Token
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model, options, providers=[provider])
+    if provider not in session.get_providers():  # it falls back to the CPU with no more than a line
+        raise InputError(
+            f"Expected a GPU for --engine {engine}, found that {provider} does not start here: see "
+            "its message above, or use another engine."
+        )
 
     def run(ids: Tokens, mask: Tokens) -> Logits:
         feed = {"input_ids": ids, "attention_mask": mask}

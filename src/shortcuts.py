@@ -35,6 +35,15 @@ class CutVocabulary:
         ones = torch.ones_like(self._whole[:1])
         self._embeddings.weight = nn.Parameter(torch.cat([self._whole[self._kept], ones]))
 
+    @staticmethod
+    def suits(model: Any, pad_token_id: int) -> bool:
+        """Whether only the embeddings read the table, and padding keeps its id when it is cut."""
+        table = model.get_input_embeddings()
+        readers = [
+            part for part in model.modules() if getattr(part, "weight", None) is table.weight
+        ]
+        return len(readers) == 1 and getattr(table, "padding_idx", None) == pad_token_id
+
     def ids(self, tokens: Tokens) -> Tokens:
         """Where the cut table has ``tokens``."""
         return np.searchsorted(self._kept, tokens).astype(np.int32)

@@ -92,6 +92,17 @@ def run(main: Callable[..., None], *, section: bool = True) -> None:
         sys.exit(130)
 
 
+def options() -> list[str]:
+    """The options of this command line as they came, for processes that a stage starts."""
+    first = next((k for k, word in enumerate(sys.argv) if word.startswith("--")), len(sys.argv))
+    return sys.argv[first:]
+
+
+def be_silent() -> None:
+    """Leave the log to another process of the same stage; what breaks is still said."""
+    logging.getLogger("src").setLevel(logging.CRITICAL)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write a file or folder to; it becomes ``path`` only if the block ends well."""

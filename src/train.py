@@ -32,6 +32,8 @@ from src.transformer import Tokens
 
 Natural = Annotated[int, Interval(ge=0)]
 
+LAUNCHED = "PEDIGREE_LAUNCHED"  # set for the processes that share a training
+
 log = logging.getLogger("src.train")
 
 
@@ -75,19 +77,25 @@ def main(
         raise InputError(
             "train.precision is 'fp16', which needs a GPU, and none is found: use 'bf16' or 'no'."
         )
+    if "WORLD_SIZE" in os.environ and LAUNCHED not in os.environ:
+        raise InputError(
+            "Expected to start processes myself, found WORLD_SIZE set as torchrun does: unset it, "
+            "and set train.processes, or PET_NNODES for several machines."
+        )
     world = int(os.environ.get("WORLD_SIZE", processes))
     if batch_size % world:
         raise InputError(
             f"train.batch_size is {batch_size}: expected a multiple of the {world} processes that "
             "share it; change it or train.processes."
         )
-    if "WORLD_SIZE" not in os.environ and (processes > 1 or "PET_NNODES" in os.environ):
+    launched = LAUNCHED in os.environ
+    if not launched and (processes > 1 or "PET_NNODES" in os.environ):
         with stage.replacing(model) as folder:
-            _launch(processes, [str(splits), str(folder), str(live), *sys.argv[4:]])
+            _launch(processes, [str(splits), str(folder), str(live), *stage.options()])
         return
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of this machine: the one that writes
     if not first:
-        logging.getLogger("src").setLevel(logging.CRITICAL)
+        stage.be_silent()
     torch.set_num_threads(threads)
     labels = examples.read_labels(splits)
 
@@ -111,12 +119,10 @@ def main(
         _texts(splits / name, tokenizer, labels, max_characters)
         for name in ("train.parquet", "validation.parquet")
     )
-    vocabulary = _take_shortcuts(classifier, train, validation) if shortcuts else None
+    vocabulary = _take_shortcuts(classifier, tokenizer, train, validation) if shortcuts else None
 
     # The parent of several processes has made the folder's place, and will move it.
-    place: AbstractContextManager[Path] = (
-        nullcontext(model) if world > 1 else stage.replacing(model)
-    )
+    place: AbstractContextManager[Path] = nullcontext(model) if launched else stage.replacing(model)
     recording: AbstractContextManager[Live | None] = (
         Live(str(live), dvcyaml=False, save_dvc_exp=False) if first else nullcontext()
     )
@@ -138,7 +144,9 @@ def main(
                 bf16=precision == "bf16",
                 fp16=precision == "fp16",
                 use_cpu=not torch.cuda.is_available(),
-                ddp_backend=None if torch.cuda.is_available() or world == 1 else "gloo",
+                ddp_backend=None if torch.cuda.is_available() or not launched else "gloo",
+                # Else each process draws an order of its own, and texts are missed.
+                accelerator_config={"use_seedable_sampler": False},
                 train_sampling_strategy="group_by_length",
                 eval_strategy="epoch",
                 save_strategy="epoch",
@@ -188,18 +196,30 @@ def _launch(processes: int, arguments: list[str]) -> None:
     torchrun's own variables, such as PET_NNODES and PET_RDZV_ENDPOINT, add other machines.
     """
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
 
     alone = [] if "PET_NNODES" in os.environ else ["--standalone"]
-    options = [*alone, f"--nproc-per-node={processes}", "--module", "src.train", *arguments]
+    words = [*alone, f"--nproc-per-node={processes}", "--module", "src.train", *arguments]
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes speak
+    os.environ[LAUNCHED] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # spares a warning; train.threads is what counts
     try:
-        run.run(run.parse_args(options))  # type: ignore[no-untyped-call]
+        run.run(run.parse_args(words))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
         raise InputError(
-            f"Expected {processes} processes to train, found that one failed: mend what its "
-            "message above says."
+            f"Expected {processes} processes to train, found that process {rank} ended with exit "
+            f"code {failure.exitcode}: mend what its message above says, or, without one, look for "
+            "what killed it, such as a lack of memory."
+        ) from error
+    except SignalException as error:
+        raise KeyboardInterrupt from error
+    except (RendezvousError, ValueError) as error:
+        raise InputError(
+            f"Expected the machines to meet, found: {' '.join(str(error).split())}; look at "
+            "PET_NNODES, PET_RDZV_BACKEND and PET_RDZV_ENDPOINT."
         ) from error
 
 
@@ -235,11 +255,14 @@ def _collate(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, torch.T
     return batch | {"labels": torch.tensor([row["labels"] for row in rows])}
 
 
-def _take_shortcuts(classifier: Any, *datasets: Texts) -> CutVocabulary:
+def _take_shortcuts(classifier: Any, tokenizer: Any, *datasets: Texts) -> CutVocabulary | None:
     """Let the classifier learn the same with less work; the ids of the texts become others."""
     if not shorten(classifier):
         log.info("no shorter last layer is known for %s", classifier.config.model_type)
     replace_dropout(classifier)
+    if not CutVocabulary.suits(classifier, tokenizer.pad_token_id):
+        log.info("the embeddings of %s are trained as a whole", classifier.config.model_type)
+        return None
     every = np.concatenate([np.unique(np.concatenate(texts.ids)) for texts in datasets])
     vocabulary = CutVocabulary(classifier, every)
     for texts in datasets:

@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
+from src.batches import batches
 from src.packages import package_path
 from src.stage import InputError
 
@@ -175,15 +176,13 @@ class Classifier:
     def logits(self, texts: Sequence[str], batch_tokens: int) -> npt.NDArray[np.float32]:
         """Score texts: logits of shape [texts, classes], in the order of ``texts``.
 
-        A batch is as many texts as would fill ``batch_tokens`` if all were of the largest length.
+        Texts of like length are scored together, as many as ``batch_tokens`` tokens hold, padding
+        included; a text of more tokens is scored alone.
         """
-        longest = self.tokenizer.model_max_length
-        ids = tokenize(self.tokenizer, texts, longest, self.model.config.max_characters)
-        batch_size = max(1, batch_tokens // longest)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths pad less
+        limits = (self.tokenizer.model_max_length, self.model.config.max_characters)
+        ids = tokenize(self.tokenizer, texts, *limits)
         scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in batches([len(row) for row in ids], batch_tokens):
             batch = collate([ids[i] for i in rows], self.tokenizer.pad_token_id)
             with torch.inference_mode():
                 output = self.model(**{k: v.to(self.model.device) for k, v in batch.items()})

@@ -112,7 +112,9 @@ def make_texts(count: int, seed: int = 0) -> list[dict[str, str]]:
 def make_checkpoint(folder: Path, kind: str = "bert", **config: Any) -> Path:
     """Save a tiny classifier of an architecture with random weights, and its tokenizer."""
     words = sorted({word for topic in TOPICS.values() for word in topic})
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    pad = 1 if "roberta" in kind else 0  # as the real ones have it
+    vocabulary = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", *words]
+    vocabulary.insert(1 - pad, "[UNK]")
     tokenizer = Tokenizer(models.WordLevel({w: k for k, w in enumerate(vocabulary)}, "[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
@@ -135,7 +137,7 @@ def make_checkpoint(folder: Path, kind: str = "bert", **config: Any) -> Path:
         "num_attention_heads": 2,
         "intermediate_size": 64,
         "max_position_embeddings": 48,
-        "pad_token_id": 0,
+        "pad_token_id": pad,
         "bos_token_id": 2,
         "eos_token_id": 3,
     }

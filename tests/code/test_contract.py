@@ -25,6 +25,7 @@ SHARED = [
     "stage",
     "packages",
     "shortcuts",
+    "batches",
     "sources",
     "formats",
     "examples",
@@ -111,7 +112,7 @@ def test_imported_modules_are_deps_and_back() -> None:
         needed = {f"src/{module}.py" for module in imported_transitively(name)}
         assert needed == {p for p in paths_of(entry, "deps") if p.startswith("src/")}, name
         checked += len(needed)
-    assert checked == 42
+    assert checked == 46
 
 
 HEAVY = {"torch", "transformers", "sklearn", "onnxruntime", "openvino", "onnx", "dvclive", "pandas"}
@@ -227,7 +228,7 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
 def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
     for module in [*STAGES, *SHARED]:
         assert not imported(module) & set(STAGES), module
-    assert imported_transitively("predict") == {"predict", "stage"}
+    assert imported_transitively("predict") == {"predict", "stage", "batches"}
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from conftest import ROOT, make_texts
 from hypothesis import given
 from hypothesis import strategies as st
 
 from src import export_baseline, predict
+from src.batches import batches
 from src.stage import InputError
 
 
@@ -129,11 +131,11 @@ def test_a_long_text_is_cut_before_it_is_tokenized(model: Path) -> None:
 def test_batches_hold_every_text_once_sorted_and_within_the_budget(
     lengths: list[int], budget: int
 ) -> None:
-    batches = list(predict._batches(lengths, budget))
-    rows = [row for batch in batches for row in batch]
+    found = list(batches(lengths, budget))
+    rows = [row for batch in found for row in batch]
     assert sorted(rows) == list(range(len(lengths)))
     assert [lengths[row] for row in rows] == sorted(lengths)
-    for batch, following in zip(batches, [*batches[1:], []], strict=False):
+    for batch, following in zip(found, [*found[1:], []], strict=False):
         assert len(batch) == 1 or len(batch) * lengths[batch[-1]] <= budget
         assert not following or (len(batch) + 1) * lengths[following[0]] > budget, "none is wasted"
 
@@ -149,6 +151,13 @@ def test_an_engine_that_is_not_there_gets_one_sentence(
     assert "--engine is 'tpu': expected one of onnxruntime, openvino, cuda" in err
     with pytest.raises(InputError, match=r"^Expected a model that OpenVINO can run, found .*: use"):
         predict.Classifier(model, 1, "openvino")  # it has no trees
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(InputError, match=r"^Expected a GPU for --engine cuda"),
+    ):
+        predict.Classifier(model, 1, "cuda")
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(InputError, match="found none: `pip install openvino`, or use another"):
         predict.Classifier(model, 1, "openvino")

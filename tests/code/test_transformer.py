@@ -17,7 +17,7 @@ from conftest import ROOT, SPLIT, make_checkpoint, make_texts
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from src import examples, export, metrics, predict, split, train, transformer
+from src import examples, export, metrics, predict, shortcuts, split, train, transformer
 from src.stage import InputError
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -65,6 +65,20 @@ EXPORT: dict[str, Any] = {
     "batch_tokens": 50,
     "threads": 1,
 }
+
+
+# Loaded by Python as it starts: each process writes down the texts of its batches.
+SPY = """
+import os
+if "RANK" in os.environ:
+    from src import transformer
+    collate = transformer.collate
+    def spy(ids, pad_token_id):
+        with open(f"seen-{os.environ['RANK']}", "a") as file:
+            file.writelines(f"{row.tolist()}\\n" for row in ids)
+        return collate(ids, pad_token_id)
+    transformer.collate = spy
+"""
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +180,74 @@ def command_line(splits: Path, target: Path, checkpoint: Path, **changes: Any) -
     return " ".join(map(str, words))
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "modernbert"])
+def test_shortcuts_train_what_hugging_face_trains(
+    kind: str, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout, whose masks are others, every weight ends the same, the best epoch kept."""
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *_, **__: x)
+    monkeypatch.setattr(train, "replace_dropout", lambda _: None)
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+    off = dict.fromkeys(names, 0.0)
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", kind, **ARCHITECTURES[kind] | off)
+    weights = []
+    for on in (True, False):
+        model = trained(
+            splits,
+            tmp_path / str(on),
+            checkpoint,
+            shortcuts=on,
+            weight_decay=0.3,
+            max_length=12,
+        )
+        weights.append(load_file(model / "model.safetensors"))
+    assert weights[0].keys() == weights[1].keys()
+    for name, weight in weights[1].items():
+        if "key.bias" not in name and "k_lin.bias" not in name:  # no logit depends on it
+            assert weights[0][name].numpy() == pytest.approx(weight.numpy(), abs=2e-5), name
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_shortcuts_cut_the_vocabulary_while_training(
+    kind: str, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+
+    class Watch(shortcuts.CutVocabulary):
+        def __init__(self, model: Any, tokens: Any) -> None:
+            super().__init__(model, tokens)
+            rows.append(model.get_input_embeddings().weight.shape[0])
+
+    monkeypatch.setattr(train, "CutVocabulary", Watch)
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", kind, vocab_size=500)
+    model = trained(splits, tmp_path, checkpoint, epochs=1)
+    assert rows[0] < 100
+    weights = load_file(model / "model.safetensors")
+    assert weights[f"{kind}.embeddings.word_embeddings.weight"].shape[0] == 500
+
+
+def test_every_process_sees_every_text_once_an_epoch(
+    splits: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """With dropout, which draws from the generator that the order is drawn from."""
+    (tmp_path / "sitecustomize.py").write_text(SPY)
+    changes = {"processes": 2, "epochs": 3, "early_stopping_patience": 0}
+    subprocess.run(
+        command_line(splits, tmp_path / "out", checkpoint, **changes),
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        check=True,
+        capture_output=True,
+    )
+    seen = [(tmp_path / f"seen-{rank}").read_text().splitlines() for rank in (0, 1)]
+    times = Counter(seen[0] + seen[1])
+    names = ("train.parquet", "validation.parquet")
+    assert len(times) == sum(len(examples.read(splits / name)) for name in names)
+    assert min(times.values()) == 3, "none is missed in any of three epochs"
+    assert sum(times.values()) <= 3 * (len(times) + 16), "few are repeated, to fill a last batch"
+
+
 def test_processes_share_a_batch_and_learn_the_same(splits: Path, tmp_path: Path) -> None:
     """One batch holds all texts, and nothing is dropped: one process or two see the same."""
     off: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -212,7 +294,8 @@ def test_processes_that_fail_leave_one_sentence(
     assert errors == [
         f"train.max_length is 64: {checkpoint} reads at most 40 tokens; lower it or choose "
         "another checkpoint.",
-        "Expected 2 processes to train, found that one failed: mend what its message above says.",
+        "Expected 2 processes to train, found that process 0 ended with exit code 1: mend what its "
+        "message above says, or, without one, look for what killed it, such as a lack of memory.",
     ]
     assert not (tmp_path / "model").exists()
 
@@ -289,7 +372,7 @@ def test_a_bad_checkpoint_gets_one_sentence(splits: Path, checkpoint: Path, tmp_
         "lower it or choose another checkpoint."
     )
     roberta = make_checkpoint(tmp_path / "roberta", "roberta", max_position_embeddings=20)
-    assert "reads at most 19 tokens" in refused(splits, tmp_path, roberta, max_length=20)
+    assert "reads at most 18 tokens" in refused(splits, tmp_path, roberta, max_length=20)
     assert refused(splits, tmp_path, checkpoint, processes=3) == (
         "train.batch_size is 8: expected a multiple of the 3 processes that share it; change it "
         "or train.processes."
