@@ -56,6 +56,7 @@ bench: .venv/installed .venv-peers/installed .venv-optimum/installed .venv-openv
 .venv-%/installed: benchmarks/%.txt
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --requirement $<
+	.venv-$*/bin/python -m pip uninstall --yes torchvision # it may not fit a torch for the CPU
 	touch $@
 
 .venv-peers/run_classification.py: | .venv-peers/installed

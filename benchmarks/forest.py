@@ -3,8 +3,8 @@
     python benchmarks/forest.py
 
 Each round fits scikit-learn's defaults (100 trees on one core), the same with as many trees and
-cores as ours, and the settings of params.yaml, with a seed of the round's own, on the splits of the
-pipeline, and scores the test split.
+cores as ours, and the settings of params.yaml by the stage, with its validation and its records,
+with a seed of the round's own, on the splits of the pipeline, and scores the test split.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from pathlib import Path
 import joblib
 import pandas as pd
 import yaml
-from measure import ROOT, ratios, say, stage, summary, write
+from measure import ROOT, ratios, say, summary, write
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 
-from src import examples
+from src import baseline, examples
 
 
 def main() -> None:
@@ -46,16 +46,13 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 joblib.dump(pipeline, folder / "model.joblib", compress=3)
                 runs[name].append(_judge(folder / "model.joblib", test) | {"fit_s": seconds})
-            model = folder / "model"
-            weight = stage(
-                *("baseline", arguments.splits, model, folder / "live"),
-                log=folder / "log",
-                cwd=folder,
-                seed=seed,
+            start = time.perf_counter()
+            baseline.main(
+                arguments.splits, folder / "model", folder / "live", **params | {"seed": seed}
             )
-            runs["baseline"].append(
-                _judge(model / "model.joblib", test) | {"fit_s": weight["wall_s"]}
-            )
+            seconds = time.perf_counter() - start
+            judged = _judge(folder / "model" / "model.joblib", test)
+            runs["baseline"].append(judged | {"fit_s": seconds})
             say(f"round {seed} of {arguments.rounds}")
     rows = {}
     theirs = [run["fit_s"] for run in runs["as many trees"]]

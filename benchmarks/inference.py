@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines import COPY, MATRIX
-from measure import ROOT, machine, ratios, say, splits, stage, write
+from engines import CONVERT, COPY, MATRIX
+from measure import ROOT, command, machine, ratios, say, splits, stage, write
 
 from src import examples, transformer
 
@@ -36,11 +36,15 @@ PAUSE = 0.3  # seconds in which the threads of the engine before come to rest
 class Engine:
     """A process that runs one engine."""
 
-    def __init__(self, python: str, name: str, folder: Path, threads: int) -> None:
-        """Start benchmarks/engines.py under ``python``."""
+    def __init__(self, python: str, name: str, folder: Path, threads: int, place: Path) -> None:
+        """Start benchmarks/engines.py under ``python``, with ``place`` for what it converts."""
         self.name = name
-        words = [python, str(ROOT / "benchmarks/engines.py"), name, str(folder), str(threads)]
-        offline = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "true"}
+        script, converted = ROOT / "benchmarks/engines.py", place / name
+        if name in CONVERT:
+            converted.mkdir(parents=True)
+            command([python, script, "--convert", name, folder, converted], place / "log")
+        words = [python, str(script), name, str(folder), str(converted), str(threads)]
+        offline = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(  # noqa: S603
             words,
             stdin=subprocess.PIPE,
@@ -102,7 +106,7 @@ def main() -> None:
         texts, models = ROOT / "data/splits", ROOT / "models"
         if arguments.set:
             texts, models = _train(Path(place), dict(pair.split("=", 1) for pair in arguments.set))
-        measure(arguments, texts, models)
+        measure(arguments, texts, models, Path(place))
 
 
 def _train(folder: Path, changes: dict[str, str]) -> tuple[Path, Path]:
@@ -116,7 +120,7 @@ def _train(folder: Path, changes: dict[str, str]) -> tuple[Path, Path]:
     return texts, models
 
 
-def measure(arguments: argparse.Namespace, texts: Path, models: Path) -> None:
+def measure(arguments: argparse.Namespace, texts: Path, models: Path, place: Path) -> None:
     """Run all engines on the test split of ``texts``."""
     test = examples.read(texts / "test.parquet")
     labels = examples.label_ids(test, examples.read_labels(texts))
@@ -148,7 +152,7 @@ def measure(arguments: argparse.Namespace, texts: Path, models: Path) -> None:
         "copy": (sys.executable, torch_model),
     }
     engines = {
-        name: Engine(python, name, folder, arguments.threads)
+        name: Engine(python, name, folder, arguments.threads, place)
         for name, (python, folder) in places.items()
     }
     found: dict[str, Any] = {}

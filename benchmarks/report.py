@@ -4,6 +4,7 @@ python benchmarks/report.py
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from measure import RESULTS, ROOT
 DOCS = ROOT / "docs"
 FIGURE = "performance.svg"
 NAMES = {"bbc": "BBC News", "tweets": "English tweets", "sst2": "SST-2"}
+BF16 = {"avx512_bf16", "amx_bf16"}
+NO_BF16 = "This processor has no instructions for bf16, which would speed these up most.\n  "
 OURS = {"train", "train, shortcuts off", "onnx", "onnx-int8", "onnx, openvino"}
 
 Report = dict[str, Any]
@@ -40,7 +43,7 @@ def training(reports: dict[str, Report]) -> str:
             accuracy = found["accuracy"]
             rows.append(
                 [
-                    NAMES[name],
+                    f"{report['texts']} of {NAMES[name]}",
                     f"`{row_name}`" if row_name.endswith(".py") else row_name,
                     f"{report['texts'] / found['loop_s']['median']:.1f}",
                     span(row["ratio"], 1),
@@ -63,9 +66,9 @@ def inference(reports: dict[str, Report]) -> str:
                     NAMES[name],
                     f"**{row_name}**" if row_name in OURS else row_name,
                     f"{row['p50_ms']:.1f}",
-                    f"{row['latency_ratio']['median']:.1f}",
+                    span(row["latency_ratio"], 1),
                     f"{row['texts_per_s']:.0f}",
-                    f"{row['throughput_ratio']['median']:.1f}",
+                    span(row["throughput_ratio"], 1),
                     f"{row['share_of_peak']:.2f}",
                     f"{100 * row['labels_as_torch']:.1f} %",
                     f"{row['accuracy']:.4f}",
@@ -175,7 +178,10 @@ def main() -> None:
     train, predict = load("training"), load("inference")
     steps, trees = (json.loads((RESULTS / f"{n}.json").read_text()) for n in ("stages", "forest"))
     draw(train, predict)
-    machine = next(iter(predict.values()))["machine"]
+    machine = steps["machine"]
+    for report in (*train.values(), *predict.values(), trees):
+        if report["machine"]["processor"] != machine["processor"]:
+            sys.exit("Expected reports from one machine, found several: measure all of them anew.")
     wall = {name: row["figures"]["wall_s"]["median"] for name, row in steps["rows"].items()}
     share = wall["baseline"] / sum(wall.values())
     text = (ROOT / "benchmarks" / "performance.md").read_text()
@@ -194,6 +200,10 @@ def main() -> None:
         total=f"{sum(wall.values()):.0f}",
         forest=forest(trees),
         share=f"{100 * share:.0f} %",
+        rounds=min(
+            len(row["runs"]) for report in train.values() for row in report["rows"].values()
+        ),
+        instructions_of_16_bits="" if BF16 & set(machine["instructions"]) else NO_BF16,
     )
     Path(DOCS / "performance.md").write_text(filled)
     print(f"wrote docs/performance.md and docs/{FIGURE}")

@@ -3,8 +3,8 @@
     python benchmarks/stages.py --runs 1
 
 The commands write what `dvc repro` writes, so the work tree stays as it is. Start-up is what Python
-and the imports of the stage take, those that wait for the kind of model too, before the first useful
-work; it is part of the wall time.
+and the imports of the stage take before the first useful work, those that wait for the kind of
+model too; it is part of the wall time.
 """
 
 import argparse
