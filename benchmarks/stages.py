@@ -18,7 +18,7 @@ from typing import Any
 from dvc.repo import Repo
 from measure import command, machine, say, summary, write
 
-IMPORTS = 5  # runs of each start-up
+IMPORTS = 3  # runs of each start-up
 LATER = {  # what a stage imports once it knows its model
     "evaluate@baseline": "joblib, sklearn.ensemble",
     "evaluate@baseline-onnx": "src.predict, onnxruntime",

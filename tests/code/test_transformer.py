@@ -382,6 +382,14 @@ def test_a_bad_checkpoint_gets_one_sentence(splits: Path, checkpoint: Path, tmp_
     )
 
 
+def test_processes_that_somebody_else_started_are_refused(
+    splits: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    found = refused(splits, tmp_path, checkpoint)
+    assert found.startswith("Expected to start processes myself, found WORLD_SIZE set as torchrun ")
+
+
 def test_a_checkpoint_without_part_of_its_encoder_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
