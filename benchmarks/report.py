@@ -14,6 +14,7 @@ from measure import RESULTS, ROOT
 
 DOCS = ROOT / "docs"
 FIGURE = "performance.svg"
+COLORS = {"bbc": "tab:blue", "tweets": "tab:orange", "sst2": "tab:green"}
 NAMES = {"bbc": "BBC News", "tweets": "English tweets", "sst2": "SST-2"}
 BF16 = {"avx512_bf16", "amx_bf16"}
 NO_BF16 = "This processor has no instructions for bf16, which would speed these up most.\n  "
@@ -156,13 +157,15 @@ def _bars(axis: Any, reports: dict[str, Report], title: str, ratio: Any) -> None
             [one["median"] - one["min"] for one in found],
             [one["max"] - one["median"] for one in found],
         ]
-        bars = axis.barh(places, medians, height, xerr=errors, label=NAMES[name], ecolor="gray")
+        style: Report = {"label": NAMES[name], "color": COLORS[name], "ecolor": "gray"}
+        bars = axis.barh(places, medians, height, xerr=errors, **style)
         axis.bar_label(bars, fmt="%.1f", padding=4, fontsize=8)
     axis.set_yticks(range(len(names)), names)
     axis.axvline(1, color="black", linewidth=0.8)
+    axis.margins(x=0.12)  # room for the figures
     axis.set_xlabel("times as fast, median and range of the rounds")
     axis.set_title(title, fontsize=11)
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="upper right")
     axis.spines[["top", "right"]].set_visible(False)
 
 
