@@ -181,6 +181,21 @@ def command_line(splits: Path, target: Path, checkpoint: Path, **changes: Any) -
     return " ".join(map(str, words))
 
 
+def run_train(
+    splits: Path, target: Path, checkpoint: Path, **changes: Any
+) -> subprocess.CompletedProcess[str]:
+    """The stage in a process of its own, with its logs beside ``checkpoint``."""
+    return subprocess.run(
+        command_line(splits, target, checkpoint, **changes),
+        shell=True,
+        cwd=checkpoint.parent,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "modernbert"])
 def test_shortcuts_train_what_hugging_face_trains(
     kind: str, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -258,15 +273,8 @@ def test_processes_share_a_batch_and_learn_the_same(splits: Path, tmp_path: Path
     weights = []
     for processes in (1, 2):
         target = tmp_path / str(processes)
-        done = subprocess.run(
-            command_line(splits, target, checkpoint, processes=processes, **changes),
-            shell=True,
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+        done = run_train(splits, target, checkpoint, processes=processes, **changes)
+        assert done.returncode == 0, done.stderr
         assert done.stderr.count("step 4/4: train/loss") == 1, "one of them writes"
         assert {file.name for file in target.iterdir()} == {"model", "live"}
         weights.append(load_file(target / "model" / "model.safetensors"))
@@ -280,15 +288,7 @@ def test_processes_share_a_batch_and_learn_the_same(splits: Path, tmp_path: Path
 def test_processes_that_fail_leave_one_sentence(
     splits: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        command_line(splits, tmp_path, checkpoint, processes=2, max_length=64),
-        shell=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = run_train(splits, tmp_path, checkpoint, processes=2, max_length=64)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     errors = [line.split("src.stage: ")[1] for line in done.stderr.splitlines() if "ERROR" in line]
