@@ -131,7 +131,7 @@ def convert_for_ctranslate2(folder: Path, converted: Path, compute_type: str) ->
     converter.convert(str(converted / "ct2"), quantization=compute_type)
 
 
-def machine(threads: int, numbers: tuple[int, ...], *, multiply: bool) -> Predict:
+def limit(threads: int, numbers: tuple[int, ...], *, multiply: bool) -> Predict:
     """No engine: each call multiplies two fp32 matrices, or copies one, whatever the texts."""
     import torch
 
@@ -157,8 +157,8 @@ ENGINES: dict[str, Callable[[Path, Path, int], Predict]] = {
     "onnx": lambda folder, _, threads: pedigree(folder, threads, "onnxruntime"),
     "onnx-int8": lambda folder, _, threads: pedigree(folder, threads, "onnxruntime"),
     "onnx, openvino": lambda folder, _, threads: pedigree(folder, threads, "openvino"),
-    "multiply": lambda _, __, threads: machine(threads, (MATRIX, MATRIX), multiply=True),
-    "copy": lambda _, __, threads: machine(threads, (COPY,), multiply=False),
+    "multiply": lambda _, __, threads: limit(threads, (MATRIX, MATRIX), multiply=True),
+    "copy": lambda _, __, threads: limit(threads, (COPY,), multiply=False),
 }
 CONVERT: dict[str, Callable[[Path, Path], None]] = {
     "optimum, ONNX Runtime": convert_for_onnxruntime,

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import joblib
 import pandas as pd
-import yaml
-from measure import ROOT, ratios, say, summary, write
+from measure import ROOT, params, ratios, say, summary, write
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
@@ -32,15 +31,15 @@ def main() -> None:
     arguments = parser.parse_args()
     train = examples.read(arguments.splits / "train.parquet")
     test = examples.read(arguments.splits / "test.parquet")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())["baseline"]
-    as_many = {"n_estimators": params["n_estimators"], "n_jobs": params["n_jobs"]}
+    settings = params("baseline")
+    as_many = {"n_estimators": settings["n_estimators"], "n_jobs": settings["n_jobs"]}
     runs: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for seed in range(1, arguments.rounds + 1):
-            for name, settings in (("scikit-learn's defaults", {}), ("as many trees", as_many)):
+            for name, theirs in (("scikit-learn's defaults", {}), ("as many trees", as_many)):
                 start = time.perf_counter()
-                forest = RandomForestClassifier(random_state=seed, **settings)
+                forest = RandomForestClassifier(random_state=seed, **theirs)
                 pipeline = make_pipeline(TfidfVectorizer(), forest)
                 pipeline.fit(train["text"], train["label"])
                 seconds = time.perf_counter() - start
@@ -48,18 +47,18 @@ def main() -> None:
                 runs[name].append(_judge(folder / "model.joblib", test) | {"fit_s": seconds})
             start = time.perf_counter()
             baseline.main(
-                arguments.splits, folder / "model", folder / "live", **params | {"seed": seed}
+                arguments.splits, folder / "model", folder / "live", **settings | {"seed": seed}
             )
             seconds = time.perf_counter() - start
             judged = _judge(folder / "model" / "model.joblib", test)
             runs["baseline"].append(judged | {"fit_s": seconds})
             say(f"round {seed} of {arguments.rounds}")
     rows = {}
-    theirs = [run["fit_s"] for run in runs["as many trees"]]
+    reference = [run["fit_s"] for run in runs["as many trees"]]
     print("| | fit, s | ratio | size, MB | one text, ms | accuracy (range) |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, measured in runs.items():
-        ratio = ratios(theirs, [run["fit_s"] for run in measured])
+        ratio = ratios(reference, [run["fit_s"] for run in measured])
         found = summary(measured)
         rows[name] = {"figures": found, "ratio": ratio}
         accuracy = found["accuracy"]

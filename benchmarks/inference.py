@@ -120,6 +120,44 @@ def _train(folder: Path, changes: dict[str, str]) -> tuple[Path, Path]:
     return texts, models
 
 
+def _rounds(
+    engines: dict[str, Engine], every: list[str], sample: list[str], single: list[str], rounds: int
+) -> tuple[dict[str, Any], dict[str, list[dict[str, float]]]]:
+    """The label ids of every text by each engine, and the figures of each of its rounds."""
+    found: dict[str, Any] = {}
+    for name, engine in engines.items():
+        say(f"{name} labels {len(every)} texts")
+        found[name] = np.array(engine.ask(every, at_once=True)["labels"])
+        engine.ask(single[:8], at_once=False)
+    runs: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for number in range(rounds):
+        for name, engine in engines.items():
+            time.sleep(PAUSE)
+            alone = engine.ask(single, at_once=False)
+            together = engine.ask(sample, at_once=True)
+            run = {"p50_ms": 1000 * statistics.median(alone["seconds"])}
+            run |= {"texts_per_s": len(sample) / together["seconds"][0]}
+            runs[name].append(run | {"peak_mib": together["peak_mib"]})
+        say(f"round {number + 1} of {rounds}")
+    return found, runs
+
+
+def _row(
+    measured: list[dict[str, float]], reference: list[dict[str, float]], shares: list[float]
+) -> dict[str, Any]:
+    """Medians of an engine's rounds, and the ratios to those of the reference."""
+    p50, rate = ([run[key] for run in measured] for key in ("p50_ms", "texts_per_s"))
+    return {
+        "p50_ms": statistics.median(p50),
+        "latency_ratio": ratios([run["p50_ms"] for run in reference], p50),
+        "texts_per_s": statistics.median(rate),
+        "throughput_ratio": ratios(rate, [run["texts_per_s"] for run in reference]),
+        "share_of_peak": statistics.median(shares),
+        "peak_mib": max(run["peak_mib"] for run in measured),
+        "runs": measured,
+    }
+
+
 def measure(arguments: argparse.Namespace, texts: Path, models: Path, place: Path) -> None:
     """Run all engines on the test split of ``texts``."""
     test = examples.read(texts / "test.parquet")
@@ -155,48 +193,25 @@ def measure(arguments: argparse.Namespace, texts: Path, models: Path, place: Pat
         name: Engine(python, name, folder, arguments.threads, place)
         for name, (python, folder) in places.items()
     }
-    found: dict[str, Any] = {}
-    for name, engine in engines.items():
-        say(f"{name} labels {len(every)} texts")
-        found[name] = np.array(engine.ask(every, at_once=True)["labels"])
-        engine.ask(single[:8], at_once=False)
-    runs: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for number in range(arguments.rounds):
-        for name, engine in engines.items():
-            time.sleep(PAUSE)
-            alone = engine.ask(single, at_once=False)
-            together = engine.ask(sample, at_once=True)
-            run = {"p50_ms": 1000 * statistics.median(alone["seconds"])}
-            run |= {"texts_per_s": len(sample) / together["seconds"][0]}
-            runs[name].append(run | {"peak_mib": together["peak_mib"]})
-        say(f"round {number + 1} of {arguments.rounds}")
+    found, runs = _rounds(engines, every, sample, single, arguments.rounds)
     for engine in engines.values():
         engine.close()
 
     # What the machine itself does in the same rounds: FLOP/s of fp32, bytes/s read and written.
     peak = [2 * MATRIX**3 / (run["p50_ms"] / 1000) for run in runs.pop("multiply")]
     bandwidth = [8 * COPY / (run["p50_ms"] / 1000) for run in runs.pop("copy")]
-    rows = {}
+    rows: dict[str, Any] = {}
     print(
         f"{arguments.name}: {len(sample)} texts, {sum(map(len, ids))} tokens, medians of rounds\n"
     )
     print("| | p50, ms | faster | texts/s | faster | labels as torch | accuracy | of peak |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, measured in runs.items():
-        p50, rate = ([run[key] for run in measured] for key in ("p50_ms", "texts_per_s"))
-        row: dict[str, Any] = {
-            "p50_ms": statistics.median(p50),
-            "latency_ratio": ratios([run["p50_ms"] for run in runs[FIRST]], p50),
-            "texts_per_s": statistics.median(rate),
-            "throughput_ratio": ratios(rate, [run["texts_per_s"] for run in runs[FIRST]]),
-            "labels_as_torch": float((found[name] == found[FIRST]).mean()),
-            "accuracy": float((found[name] == labels).mean()),
-            "share_of_peak": statistics.median(
-                flops * r / len(sample) / p for r, p in zip(rate, peak, strict=True)
-            ),
-            "peak_mib": max(run["peak_mib"] for run in measured),
-            "runs": measured,
-        }
+        work = flops / len(sample)  # of a text
+        shares = [work * run["texts_per_s"] / p for run, p in zip(measured, peak, strict=True)]
+        row = _row(measured, runs[FIRST], shares)
+        row["labels_as_torch"] = float((found[name] == found[FIRST]).mean())
+        row["accuracy"] = float((found[name] == labels).mean())
         rows[name] = row
         print(
             f"| {name} | {row['p50_ms']:.2f} | {row['latency_ratio']['median']:.2f} | "

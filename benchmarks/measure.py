@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -48,15 +48,19 @@ def command(
     }
 
 
+def params(section: str) -> dict[str, Any]:
+    """A section of params.yaml as DVC reads it: by YAML 1.2, where `no` is a word."""
+    values: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")[section]
+    return values
+
+
 def stage(
     name: str, *paths: object, log: Path, cwd: Path = ROOT, **changes: object
 ) -> dict[str, float]:
     """Run a stage with its section of params.yaml, except for ``changes``."""
-    section: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())[name]
+    section = params(name)
     words: list[object] = [sys.executable, "-m", f"src.{name}", *paths]
     for key, value in (section | changes).items():
-        if value is False and key == "precision":  # YAML 1.1 reads `no` so
-            value = "no"
         if isinstance(value, bool):
             words.append(f"--{key}" if value else f"--no-{key}")
         elif value != []:

@@ -73,10 +73,11 @@ def inference(reports: dict[str, Report]) -> str:
                     f"{row['share_of_peak']:.2f}",
                     f"{100 * row['labels_as_torch']:.1f} %",
                     f"{row['accuracy']:.4f}",
+                    f"{row['peak_mib']:.0f}",
                 ]
             )
     head = ["texts", "", "p50, ms", "times as fast", "texts/s", "times as fast", "of peak"]
-    return table([*head, "labels as torch", "accuracy"], rows)
+    return table([*head, "labels as torch", "accuracy", "MiB"], rows)
 
 
 def limits(reports: dict[str, Report]) -> str:

@@ -21,8 +21,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-from measure import ROOT, command, machine, ratios, say, splits, stage, summary, write
+from measure import command, machine, params, ratios, say, splits, stage, summary, write
 
 from src import examples, packages, transformer
 
@@ -112,7 +111,7 @@ def main() -> None:
     parser.add_argument("--train-texts", type=int, default=10**9, help="as many, drawn at random")
     parser.add_argument("--test-texts", type=int, default=10**9, help="likewise")
     arguments = parser.parse_args()
-    checkpoint = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]["checkpoint"]
+    checkpoint = params("train")["checkpoint"]
     loop = (arguments.epochs, arguments.lr)
     runs: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as place:

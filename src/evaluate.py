@@ -11,7 +11,7 @@ from dvclive.live import Live
 
 from src import examples, metrics, stage
 from src.metrics import Floats, Integers
-from src.stage import Count, InputError, Interval, Seed, Share, closest
+from src.stage import Count, InputError, Interval, Seed, Share, Threads, closest
 
 CHUNK = 1024  # texts between two lines of progress
 
@@ -29,7 +29,7 @@ def main(
     confidence: Share,
     mistakes: Annotated[int, Interval(ge=0)],
     batch_tokens: Count,
-    threads: Count,
+    threads: Threads,
     seed: Seed,
 ) -> None:
     """Score the test split, and write predictions, metrics and plots.

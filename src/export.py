@@ -17,7 +17,7 @@ from torch.export import Dim
 
 from src import examples, predict, stage, transformer
 from src.shortcuts import shorten
-from src.stage import Count, InputError, Interval
+from src.stage import Count, InputError, Interval, Threads
 
 log = logging.getLogger("src.export")
 
@@ -49,7 +49,7 @@ def main(
     atol: Annotated[float, Interval(gt=0)],
     check_texts: Count,
     batch_tokens: Count,
-    threads: Count,
+    threads: Threads,
 ) -> None:
     """Write two self-contained model folders, and their distance from torch as metrics.
 

@@ -10,6 +10,7 @@ prints one JSON object a text: its label, the label's probability, and all proba
 import hashlib
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from tokenizers import Tokenizer
 
 from src import stage
 from src.batches import batches
-from src.stage import Count, InputError
+from src.stage import Count, InputError, Threads
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -115,10 +116,13 @@ def main(
     model: Path,
     *texts: str,
     engine: Engine = "onnxruntime",
-    threads: Count = 1,
+    threads: Threads = 1,
     batch_tokens: Count = 1024,
 ) -> None:
-    """Print a JSON line for each text of the command line, or for each line of standard input."""
+    """Print a JSON line for each text of the command line, or for each line of standard input.
+
+    An empty text is classified like any other; put -- before texts that begin with two dashes.
+    """
     classifier = Classifier(model, threads, engine)
     # At a terminal each line is answered at once.
     lines_at_once = 1 if sys.stdin.isatty() else LINES
@@ -143,9 +147,13 @@ def _load(model: bytes, threads: int, engine: Engine) -> Callable[[Tokens, Token
         try:
             compiled = core.compile_model(core.read_model(model), "CPU", settings)
         except RuntimeError as error:
-            found = " ".join(str(error).split())[:160]
+            # It names what it lacks; the rest is about its own source.
+            lacking = re.search("No conversion rule found for operations: (.+)", str(error))
+            if lacking is None:
+                raise
             raise InputError(
-                f"Expected a model that OpenVINO can run, found {found}: use --engine onnxruntime."
+                "Expected a model of operators that OpenVINO has, found one with "
+                f"{lacking[1].strip()}: use --engine onnxruntime."
             ) from error
         return lambda ids, mask: compiled({"input_ids": ids, "attention_mask": mask})["logits"]
 

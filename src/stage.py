@@ -58,6 +58,7 @@ class Interval:
 
 
 Count = Annotated[int, Interval(ge=1)]
+Threads = Annotated[int, Interval(ge=1, le=1024)]
 Share = Annotated[float, Interval(gt=0, lt=1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
@@ -79,7 +80,7 @@ def run(main: Callable[..., None], *, section: bool = True) -> None:
     except InputError as error:
         log.error("%s", error)
         if "DVC_STAGE" in os.environ:
-            log.error(
+            log.info(
                 "`dvc checkout` brings back what this stage wrote before, and "
                 "`git restore data/quality.json dvclive` its committed metrics."
             )
@@ -96,11 +97,6 @@ def options() -> list[str]:
     """The options of this command line as they came, for processes that a stage starts."""
     first = next((k for k, word in enumerate(sys.argv) if word.startswith("--")), len(sys.argv))
     return sys.argv[first:]
-
-
-def be_silent() -> None:
-    """Leave the log to another process of the same stage; what breaks is still said."""
-    logging.getLogger("src").setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -160,15 +156,21 @@ def _bind(
     options = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
     arguments_of_main = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
     for p in arguments_of_main:
-        many = p.kind is p.VAR_POSITIONAL
-        parser.add_argument(p.name, type=p.annotation, nargs="*" if many else None)
+        if p.kind is p.VAR_POSITIONAL:
+            parser.add_argument(p.name, type=p.annotation, nargs="*", default=[])
+        else:
+            parser.add_argument(p.name, type=p.annotation)
     for p in options.values():
-        parser.add_argument(f"--{p.name}", nargs="*", help=_describe(p.annotation))
+        # DVC writes lists as many words; on a command of our own, words after a value are texts.
+        parser.add_argument(
+            f"--{p.name}", nargs="*" if section else 1, help=_describe(p.annotation)
+        )
         if p.annotation is bool:
             parser.add_argument(f"--no-{p.name}", dest=p.name, action="store_const", const=["no"])
     # argparse takes -1 for a value but -1e-5 for an option; here only two dashes start an option.
     parser._negative_number_matcher = re.compile("-[^-]")
-    given, unknown = parser.parse_known_args(arguments)
+    parse = parser.parse_known_args if section else parser.parse_known_intermixed_args
+    given, unknown = parse(arguments)
     where = (f"{name}.", "in params.yaml") if section else ("--", "on the command line")
     if unknown:
         key = unknown[0].removeprefix("--no-").removeprefix("--")

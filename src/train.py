@@ -18,16 +18,15 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
-from transformers.integrations.integration_utils import DVCLiveCallback
 
 from src import examples, metrics, stage, transformer
 from src.metrics import Integers
+from src.recording import LiveCallback, Progress, keep_best
 from src.shortcuts import CutVocabulary, replace_dropout, shorten
-from src.stage import Count, InputError, Interval, Seed
+from src.stage import Count, InputError, Interval, Seed, Threads
 from src.transformer import Tokens
 
 Natural = Annotated[int, Interval(ge=0)]
@@ -63,7 +62,7 @@ def main(
     early_stopping_patience: Natural,
     logging_steps: Count,
     processes: Count,
-    threads: Count,
+    threads: Threads,
     seed: Seed,
 ) -> None:
     """Train on the train split and keep the epoch that is best on the validation split.
@@ -77,7 +76,8 @@ def main(
         raise InputError(
             "train.precision is 'fp16', which needs a GPU, and none is found: use 'bf16' or 'no'."
         )
-    if "WORLD_SIZE" in os.environ and LAUNCHED not in os.environ:
+    launched = LAUNCHED in os.environ
+    if "WORLD_SIZE" in os.environ and not launched:
         raise InputError(
             "Expected to start processes myself, found WORLD_SIZE set as torchrun does: unset it, "
             "and set train.processes, or PET_NNODES for several machines."
@@ -88,14 +88,13 @@ def main(
             f"train.batch_size is {batch_size}: expected a multiple of the {world} processes that "
             "share it; change it or train.processes."
         )
-    launched = LAUNCHED in os.environ
     if not launched and (processes > 1 or "PET_NNODES" in os.environ):
         with stage.replacing(model) as folder:
             _launch(processes, [str(splits), str(folder), str(live), *stage.options()])
         return
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of this machine: the one that writes
     if not first:
-        stage.be_silent()
+        logging.getLogger("src").setLevel(logging.CRITICAL)  # the first speaks for all
     torch.set_num_threads(threads)
     labels = examples.read_labels(splits)
 
@@ -186,7 +185,7 @@ def main(
         if vocabulary:
             vocabulary.restore()
         if record:
-            _keep_best(record, trainer.state)
+            keep_best(record, trainer.state)
             _save(trainer, folder)
 
 
@@ -209,6 +208,10 @@ def _launch(processes: int, arguments: list[str]) -> None:
         run.run(run.parse_args(words))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        # What a process has told us is a dict; what torchrun says of one that was killed, a str.
+        told = failure.message["message"] if isinstance(failure.message, dict) else ""
+        if told.startswith(prefix := f"{InputError.__name__}: "):
+            raise InputError(told.removeprefix(prefix)) from error
         raise InputError(
             f"Expected {processes} processes to train, found that process {rank} ended with exit "
             f"code {failure.exitcode}: mend what its message above says, or, without one, look for "
@@ -286,64 +289,6 @@ def _save(trainer: Trainer, folder: Path) -> None:
         file.chmod(0o644)  # the weights come with 0600, which no colleague could read
 
 
-class LiveCallback(DVCLiveCallback):
-    """Record loss and lr by step and validation metrics by epoch: nothing that varies by run."""
-
-    live: Live
-
-    def setup(self, *_: Any) -> None:
-        """Leave out the dump of all training arguments."""
-        self._initialized = True
-
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        model: Any = None,
-        logs: Any = None,
-        **_: Any,
-    ) -> None:
-        """Record and log the figures that belong to the model, at the global step."""
-        found = {_name(key): float(value) for key, value in logs.items() if _name(key)}
-        if not found:
-            return
-        self.live.step = state.global_step
-        for name, value in found.items():
-            self.live.log_metric(name, value)
-        self.live.make_summary()  # type: ignore[no-untyped-call]
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-        log.info("step %d/%d: %s", state.global_step, state.max_steps, figures)
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Leave the record open: the best epoch is still to be written."""
-
-
-class Progress(ProgressCallback):
-    """Trainer's progress bar without the figures that the log has already."""
-
-    def on_log(self, *_: Any, **__: Any) -> None:
-        """Print nothing."""
-
-
-def _name(key: str) -> str:
-    """The name of one of Trainer's figures in our metrics, "" for one that is left out."""
-    if key.startswith("eval_") and not key.endswith(("_runtime", "_per_second")):
-        return key.replace("eval_", "validation/")
-    return {"loss": "train/loss", "learning_rate": "train/lr"}.get(key, "")
-
-
-def _keep_best(live: Live, state: TrainerState) -> None:
-    """Make the final metrics those of the epoch whose weights are kept."""
-    for entry in state.log_history:
-        if entry["step"] == state.best_global_step and "eval_loss" in entry:
-            live.step = state.best_global_step
-            for key, value in entry.items():
-                if _name(key):
-                    live.log_metric(_name(key), float(value), plot=False)
-    log.info("kept the weights of step %s", state.best_global_step)
-
-
 def _scores(prediction: EvalPrediction) -> dict[str, float]:
     probabilities = metrics.softmax(np.asarray(prediction.predictions))
     return metrics.summary(np.asarray(prediction.label_ids), probabilities)
@@ -373,4 +318,11 @@ def _loss(ids: Any, class_weight: str, label_smoothing: float) -> Callable[..., 
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    if LAUNCHED in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import record as tell_parent
+
+        # A mistake that each process finds is said once, by the parent.
+        logging.getLogger("src.stage").setLevel(logging.CRITICAL)
+        stage.run(tell_parent(main))
+    else:
+        stage.run(main)

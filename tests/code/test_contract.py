@@ -24,6 +24,7 @@ STAGES = ["load", "split", "baseline", "train", "export_baseline", "export", "ev
 SHARED = [
     "stage",
     "packages",
+    "recording",
     "shortcuts",
     "batches",
     "sources",
@@ -112,7 +113,7 @@ def test_imported_modules_are_deps_and_back() -> None:
         needed = {f"src/{module}.py" for module in imported_transitively(name)}
         assert needed == {p for p in paths_of(entry, "deps") if p.startswith("src/")}, name
         checked += len(needed)
-    assert checked == 46
+    assert checked == 47
 
 
 HEAVY = {"torch", "transformers", "sklearn", "onnxruntime", "openvino", "onnx", "dvclive", "pandas"}

@@ -44,9 +44,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(model: Path, *texts: str, stdin: bytes = b"", code: int = 0) -> tuple[str, str]:
+def run(*words: str | Path, stdin: bytes = b"", code: int = 0) -> tuple[str, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "src.predict", model, *texts],
+        [sys.executable, "-m", "src.predict", *words],
         cwd=ROOT,
         input=stdin,
         capture_output=True,
@@ -140,6 +140,20 @@ def test_batches_hold_every_text_once_sorted_and_within_the_budget(
         assert not following or (len(batch) + 1) * lengths[following[0]] > budget, "none is wasted"
 
 
+def test_options_stand_before_or_after_texts(model: Path) -> None:
+    texts = ("goal match", "bank loan")
+    expected = run(model, *texts)[0]
+    assert expected.count("\n") == 2
+    assert run(model, *texts, "--threads", "1")[0] == expected
+    assert run(model, "--threads", "1", *texts)[0] == expected
+    assert (
+        run("--threads=1", model, "goal match", "--batch_tokens", "64", "bank loan")[0] == expected
+    )
+    assert run(model, "--threads", "1", "--", "--goal")[0].count("\n") == 1
+    _, err = run(model, "--threads", "1025", "goal", code=1)
+    assert "--threads is '1025': expected a whole number at least 1 and at most 1024; change" in err
+
+
 def test_an_engine_that_is_not_there_gets_one_sentence(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +163,7 @@ def test_an_engine_that_is_not_there_gets_one_sentence(
     assert "Traceback" not in err
     _, err = run(model, "goal", "--engine", "tpu", code=1)
     assert "--engine is 'tpu': expected one of onnxruntime, openvino, cuda" in err
-    with pytest.raises(InputError, match=r"^Expected a model that OpenVINO can run, found .*: use"):
+    with pytest.raises(InputError, match=r"has, found one with TfIdf.*: use --engine onnx"):
         predict.Classifier(model, 1, "openvino")  # it has no trees
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)

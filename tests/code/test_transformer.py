@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ from conftest import ROOT, SPLIT, make_checkpoint, make_texts
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from src import examples, export, metrics, predict, shortcuts, split, train, transformer
+from src import examples, export, metrics, predict, recording, shortcuts, split, train, transformer
 from src.stage import InputError
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -138,16 +137,9 @@ def test_training_learns_and_is_equal_to_itself(
     """Two processes, as DVC starts them, give the same bytes."""
     folders = []
     for run in ("first", "second"):
-        command = command_line(
-            splits, tmp_path / run, checkpoint, epochs=6, early_stopping_patience=0
-        )
-        subprocess.run(
-            command,
-            shell=True,
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=True,
-        )
+        changes = {"epochs": 6, "early_stopping_patience": 0}
+        done = run_train(splits, tmp_path / run, checkpoint, **changes)
+        assert done.returncode == 0, done.stderr
         files = sorted(path for path in (tmp_path / run).rglob("*") if path.is_file())
         folders.append({path.relative_to(tmp_path / run): path.read_bytes() for path in files})
         assert all(path.stat().st_mode & 0o044 for path in files), "a colleague can read them"
@@ -184,12 +176,12 @@ def command_line(splits: Path, target: Path, checkpoint: Path, **changes: Any) -
 def run_train(
     splits: Path, target: Path, checkpoint: Path, **changes: Any
 ) -> subprocess.CompletedProcess[str]:
-    """The stage in a process of its own, with its logs beside ``checkpoint``."""
+    """The stage in a process of its own, which runs in the folder that ``target`` lies in."""
     return subprocess.run(
         command_line(splits, target, checkpoint, **changes),
         shell=True,
-        cwd=checkpoint.parent,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=target.parent,
+        env=os.environ | {"PYTHONPATH": f"{target.parent}:{ROOT}"},
         check=False,
         capture_output=True,
         text=True,
@@ -248,14 +240,8 @@ def test_every_process_sees_every_text_once_an_epoch(
     """With dropout, which draws from the generator that the order is drawn from."""
     (tmp_path / "sitecustomize.py").write_text(SPY)
     changes = {"processes": 2, "epochs": 3, "early_stopping_patience": 0}
-    subprocess.run(
-        command_line(splits, tmp_path / "out", checkpoint, **changes),
-        shell=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
-        check=True,
-        capture_output=True,
-    )
+    done = run_train(splits, tmp_path / "out", checkpoint, **changes)
+    assert done.returncode == 0, done.stderr
     seen = [(tmp_path / f"seen-{rank}").read_text().splitlines() for rank in (0, 1)]
     times = Counter(seen[0] + seen[1])
     names = ("train.parquet", "validation.parquet")
@@ -288,23 +274,30 @@ def test_processes_share_a_batch_and_learn_the_same(splits: Path, tmp_path: Path
 def test_processes_that_fail_leave_one_sentence(
     splits: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    done = run_train(splits, tmp_path, checkpoint, processes=2, max_length=64)
+    done = run_train(splits, tmp_path / "out", checkpoint, processes=2, max_length=64)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     errors = [line.split("src.stage: ")[1] for line in done.stderr.splitlines() if "ERROR" in line]
-    # Whichever process failed first has the others stopped, so the one that speaks may not get to.
     sentence = (
         f"train.max_length is 64: {checkpoint} reads at most 40 tokens; lower it or choose "
         "another checkpoint."
     )
-    assert errors[:-1] in ([sentence], [])
-    assert re.fullmatch(
-        r"Expected 2 processes to train, found that process [01] ended with exit code 1: mend what "
-        r"its message above says, or, without one, look for what killed it, such as a lack of "
-        r"memory\.",
-        errors[-1],
-    )
-    assert not (tmp_path / "model").exists()
+    assert errors == [sentence]
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_a_process_that_is_killed_is_named(splits: Path, checkpoint: Path, tmp_path: Path) -> None:
+    die = "import os\nif os.environ.get('RANK') == '1': os.kill(os.getpid(), 9)\n"
+    (tmp_path / "sitecustomize.py").write_text(die)
+    done = run_train(splits, tmp_path / "out", checkpoint, processes=2)
+    assert done.returncode == 1
+    errors = [line.split("src.stage: ")[1] for line in done.stderr.splitlines() if "ERROR" in line]
+    assert errors == [
+        "Expected 2 processes to train, found that process 1 ended with exit code -9: mend what "
+        "its message above says, or, without one, look for what killed it, such as a lack of "
+        "memory."
+    ]
+    assert not (tmp_path / "out" / "model").exists()
 
 
 @pytest.mark.parametrize(
@@ -472,11 +465,11 @@ def test_the_graph_is_small_and_onnxruntime_fuses_it(
 
 def test_figures_that_vary_by_run_are_not_recorded() -> None:
     names = ["eval_macro_f1", "eval_runtime", "eval_samples_per_second", "loss", "epoch"]
-    assert [train._name(name) for name in names] == [
+    assert [recording.name_of(name) for name in names] == [
         "validation/macro_f1",
         "",
         "",
         "train/loss",
         "",
     ]
-    assert train._name("grad_norm") == ""
+    assert recording.name_of("grad_norm") == ""
