@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check format lock bench clean
+.PHONY: run test check format lock bench multilingual clean
 
 run: .venv/installed
 	dvc repro
@@ -36,21 +36,40 @@ SST2 ?=
 PEER_SCRIPT ?= .venv-peers/run_classification.py
 TRAINING = python benchmarks/training.py --peer-python .venv-peers/bin/python --peer-script $(PEER_SCRIPT)
 INFERENCE = python benchmarks/inference.py --peers .venv-peers --optimum .venv-optimum --openvino .venv-openvino
-TWEETS_ARE = --set load.source=$(TWEETS) --set split.column=split --set split.overlap=drop
+TWEETS_ARE = --set load.source=$(TWEETS) --set split.strategy=predefined --set split.column=split \
+	--set split.overlap=drop
 SST2_IS = --set load.source=$(SST2) --set load.format=tsv --set load.quote= \
-	--set load.column_names=text,label --set split.column=file --set split.overlap=drop
+	--set load.column_names=text,label --set split.strategy=predefined \
+	--set split.column=file --set split.overlap=drop
 
 bench: export PYTHONPATH := $(CURDIR)
 bench: .venv/installed .venv-peers/installed .venv-optimum/installed .venv-openvino/installed $(PEER_SCRIPT)
 	dvc repro
 	python benchmarks/stages.py --runs 1
 	python benchmarks/forest.py
+	python benchmarks/data.py
 	$(TRAINING) bbc --train-texts 320
 	$(INFERENCE) bbc
 	$(if $(TWEETS),$(TRAINING) tweets --train-texts 960 $(TWEETS_ARE))
 	$(if $(TWEETS),$(INFERENCE) tweets $(TWEETS_ARE))
 	$(if $(SST2),$(TRAINING) sst2 --train-texts 640 $(SST2_IS))
 	python benchmarks/report.py
+
+# One model of several languages, and one that is trained on the first of them alone: DATA is a folder
+# of csv files with the columns text, label, language and split, CHECKPOINT a multilingual encoder.
+# Nothing changes in the work tree; `dvc exp apply multilingual` brings the result into it.
+LANGUAGE ?= english
+MULTILINGUAL = --temp --set-param 'load.source=["$(DATA)/*.csv"]' --set-param split.strategy=predefined \
+	--set-param split.column=split --set-param split.overlap=drop --set-param baseline.analyzer=char \
+	--set-param 'baseline.ngram_range=[2,4]' --set-param 'quality.slices=[language]' \
+	--set-param 'evaluate.slices=[language]' --set-param train.checkpoint=$(CHECKPOINT) \
+	--set-param quality.checkpoint=$(CHECKPOINT) --set-param train.sha256=''
+
+multilingual: .venv/installed
+	$(if $(and $(DATA),$(CHECKPOINT)),,$(error Expected DATA and CHECKPOINT: make multilingual DATA=... CHECKPOINT=...))
+	dvc exp run --name multilingual --force $(MULTILINGUAL)
+	dvc exp run --name zero-shot --force $(MULTILINGUAL) --set-param 'split.train_only=[language,$(LANGUAGE)]'
+	PYTHONPATH=. python benchmarks/languages.py multilingual zero-shot
 
 # The peers do not agree on one version of transformers.
 .venv-%/installed: benchmarks/%.txt

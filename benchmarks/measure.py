@@ -73,11 +73,12 @@ def splits(folder: Path, changes: Mapping[str, str]) -> Path:
     sections: dict[str, dict[str, Any]] = {"load": {}, "split": {}}
     for key, value in changes.items():
         section, _, param = key.partition(".")
-        sections[section][param] = value.split(",") if param == "column_names" else value
+        lists = ("source", "column_names", "train_only")
+        sections[section][param] = value.split(",") if param in lists else value
     (folder / "source").mkdir()
     log = folder / "log"
-    raw, quality = folder / "raw", folder / "quality.json"
-    stage("load", folder / "source", raw, quality, log=log, **sections["load"])
+    raw, rejected = folder / "raw", folder / "rejected.csv"
+    stage("load", folder / "source", raw, rejected, log=log, **sections["load"])
     stage("split", raw, folder / "splits", log=log, **sections["split"])
     return folder / "splits"
 

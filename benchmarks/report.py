@@ -1,4 +1,4 @@
-"""Turn benchmarks/results/*.json into docs/performance.md and its picture.
+"""Turn benchmarks/results/*.json into docs/performance.md, its picture, and docs/data.md.
 
 python benchmarks/report.py
 """
@@ -137,6 +137,50 @@ def forest(report: Report) -> str:
     return table(["", "fit, s", "file, MB", "one text, ms", "test accuracy"], rows)
 
 
+def rows(report: Report) -> str:
+    """Time and memory by the number of rows."""
+    lines = []
+    for count, row in report["rows"].items():
+        found = row["figures"]
+        line = [f"{int(count):,}"]
+        for name in ("load", "quality", "split"):
+            line.append(f"{found[f'{name}_s']['median']:.1f}")
+            line.append(f"{found[f'{name}_mib']['median']:.0f}")
+        lines.append([*line, f"{found['all_s']['median']:.1f}"])
+    parts = [f"{name}, {unit}" for name in ("load", "quality", "split") for unit in ("s", "MiB")]
+    return table(["rows", *parts, "all, s"], lines)
+
+
+def growth(report: Report) -> str:
+    """How time and memory grow, in a sentence."""
+    sizes = sorted(map(int, report["rows"]))
+
+    def median(size: int, figure: str) -> float:
+        value: float = report["rows"][str(size)]["figures"][figure]["median"]
+        return value
+
+    small, middle, large = sizes[0], sizes[1], sizes[-1]
+    times = median(large, "all_s") / median(small, "all_s")
+    peaks = [
+        f"{name} {median(large, f'{name}_mib') / median(middle, f'{name}_mib'):.2f}"
+        for name in ("load", "quality", "split")
+    ]
+    return (
+        f"{large / small:.0f} times the rows take {times:.1f} times the time. From {middle:,} rows "
+        f"to {large:,}, peak memory grows by these factors: {', '.join(peaks)}."
+    )
+
+
+def languages(report: Report) -> str:
+    """Macro F1 by language of each model, a table an experiment."""
+    parts = []
+    for name, found in report["rows"].items():
+        values = list(next(iter(found.values())))
+        lines = [[model, *(f"{scores[v]:.3f}" for v in values)] for model, scores in found.items()]
+        parts.append(f"**{name}**\n\n{table(['macro F1', *values], lines)}")
+    return "\n\n".join(parts)
+
+
 def draw(train: dict[str, Report], predict: dict[str, Report]) -> None:
     """Two panels: how many times as fast as Hugging Face's own, training and prediction."""
     mpl.rcParams["svg.hashsalt"] = "performance"  # the same bytes for the same figures
@@ -209,7 +253,18 @@ def main() -> None:
         instructions_of_16_bits="" if BF16 & set(machine["instructions"]) else NO_BF16,
     )
     Path(DOCS / "performance.md").write_text(filled)
-    print(f"wrote docs/performance.md and docs/{FIGURE}")
+    data, spoken = (json.loads((RESULTS / f"{n}.json").read_text()) for n in ("data", "languages"))
+    text = (ROOT / "benchmarks" / "data.md").read_text()
+    filled = text.format(
+        processor=data["machine"]["processor"],
+        cores=data["machine"]["cores"],
+        rounds=data["rounds"],
+        rows=rows(data),
+        growth=growth(data),
+        languages=languages(spoken),
+    )
+    Path(DOCS / "data.md").write_text(filled)
+    print(f"wrote docs/performance.md, docs/{FIGURE} and docs/data.md")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,10 @@ from src.stage import InputError
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 COLUMNS = ("id", "text", "label")
+BATCH = 10_000  # rows that a scan holds
+PART = 200_000
+
+Hashes = npt.NDArray[np.uint64]
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -31,6 +36,41 @@ def read(path: Path) -> pd.DataFrame:
     except pa.ArrowInvalid as error:
         raise InputError(f"Expected examples in {path}, found: {error}; make it anew.") from error
     return frame
+
+
+def scan(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Read examples a batch at a time: the given columns, or all.
+
+    Raises:
+        InputError: as of ``read``, or a column is not there.
+    """
+    if not path.exists():
+        raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH, columns=columns and list(columns)):
+                yield pa.Table.from_batches([batch])
+    except pa.ArrowInvalid as error:
+        raise InputError(f"Expected examples in {path}, found: {error}; make it anew.") from error
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of examples."""
+    if not path.exists():
+        raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
+    names: list[str] = pq.read_schema(path).names
+    return names
+
+
+def partitions(keys: Hashes) -> Iterator[npt.NDArray[np.int64]]:
+    """The rows of the keys in parts of about ``PART``, equal keys in the same part.
+
+    What compares rows with each other part by part needs memory for one part alone.
+    """
+    parts = min(256, 1 << (len(keys) // PART).bit_length())
+    lowest = keys.view(np.uint8)[:: keys.itemsize] & np.uint8(parts - 1)
+    for part in range(parts):
+        yield np.flatnonzero(lowest == part)
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:

@@ -1,23 +1,27 @@
-"""How the files of a source become tables of strings, whatever their format."""
+"""How the files of a source become rows of strings, a batch at a time, whatever their format.
 
+Tables are read by Python's strict csv reader, which knows the physical line that each row stands
+on; nothing holds more of a file than one batch.
+"""
+
+import codecs
 import csv
 import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
-from fsspec.core import OpenFile
+from charset_normalizer import from_bytes
 
-from src.sources import content, find
-from src.stage import InputError
+from src import examples
+from src.sources import File
+from src.stage import InputError, closest
 
 Format = Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "folder"]
 ENDINGS: dict[str, Format] = {
@@ -29,8 +33,30 @@ ENDINGS: dict[str, Format] = {
     ".parquet": "parquet",
     ".txt": "folder",
 }
+ROWS = 10_000  # of a batch at most
+CHARACTERS = 1 << 24  # of a batch, beyond which it is handed on
+FIELD = (
+    1 << 26
+)  # characters of one field; a quote that is never closed would take in the whole file
+GUESSED = 32  # bytes from which an encoding can be guessed
+SAMPLE = 1 << 16  # bytes around a wrong one that its encoding is guessed from
 
 log = logging.getLogger("src.formats")
+
+
+@dataclass
+class Batch:
+    """Rows of one file.
+
+    Attributes:
+        columns: the values of each column, None where a row has none.
+        lines: the physical line that each row starts on, from 1; its number where there are none.
+        reasons: why a row can't be kept, "" for one that can.
+    """
+
+    columns: dict[str, list[str | None]]
+    lines: list[int]
+    reasons: list[str]
 
 
 @dataclass(frozen=True)
@@ -45,6 +71,7 @@ class Reader:
         delimiter: between the fields of a csv file.
         quote: around a field of a csv or tsv file that holds the delimiter or a line end.
         columns: names of the columns of csv and tsv files that have no header line.
+        ids: the column of the ids, if there is one.
     """
 
     format: Format
@@ -54,50 +81,135 @@ class Reader:
     delimiter: str
     quote: str
     columns: Sequence[str]
+    ids: str
+    _headers: dict[str, list[str]] = field(default_factory=dict)  # of the tables read so far
+    _said: set[str] = field(default_factory=set)  # warnings that one batch after another would give
 
-    def read(self, source: str) -> Iterator[tuple[str, pa.Table]]:
-        """Yield the name and the table of each file; all columns are strings, null where absent.
+    def read(self, files: Sequence[File]) -> Iterator[tuple[str, Batch]]:
+        """Yield the name of a file and a batch of its rows; roles are columns ``id text label``.
 
         Raises:
-            InputError: nothing is there, it can't be opened, or a file is not what it should be.
+            InputError: a file can't be read, or is not what it should be.
         """
-        if not self.encodings:
-            raise InputError("load.encoding is []: expected one at least, such as [utf-8].")
-        files = find(source)
+        self._check()
         formats = [_format_of(file) if self.format == "auto" else self.format for file in files]
         if set(formats) == {"folder"}:
-            yield source, self._folder(files)
+            yield from self._folder(files)
             return
         if "folder" in formats:
             raise InputError(
-                f"Expected files of one kind in {source}, found .txt files among others: "
-                "point load.source at one kind, as in '*.csv'."
+                "Expected files of one kind in load.source, found .txt files among others: "
+                "point it at one kind, as in '*.csv'."
             )
         for file, kind in zip(files, formats, strict=True):
-            data = content(file)
-            if data.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+            rows = 0
+            for batch in self._batches(kind, file):
+                rows += len(batch.lines)
+                yield file.name, batch
+            if not rows:
+                raise InputError(f"Expected rows in {file.name}, found none: add labelled texts.")
+
+    def _check(self) -> None:
+        if not self.encodings:
+            raise InputError("load.encoding is []: expected one at least, such as [utf-8].")
+        for encoding in self.encodings:
+            try:
+                codecs.lookup(encoding)
+            except LookupError:
                 raise InputError(
-                    f"Expected labelled texts in {source}, found a web page: "
-                    "is the file shared with anyone who has the link?"
+                    f"load.encoding has {encoding!r}: expected a name that Python knows, "
+                    "such as utf-8, cp1252 or utf-16."
+                ) from None
+        if len(self.delimiter.encode()) != 1:
+            raise InputError(
+                f"load.delimiter is {self.delimiter!r}: expected one ASCII character, such as ','."
+            )
+        if len(self.quote.encode()) > 1:
+            raise InputError(
+                f"load.quote is {self.quote!r}: expected one ASCII character, or '' for none."
+            )
+
+    def _batches(self, kind: str, file: File) -> Iterator[Batch]:
+        if not file.path.stat().st_size:
+            raise InputError(
+                f"Expected labelled texts in {file.name}, found an empty file (0 bytes)."
+            )
+        with file.open() as stream:
+            if kind == "parquet":
+                yield from self._parquet(stream, file)
+                return
+            if not (start := stream.peek(64)):
+                raise InputError(
+                    f"Expected labelled texts in {file.name}, found 0 bytes once decompressed."
                 )
-            yield file.path, self._table(kind, data, file.path)
+            file.refuse_other_kinds(start, f"a {kind} file")
+            encoding = self.encodings[0]
+            _refuse_utf16(start, encoding, file)
+            name = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+            try:
+                # Line ends stay as they are, for some stand inside of texts.
+                text = io.TextIOWrapper(stream, name, newline="")
+                if kind == "json":
+                    yield from self._records(_json_list(text, file), file)
+                elif kind == "jsonl":
+                    yield from self._records(_json_lines(text, file), file)
+                else:
+                    yield from self._delimited(
+                        text, "\t" if kind == "tsv" else self.delimiter, file
+                    )
+            except UnicodeError:  # not only what can't be decoded, also utf-16 without its mark
+                _refuse_encoding(file, [encoding])
 
-    def _table(self, kind: str, data: bytes, name: str) -> pa.Table:
-        if not data:
-            raise InputError(f"Expected labelled texts in {name}, found an empty file (0 bytes).")
-        if kind == "parquet":
-            return self._parquet(data, name)
-        text = _decode(data, name, self.encodings[:1])
-        if kind == "json":
-            return self._records(_json_list(text, name), name)
-        if kind == "jsonl":
-            lines = ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
-            return self._records(((f"line {n}", _json(line, name, n)) for n, line in lines), name)
-        return self._delimited(text, "\t" if kind == "tsv" else self.delimiter, name)
+    def _roles(self, found: Sequence[str], file: File) -> dict[str, str]:
+        """The column of each role in this file: as named, or else the one that is nearly so."""
+        roles = {}
+        wanted = {"text": self.text, "label": self.label}
+        if self.ids or "id" in found:
+            wanted["id"] = self.ids or "id"
+        for role, column in wanted.items():
+            alike = [name for name in found if examples.fold(name) == examples.fold(column)]
+            if column not in found and len(alike) == 1:
+                taken = f"{file.name}: column {alike[0]!r} is taken for {column!r}"
+                if taken not in self._said:
+                    self._said.add(taken)
+                    log.warning("%s", taken)
+                roles[role] = alike[0]
+            elif column in found:
+                roles[role] = column
+            else:
+                self._refuse_column(role, column, found, file)
+        return roles
 
-    def _folder(self, files: Sequence[OpenFile]) -> pa.Table:
+    def _refuse_column(self, role: str, column: str, found: Sequence[str], file: File) -> None:
+        if len(found) == 1:
+            others = {"tab" if d == "\t" else repr(d): found[0].count(d) for d in ",;\t|"}
+            seen = max(others, key=others.__getitem__)
+            if others[seen]:
+                raise InputError(
+                    f"Expected column {column!r} in {file.name}, found one column only, "
+                    f"{found[0]!r}, with {seen} in it {others[seen]} times: set load.delimiter "
+                    f"to it{', or load.format to tsv' if seen == 'tab' else ''}."
+                )
+        raise InputError(
+            f"Expected column {column!r} in {file.name}, found {', '.join(map(repr, found))}"
+            f"{closest(column, found)}: set load.{role}_column to the right one."
+        )
+
+    def _named(self, columns: dict[str, list[str | None]], file: File) -> dict[str, Any]:
+        """Columns ``id text label`` by their roles, and the others, none of them under these."""
+        roles = {column: role for role, column in self._roles(list(columns), file).items()}
+        named = {roles[column]: values for column, values in columns.items() if column in roles}
+        for column, values in columns.items():
+            if column not in roles:
+                free = column
+                while free in examples.COLUMNS or (free != column and free in columns):
+                    free = f"source_{free}"
+                named[free] = values
+        return named
+
+    def _folder(self, files: Sequence[File]) -> Iterator[tuple[str, Batch]]:
         """Texts from ``<label>/<id>.txt``; the id is ``<label>/<id>``."""
-        paths = [PurePosixPath(file.path) for file in files]
+        paths = [PurePosixPath(file.name) for file in files]
         root, _ = Counter(path.parent.parent for path in paths).most_common(1)[0]
         for path in paths:
             if path.parent.parent != root:
@@ -105,224 +217,392 @@ class Reader:
                     f"Expected texts as <label>/<id>.txt in one folder, found {path} outside "
                     "it: move the file, or point load.source at the folder of the labels."
                 )
-        rows: dict[str, list[str]] = {"id": [], self.text: [], self.label: []}
+        rows: list[tuple[str, str, str]] = []
+        size = 0
         for file, path in zip(files, paths, strict=True):
-            rows["id"].append(f"{path.parent.name}/{path.name.removesuffix('.txt')}")
-            rows[self.text].append(_decode(content(file), file.path, self.encodings))
-            rows[self.label].append(path.parent.name)
-        return pa.table(rows)
+            with file.open() as stream:
+                text = _decode(stream.read(), file, self.encodings)
+            name = f"{path.parent.name}/{path.name.removesuffix('.txt')}"
+            rows.append((name, text, path.parent.name))
+            size += len(text)
+            if len(rows) == ROWS or size > CHARACTERS or file is files[-1]:
+                ids, texts, labels = map(list, zip(*rows, strict=True))
+                columns: dict[str, Any] = {"id": ids, "text": texts, "label": labels}
+                yield str(root), Batch(columns, [1] * len(rows), [""] * len(rows))
+                rows, size = [], 0
 
-    def _delimited(self, text: str, delimiter: str, name: str) -> pa.Table:
-        if len(delimiter.encode()) != 1:
-            raise InputError(
-                f"load.delimiter is {delimiter!r}: expected one ASCII character, such as ','."
-            )
-        if len(self.quote.encode()) > 1:
-            raise InputError(
-                f"load.quote is {self.quote!r}: expected one ASCII character, or '' for none."
-            )
-        records = (record for _, record in self._records_of(text, delimiter, name))
-        header = list(self.columns) or next(filter(None, records), [])
-        doubled = sorted({column for column in header if header.count(column) > 1})
-        if doubled:
-            raise InputError(
-                f"Expected columns of different names in {name}, found {doubled[0]!r} "
-                f"{header.count(doubled[0])} times: rename one of them."
-            )
-        bad_rows = 0
-
-        def skip(_row: pyarrow.csv.InvalidRow) -> str:
-            nonlocal bad_rows
-            bad_rows += 1
-            return "skip"
-
-        data = text.encode("utf-8", "surrogatepass")
-        try:
-            table = pyarrow.csv.read_csv(
-                pa.BufferReader(data),
-                pyarrow.csv.ReadOptions(
-                    column_names=list(self.columns) or None,
-                    block_size=min(max(len(data), 1 << 20), (1 << 31) - 1),
-                    use_threads=False,
-                ),
-                pyarrow.csv.ParseOptions(
-                    delimiter=delimiter,
-                    quote_char=self.quote or False,
-                    newlines_in_values=True,
-                    invalid_row_handler=skip,
-                ),
-                pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(header, pa.string()),
-                    null_values=[],
-                    strings_can_be_null=False,
-                ),
-            )
-        except pa.ArrowInvalid as error:
-            self._raise_at_line(text, delimiter, header, name)
-            raise InputError(f"Expected a delimited table in {name}, found: {error}.") from error
-        if bad_rows:
-            self._raise_at_line(text, delimiter, header, name)
-            raise InputError(
-                f"Expected {len(header)} fields in each row of {name}, found {bad_rows} rows of "
-                "another number: quote texts that hold the delimiter."
-            )
-        if delimiter == "\t" and self.quote:
-            _refuse_merged_rows(table, self.quote, name)
-        if self.text in table.column_names:
-            spanning = pc.sum(pc.match_substring_regex(table[self.text], "[\\r\\n]")).as_py()
-            if spanning:
-                log.info("%s: %d quoted texts span several lines", name, spanning)
-        return table
-
-    def _records_of(self, text: str, delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:
-        """The physical line on which each record starts, and its fields."""
-        csv.field_size_limit(len(text) + 1)
-        lines = io.StringIO(text, newline="")
+    def _delimited(self, text: io.TextIOWrapper, delimiter: str, file: File) -> Iterator[Batch]:
+        csv.field_size_limit(FIELD)
         if self.quote:
-            reader = csv.reader(lines, delimiter=delimiter, quotechar=self.quote, strict=True)
+            reader = csv.reader(text, delimiter=delimiter, quotechar=self.quote, strict=True)
         else:
-            reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+            reader = csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        records = self._numbered(reader, delimiter, file)
+        header = list(self.columns) or next((record for _, record in records), [])
+        self._check_header(header, file)
+        rows: list[list[str]] = []
+        lines: list[int] = []
+        reasons: list[str] = []
+        size = spanning = 0
+
+        def batch() -> Batch:
+            columns = zip(*rows, strict=True) if rows else [() for _ in header]
+            values = {n: list(v) for n, v in zip(header, columns, strict=True)}
+            return Batch(self._named(values, file), list(lines), list(reasons))
+
+        merged = delimiter == "\t" and bool(self.quote)
+        width = len(header)
+        last = 0
+        for line, record in records:
+            reason = ""
+            if len(record) != width:
+                reason = f"expected {width} fields, found {len(record)}"
+                whole = delimiter.join(record)
+                record = [whole if name == self.text else "" for name in header]
+            elif reader.line_num > line:
+                spanning += 1
+                if merged and (field := next((f for f in record if "\t" in f), None)):
+                    # A tab and a line end in one field are two stray quotes and rows between them.
+                    raise InputError(
+                        f"Expected one row a line in {file.name}, line {line}, found several "
+                        f"inside {self.quote}: {field[:60]!r}; make load.quote '' if quotes mean "
+                        "nothing there."
+                    )
+            rows.append(record)
+            lines.append(line)
+            reasons.append(reason)
+            size += sum(map(len, record))
+            last = line
+            if len(rows) == ROWS or size > CHARACTERS:
+                yield batch()
+                rows, lines, reasons, size = [], [], [], 0
+        yield batch()
+        if not last:
+            raise InputError(
+                f"Expected rows in {file.name}, found only its header: add labelled texts."
+            )
+        if spanning:
+            log.info("%s: %d quoted rows span several lines", file.name, spanning)
+
+    def _numbered(self, reader: Any, delimiter: str, file: File) -> Iterator[tuple[int, list[str]]]:
+        """The physical line on which each record starts, and its fields; blank lines are none."""
         start = 1
         try:
             for record in reader:
-                yield start, record
+                if record:
+                    yield start, record
                 start = reader.line_num + 1
         except csv.Error as error:
+            found = str(error)
+            if "end of data" in found or "field larger" in found:
+                start = self._opening(file, start)
+                found = "a quote that opens there and is never closed"
             raise InputError(
-                f"Expected well-formed quotes in {name}, line {start}, found: {error}; double a "
-                "quote inside a quoted text, or make load.quote '' if quotes mean nothing there."
+                f"Expected well-formed quotes in {file.name}, line {start}, found: {found}; double "
+                "a quote inside a quoted text, or make load.quote '' if quotes mean nothing there."
             ) from None
 
-    def _raise_at_line(self, text: str, delimiter: str, header: list[str], name: str) -> None:
-        """Find the first record that the fast reader refused, and name its physical line."""
-        for start, record in self._records_of(text, delimiter, name):
-            if record and len(record) != len(header):
-                raise InputError(
-                    f"Expected {len(header)} fields in {name}, line {start}, found {len(record)}: "
-                    f"{delimiter.join(record)[:60]!r}; quote a text that holds {delimiter!r}."
-                )
+    def _opening(self, file: File, start: int) -> int:
+        """The line of the last quote that opens a field in what begins on line ``start``."""
+        opened, inside = start, False
+        with file.open() as stream:
+            text = io.TextIOWrapper(stream, self.encodings[0], newline="")
+            for number, line in enumerate(text, 1):
+                if number >= start and line.count(self.quote) % 2:
+                    inside = not inside
+                    opened = number if inside else opened
+        return opened
 
-    def _records(self, records: Iterable[tuple[str, Any]], name: str) -> pa.Table:
+    def _check_header(self, header: Sequence[str], file: File) -> None:
+        doubled = sorted({column for column in header if header.count(column) > 1})
+        if doubled:
+            places = [str(k) for k, name in enumerate(header, 1) if name == doubled[0]]
+            raise InputError(
+                f"Expected columns of different names in {file.name}, found {doubled[0]!r} "
+                f"in places {' and '.join(places)}: rename one of them."
+            )
+        for other, columns in self._headers.items():
+            if set(columns) != set(header):
+                odd = min(set(columns) ^ set(header))
+                has, lacks = (other, file.name) if odd in columns else (file.name, other)
+                raise InputError(
+                    f"Expected the same columns in every file, found {odd!r} in {has} but not in "
+                    f"{lacks}: rename or remove it."
+                )
+        self._headers[file.name] = list(header)
+
+    def _records(self, records: Iterator[tuple[int, Any]], file: File) -> Iterator[Batch]:
         rows: list[dict[str, str | None]] = []
-        for where, record in records:
+        lines: list[int] = []
+        reasons: list[str] = []
+        size = 0
+
+        def batch() -> Batch:
+            columns = dict.fromkeys(key for row in rows for key in row)
+            values = {name: [row.get(name) for row in rows] for name in columns}
+            return Batch(self._named(values, file), list(lines), list(reasons))
+
+        for line, record in records:
+            where = f"{file.name}, line {line}"
             if not isinstance(record, dict):
                 raise InputError(
                     f"Expected an object such as {{{self.text!r}: ..., {self.label!r}: ...}} in "
-                    f"{name}, {where}, found {record!r:.60}."
+                    f"{where}, found {record!r:.60}."
                 )
             for column in (self.text, self.label):
                 if isinstance(record.get(column), list | dict):
                     raise InputError(
-                        f"Expected text in {column!r} of {name}, {where}, found a "
+                        f"Expected text in {column!r} of {where}, found a "
                         f"{type(record[column]).__name__}: give each row one value."
                     )
-            rows.append({key: _as_text(value) for key, value in record.items()})
-        if not rows:
-            raise InputError(f"Expected rows in {name}, found none: add labelled texts.")
-        columns = list(dict.fromkeys(key for row in rows for key in row))
+            row = {key: _as_text(value) for key, value in record.items()}
+            reason = ""
+            for key, value in row.items():
+                if value is not None and not _encodes(value):
+                    reason = f"half of a surrogate pair in {key!r}"
+                    row[key] = value.encode("utf-8", "backslashreplace").decode()
+            rows.append(row)
+            lines.append(line)
+            reasons.append(reason)
+            size += sum(len(value) for value in row.values() if value)
+            if len(rows) == ROWS or size > CHARACTERS:
+                yield batch()
+                rows, lines, reasons, size = [], [], [], 0
+        if rows:
+            yield batch()
+
+    def _parquet(self, stream: Any, file: File) -> Iterator[Batch]:
         try:
-            return pa.table(
-                {c: pa.array([row.get(c) for row in rows], type=pa.string()) for c in columns}
+            table = pq.ParquetFile(stream)
+            schema = table.schema_arrow
+            self._check_header(schema.names, file)
+            row = 0
+            left_out: set[str] = set()
+            for part in table.iter_batches(ROWS):
+                columns = {}
+                for name, column in zip(schema.names, part.columns, strict=True):
+                    try:
+                        columns[name] = column.cast(pa.string()).to_pylist()
+                    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                        if name in (self.text, self.label):
+                            raise InputError(
+                                f"Expected text in column {name!r} of {file.name}, found "
+                                f"{column.type}: {error}; save it as strings."
+                            ) from error
+                        left_out.add(name)
+                count = len(part)
+                lines = list(range(row + 1, row + count + 1))
+                row += count
+                yield Batch(self._named(columns, file), lines, [""] * count)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            raise InputError(f"Expected a parquet file in {file.name}: {error}.") from error
+        if left_out:
+            log.warning(
+                "%s: columns that are not text are left out: %s", file.name, sorted(left_out)
             )
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"Expected valid Unicode in {name}, found half of a surrogate pair "
-                f"({error.object[error.start]!a}): remove it from the file."
-            ) from None
-
-    def _parquet(self, data: bytes, name: str) -> pa.Table:
-        try:
-            table = pq.read_table(pa.BufferReader(data))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"Expected a parquet file in {name}: {error}.") from error
-        for i, column in enumerate(table.column_names):
-            try:
-                table = table.set_column(i, column, table[column].cast(pa.string()))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                if column in (self.text, self.label):
-                    raise InputError(
-                        f"Expected text in column {column!r} of {name}, found "
-                        f"{table[column].type}: {error}."
-                    ) from error
-        strings = [field.name for field in table.schema if field.type == pa.string()]
-        if left_out := sorted(set(table.column_names) - set(strings)):
-            log.warning("%s: columns that are not text are left out: %s", name, left_out)
-        return table.select(strings)
 
 
-def _format_of(file: OpenFile) -> Format:
-    suffixes = PurePosixPath(file.path).suffixes
+def _format_of(file: File) -> Format:
+    suffixes = PurePosixPath(file.name).suffixes
     suffix = suffixes[-2] if file.compression and len(suffixes) > 1 else (suffixes or [""])[-1]
     if suffix.lower() not in ENDINGS:
         raise InputError(
-            f"Expected a file ending in {', '.join(ENDINGS)}, found {file.path}: "
+            f"Expected a file ending in {', '.join(ENDINGS)}, found {file.name}: "
             "set load.format to what it is."
         )
     return ENDINGS[suffix.lower()]
 
 
-def _decode(data: bytes, name: str, encodings: Sequence[str]) -> str:
+def _refuse_utf16(start: bytes, encoding: str, file: File) -> None:
+    marks = {
+        codecs.BOM_UTF32_LE: "utf-32",
+        codecs.BOM_UTF16_LE: "utf-16",
+        codecs.BOM_UTF16_BE: "utf-16",
+    }
+    for mark, name in marks.items():
+        if start.startswith(mark) and not codecs.lookup(encoding).name.startswith(name):
+            raise InputError(
+                f"Expected {encoding} in {file.name}, found the byte-order mark of {name}: make "
+                f"load.encoding [{name}]."
+            )
+
+
+def _decode(data: bytes, file: File, encodings: Sequence[str]) -> str:
     """The text of a file, by the first of the encodings that all of it fits."""
     for encoding in encodings:
         try:
             text = data.decode(encoding)
-        except UnicodeDecodeError as error:
-            failure = error
-        except LookupError:
-            raise InputError(
-                f"load.encoding has {encoding!r}: expected a name that Python knows, "
-                "such as utf-8, cp1252 or utf-16."
-            ) from None
-        else:
-            if encoding != encodings[0]:
-                log.warning("%s is not %s, read as %s", name, encodings[0], encoding)
-            return text.removeprefix("\ufeff")
-    line = data.count(b"\n", 0, failure.start) + 1
-    raise InputError(
-        f"Expected {' or '.join(encodings)} in {name}, found byte "
-        f"0x{data[failure.start]:02x} on line {line}: put the right one first in load.encoding."
-    )
+        except UnicodeError:
+            continue
+        if encoding != encodings[0]:
+            log.warning("%s is not %s, read as %s", file.name, encodings[0], encoding)
+        return text.removeprefix("\ufeff")
+    return _refuse_encoding(file, encodings)
 
 
-def _json(text: str, name: str, line: int) -> Any:
-    """Parse JSON, keeping each number as it is written."""
+def _refuse_encoding(file: File, encodings: Sequence[str]) -> NoReturn:
+    """Name the line and the offset of the first byte that does not fit the first encoding."""
+    decoder = codecs.getincrementaldecoder(encodings[0])()
+    offset = lines = 0
+    with file.open() as stream:
+        while chunk := stream.read(SAMPLE):
+            pending = decoder.getstate()[0]
+            try:
+                lines += decoder.decode(chunk).count("\n")
+            except UnicodeError as error:
+                whole = pending + chunk
+                start = getattr(error, "start", 0)
+                line = lines + whole.count(b"\n", 0, start) + 1
+                around = chunk + stream.read(SAMPLE)
+                found = from_bytes(around) if len(around) >= GUESSED else ()
+                guesses = [guess.encoding for guess in found][:2]
+                likely = f" (it may be {' or '.join(guesses)})" if guesses else ""
+                raise InputError(
+                    f"Expected {' or '.join(encodings)} in {file.name}, found byte "
+                    f"0x{whole[start]:02x} on line {line}, at offset "
+                    f"{offset - len(pending) + start}{likely}: put the right encoding first "
+                    "in load.encoding."
+                ) from None
+            offset += len(chunk)
+        raise InputError(
+            f"Expected {' or '.join(encodings)} in {file.name}, found that it ends inside of a "
+            "character: bring it anew."
+        )
+
+
+def _encodes(value: str) -> bool:
     try:
-        return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
-    except RecursionError:
-        raise InputError(
-            f"Expected one object a row in {name}, line {line}, found values nested too deep: "
-            "correct the file."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"Expected JSON in {name}, line {line + error.lineno - 1}, column {error.colno}: "
-            f"{error.msg}; mend the line."
-        ) from None
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _json_list(text: str, name: str) -> list[tuple[str, Any]]:
-    value = _json(text, name, 1)
-    if not isinstance(value, list):
+class _NotStrictError(ValueError):
+    """What JSON does not allow, or allows and no two readers agree on."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _NotStrictError(f"key {max(keys, key=keys.count)!r} twice in one object")
+    return found
+
+
+def _constant(word: str) -> Any:
+    raise _NotStrictError(f"{word}, which is no JSON")
+
+
+# Numbers keep the form that they are written in.
+DECODER = json.JSONDecoder(
+    parse_int=str, parse_float=str, parse_constant=_constant, object_pairs_hook=_object
+)
+
+
+def _refuse_json(error: Exception, file: File, line: int) -> NoReturn:
+    """One sentence about a JSON value that starts on ``line``."""
+    if isinstance(error, RecursionError):
         raise InputError(
-            f"Expected a list of objects in {name}, found a {type(value).__name__}: "
+            f"Expected one object a row in {file.name}, line {line}, found values nested too "
+            "deep: correct the file."
+        ) from None
+    if isinstance(error, json.JSONDecodeError):
+        raise InputError(
+            f"Expected JSON in {file.name}, line {line + error.lineno - 1}, column "
+            f"{error.colno}: {error.msg}; mend the line."
+        ) from None
+    raise InputError(
+        f"Expected JSON in {file.name}, line {line}, found {error}; mend the line."
+    ) from None
+
+
+def _json_lines(text: io.TextIOWrapper, file: File) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text, 1):
+        if line.strip():
+            try:
+                yield number, DECODER.decode(line)
+            except (ValueError, RecursionError) as error:
+                _refuse_json(error, file, number)
+
+
+class _Json:
+    """The JSON values of a stream, with no more of it in memory than one value takes."""
+
+    def __init__(self, text: io.TextIOWrapper, file: File) -> None:
+        self._text = text
+        self._file = file
+        self._buffer = ""
+        self.line = 1
+
+    def next(self) -> str:
+        """The next character that is no space, "" at the end."""
+        while True:
+            self._advance(len(self._buffer) - len(self._buffer.lstrip()))
+            if self._buffer or not self._more(SAMPLE):
+                return self._buffer[:1]
+
+    def take(self) -> None:
+        """Leave the next character behind."""
+        self._advance(1)
+
+    def value(self) -> Any:
+        """Parse the value that begins here."""
+        step = SAMPLE
+        while True:
+            end, failure = 0, None
+            try:
+                value, end = DECODER.raw_decode(self._buffer)
+            except json.JSONDecodeError as error:
+                failure = error
+            except (ValueError, RecursionError) as error:
+                _refuse_json(error, self._file, self.line)
+            # A value that ends with the buffer may go on after it, as a number does.
+            if failure is None and end < len(self._buffer):
+                break
+            if len(self._buffer) > FIELD or not self._more(step):
+                if failure:
+                    _refuse_json(failure, self._file, self.line)
+                break
+            step *= 2
+        self._advance(end)
+        return value
+
+    def _more(self, characters: int) -> bool:
+        more = self._text.read(characters)
+        self._buffer += more
+        return bool(more)
+
+    def _advance(self, end: int) -> None:
+        self.line += self._buffer.count("\n", 0, end)
+        self._buffer = self._buffer[end:]
+
+
+def _json_list(text: io.TextIOWrapper, file: File) -> Iterator[tuple[int, Any]]:
+    """The items of a list, and the line that each begins on."""
+    values = _Json(text, file)
+    if (first := values.next()) != "[":
+        found = "an object" if first == "{" else repr(first)
+        raise InputError(
+            f"Expected a list of objects in {file.name}, found {found}: "
             "set load.format to jsonl if it has one object a line."
         )
-    return [(f"item {n}", item) for n, item in enumerate(value, 1)]
+    values.take()
+    following = values.next()
+    while following != "]":
+        values.next()
+        line = values.line
+        yield line, values.value()
+        if (following := values.next()) not in ("]", ","):
+            raise InputError(
+                f"Expected ',' or ']' after an item in {file.name}, line {values.line}, found "
+                f"{repr(following) if following else 'the end of the file'}; mend the line."
+            )
+        if following == ",":
+            values.take()
 
 
 def _as_text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
-
-
-def _refuse_merged_rows(table: pa.Table, quote: str, name: str) -> None:
-    """A tab and a line end in one field are two stray quotes and the rows between them."""
-    for column in table.columns:
-        merged = pc.match_substring_regex(column, r"\t(?s:.*)[\r\n]|[\r\n](?s:.*)\t")
-        if pc.any(merged).as_py():
-            field = column.filter(merged)[0].as_py()
-            raise InputError(
-                f"Expected one row a line in {name}, found several inside {quote}: {field[:60]!r}; "
-                "make load.quote '' if quotes mean nothing there."
-            )

@@ -1,19 +1,51 @@
-"""Bring labelled texts from where they are into one table, and count what was left out."""
+"""Bring labelled texts from where they are into one table, and keep what can't be used apart."""
 
+import csv
+import itertools
 import logging
+import os
 import re
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, NoReturn
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from src import examples, stage
-from src.formats import Format, Reader
-from src.stage import InputError, closest
+from src import examples, sources, stage
+from src.examples import Hashes
+from src.formats import Batch, Format, Reader
+from src.stage import Count, InputError, Interval
 
-REASONS = ("empty_text", "no_label", "conflicting_label", "duplicate")
-BLANK = r"[\s\u200b-\u200f\u2060\ufeff]*"  # spaces and zero-width characters
+# Why a row is dropped, in the order in which one is looked for.
+REASONS = (
+    "malformed",
+    "no_label",
+    "empty_text",
+    "control_characters",
+    "too_long",
+    "conflicting_label",
+    "duplicate",
+    "rare_class",
+)
+# In the syntax of RE2.
+SPACE = r"\s\p{Z}\x0b\x{85}"
+ZERO_WIDTH = r"\x{200B}-\x{200F}\x{2060}\x{FEFF}"
+CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"  # but for tab and line ends
 NAMED = 20  # dropped rows that the log names
+QUOTED = 200  # characters of a dropped text that are kept
+
+FILE, LINE, WHY = ".file", ".line", ".why"  # columns beside those of the source
+
+Codes = npt.NDArray[np.int32]
+Reasons = npt.NDArray[np.uint8]  # 0 for a row that is kept, else 1 + its place in REASONS
 
 log = logging.getLogger("src.load")
 
@@ -21,9 +53,11 @@ log = logging.getLogger("src.load")
 def main(
     watched: Path,
     raw: Path,
-    quality: Path,
+    rejected: Path,
     *,
-    source: str,
+    source: list[str],
+    sha256: str,
+    max_bytes: Count,
     format: Format,
     text_column: str,
     label_column: str,
@@ -32,126 +66,352 @@ def main(
     delimiter: str,
     quote: str,
     column_names: list[str],
+    max_characters: Count,
+    control_characters: Literal["strip", "drop"],
+    missing_labels: Literal["stop", "drop"],
+    normalize_labels: bool,
+    conflicting_labels: Literal["drop", "majority"],
+    min_class_texts: Count,
+    max_dropped_fraction: Annotated[float, Interval(ge=0, le=1)],
 ) -> None:
     """Read the source, drop the rows that can't be used, and write the rest.
 
     Args:
         watched: the folder whose files DVC watches for changes.
-        raw: the folder that gets ``examples.parquet``.
-        quality: the JSON file that gets the counts; rows = kept + dropped, by reason.
+        raw: the folder that gets ``examples.parquet`` and ``counts.json``, in which rows = kept +
+            dropped.
+        rejected: the csv file that gets the dropped rows: file, line, reason, label, text.
     """
-    local = Path(re.split(r"[*?\[]", source.split("::")[-1].removeprefix("file://"))[0])
-    if local.exists() and not local.resolve().is_relative_to(watched.resolve()):
-        log.warning("DVC can't see when %s changes: move it into %s", source, watched)
-    reader = Reader(format, text_column, label_column, encoding, delimiter, quote, column_names)
-    frames = dict(_frames(reader, source, id_column))
-    if len(frames) > 1:
-        frames = {
-            name: _freed(frame, ["file"]).assign(file=_stem(name)) for name, frame in frames.items()
+    _warn_of_unwatched(source, watched)
+    reader = Reader(
+        *(format, text_column, label_column, encoding, delimiter, quote, column_names, id_column)
+    )
+    rules = Rules(max_characters, control_characters == "strip", missing_labels == "stop")
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".load.", suffix=".tmp", dir=raw.parent) as place:
+        folder = Path(place)
+        files = sources.find(source, folder, sha256, max_bytes)
+        rows = _Rows(folder)
+        for name, batch in reader.read(files):
+            rows.add(name, batch, rules)
+        rows.finish(normalize_labels)
+        drop_repeated(
+            rows.keys, rows.codes, rows.reasons, majority=conflicting_labels == "majority"
+        )
+        drop_rare(rows.codes, rows.reasons, min_class_texts)
+        counts = rows.counts()
+        _say_what_was_dropped(rows, counts, max_dropped_fraction)
+        _refuse_odd_classes(counts, label_column)
+        with stage.replacing(raw) as made, stage.replacing(rejected) as apart:
+            made.mkdir()
+            rows.write(made / "examples.parquet", apart)
+            stage.write_json(made / "counts.json", counts)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is done with a row that is not as it should be."""
+
+    max_characters: int
+    strip: bool
+    stop_without_label: bool
+
+
+class _Rows:
+    """All rows: as they came on disk, a file a batch, and a few bytes of each in memory.
+
+    Attributes:
+        labels: the labels, in the order of their codes.
+        codes: of each row's label.
+        keys: equal for rows that are alike in all but id and label.
+        reasons: why each row is dropped.
+    """
+
+    codes: Codes
+    keys: Hashes
+    reasons: Reasons
+
+    def __init__(self, folder: Path) -> None:
+        """Keep batches in ``folder``."""
+        self.labels: list[str] = []
+        self._folder = folder
+        self._batches = 0
+        self._known: dict[str, int] = {}
+        self._parts: list[tuple[Codes, Hashes, Reasons]] = []
+        self._ids: list[Hashes] = []
+        self._files: Counter[str] = Counter()  # rows so far
+        self._columns: dict[str, None] = dict.fromkeys(examples.COLUMNS)
+        self._stripped = 0
+
+    def add(self, name: str, batch: Batch, rules: Rules) -> None:
+        """Take in a batch of the file ``name``."""
+        rows = len(batch.lines)
+        columns = {key: pa.array(values, pa.string()) for key, values in batch.columns.items()}
+        if "id" in columns:
+            if columns["id"].null_count:
+                _refuse_ids("none")
+            self._ids.append(_hash(columns["id"]))
+        else:
+            numbers = range(self._files[name] + 1, self._files[name] + rows + 1)
+            columns["id"] = pa.array([f"{_stem(name)}:{row}" for row in numbers], pa.string())
+        self._files[name] += rows
+        reasons = np.array([bool(why) for why in batch.reasons], np.uint8)
+        if rules.strip:
+            for column in ("text", "label"):
+                found = pc.match_substring_regex(columns[column], CONTROL)
+                if count := pc.sum(found).as_py():
+                    self._stripped += count
+                    columns[column] = pc.replace_substring_regex(columns[column], CONTROL, "")
+        judge(columns, reasons, rules, lambda row: f"{name}, line {batch.lines[row]}")
+        labels = columns["label"].fill_null("").to_pylist()
+        codes = np.array([self._known.setdefault(n, len(self._known)) for n in labels], np.int32)
+        alike = [values for key, values in columns.items() if key not in ("id", "label")]
+        self._parts.append((codes, _hash(*alike), reasons))
+        self._columns |= dict.fromkeys(columns)
+        columns |= {FILE: pa.array([name] * rows), LINE: pa.array(batch.lines, pa.int64())}
+        columns[WHY] = pa.array(batch.reasons, pa.string())
+        pq.write_table(pa.table(columns), self._folder / f"{self._batches}.parquet")
+        self._batches += 1
+
+    def finish(self, normalize: bool) -> None:
+        """Put the parts together once all batches are here."""
+        self.codes, self.keys, self.reasons = (
+            np.concatenate([part[k] for part in self._parts]) for k in range(3)
+        )
+        self._parts = []
+        self.labels = list(self._known)
+        if self._ids:
+            self._refuse_repeated_ids()
+        if len({_stem(name) for name in self._files}) < len(self._files):
+            raise InputError(
+                "Expected files of different names, which the ids of their rows begin with, found "
+                f"{', '.join(self._files)}: rename one of them, or set load.id_column."
+            )
+        if normalize:
+            known = {label: k for k, label in enumerate(self.labels)}
+            counts = np.bincount(self.codes[self.reasons == 0], minlength=len(known))
+            self.labels = _canonical(self.labels, counts.tolist())
+            self.codes = np.array([known[label] for label in self.labels], np.int32)[self.codes]
+
+    def counts(self) -> dict[str, Any]:
+        """Rows, kept, dropped by reason, stripped, and the texts of each class."""
+        found = np.bincount(self.reasons, minlength=len(REASONS) + 1).tolist()
+        of_class = np.bincount(self.codes[self.reasons == 0], minlength=len(self.labels))
+        classes = {n: int(of_class[k]) for k, n in enumerate(self.labels) if of_class[k]}
+        return {
+            "rows": len(self.reasons),
+            "kept": found[0],
+            "dropped": dict(zip(REASONS, found[1:], strict=True)),
+            "stripped": self._stripped,
+            "classes": dict(sorted(classes.items())),
         }
-    frame = pd.concat(frames.values(), ignore_index=True)
-    _refuse_repeated_ids(frame["id"])
-    reasons = drop_reasons(frame)
-    dropped = {reason: int((reasons == reason).sum()) for reason in REASONS}
-    for row, reason in reasons[reasons != ""].head(NAMED).items():
-        log.info("dropped %s: %s", frame.at[row, "id"], reason)
-    kept = frame[reasons == ""]
-    log.info("%d rows: %d kept, dropped %s", len(frame), len(kept), dropped)
-    classes = kept["label"].value_counts().sort_index().to_dict()
+
+    def rejected(self) -> Iterator[tuple[str, int, str, str, str, str]]:
+        """File, line, id, reason, label and the beginning of the text of each dropped row."""
+        parent = os.path.commonpath([Path(name).parent for name in self._files])
+        for table, reasons in self._tables():
+            part = table.filter(pa.array(reasons > 0))
+            for row, code in zip(part.to_pylist(), reasons[reasons > 0], strict=True):
+                reason = REASONS[code - 1]
+                detail = row[WHY]
+                if reason == "too_long":
+                    detail = f"{len(row['text'])} characters"
+                why = f"{reason}: {detail}" if detail else reason
+                text = (row["text"] or "")[:QUOTED]
+                file = str(PurePosixPath(row[FILE]).relative_to(parent))
+                yield file, row[LINE], row["id"], why, row["label"] or "", text
+
+    def write(self, kept: Path, rejected: Path) -> None:
+        """Write what is kept as examples and the rest as csv, a batch at a time."""
+        stems = {name: _stem(name) for name in self._files}
+        several = len(stems) > 1
+        own = "file"  # what the source's own column of that name is called beside ours
+        while several and own in self._columns:
+            own = f"source_{own}"
+        names = [own if several and name == "file" else name for name in self._columns]
+        names += ["file"] if several else []
+        schema = pa.schema([(name, pa.string()) for name in names])
+        labels = pa.array(self.labels, pa.string())
+        start = 0
+        with pq.ParquetWriter(kept, schema, compression="zstd") as writer:
+            for table, reasons in self._tables():
+                codes = pa.array(self.codes[start : start + len(table)])
+                start += len(table)
+                columns = {name: table[name] for name in table.column_names}
+                columns["label"] = labels.take(codes)
+                if several:
+                    if "file" in columns:
+                        columns[own] = columns["file"]
+                    stem = stems[table[FILE][0].as_py()]
+                    columns["file"] = pa.array([stem] * len(table))
+                absent = pa.nulls(len(table), pa.string())
+                whole = pa.table({name: columns.get(name, absent) for name in names})
+                writer.write_table(whole.filter(pa.array(reasons == 0)))
+        with rejected.open("w", encoding="utf-8", newline="") as stream:
+            out = csv.writer(stream, lineterminator="\n")
+            out.writerow(["file", "line", "id", "reason", "label", "text"])
+            out.writerows(self.rejected())
+
+    def _tables(self) -> Iterator[tuple[pa.Table, Reasons]]:
+        start = 0
+        for number in range(self._batches):
+            table = pq.read_table(self._folder / f"{number}.parquet", memory_map=False)
+            yield table, self.reasons[start : start + len(table)]
+            start += len(table)
+
+    def _refuse_repeated_ids(self) -> None:
+        hashes = np.concatenate(self._ids)
+        hashes.sort()
+        repeated = hashes[1:][hashes[1:] == hashes[:-1]]
+        if not len(repeated):
+            return
+        for table, _ in self._tables():
+            ids = table["id"].combine_chunks()
+            if len(found := np.flatnonzero(_hash(ids) == repeated[0])):
+                _refuse_ids(f"{ids[found[0]].as_py()!r} more than once")
+
+
+def judge(
+    columns: Mapping[str, pa.Array], reasons: Reasons, rules: Rules, where: Callable[[int], str]
+) -> None:
+    """Note why rows can't be kept, each by itself.
+
+    Args:
+        columns: ``text`` and ``label`` among them.
+        reasons: of each row; those that have none yet may get one.
+        rules: what is asked of them.
+        where: names the place of a row.
+
+    Raises:
+        InputError: a row has no label, and the rules say that this stops.
+    """
+    text, label = columns["text"].fill_null(""), columns["label"].fill_null("")
+    bad = {
+        "no_label": pc.match_substring_regex(label, f"^[{SPACE}]*$"),
+        "empty_text": pc.match_substring_regex(text, f"^[{SPACE}{ZERO_WIDTH}]*$"),
+        "control_characters": pc.or_(
+            pc.match_substring_regex(text, CONTROL), pc.match_substring_regex(label, CONTROL)
+        ),
+        "too_long": pc.greater(pc.utf8_length(text), rules.max_characters),
+    }
+    for reason, found in bad.items():
+        rows = found.to_numpy(zero_copy_only=False) & (reasons == 0)
+        if reason == "no_label" and rules.stop_without_label and rows.any():
+            raise InputError(
+                f"Expected a label in each row, found none in {where(int(rows.argmax()))}: add "
+                "one, or make load.missing_labels drop to leave such rows out."
+            )
+        reasons[rows] = _code(reason)
+
+
+def drop_repeated(keys: Hashes, codes: Codes, reasons: Reasons, *, majority: bool) -> None:
+    """Note rows that repeat another one, or that give its text another label.
+
+    Of rows that are alike in all but the id the first is kept; of rows that are alike in all but id
+    and label, none, or those of the label that most of them have. The same text in another
+    language, or on another side of a split that the source makes, is another row.
+
+    Args:
+        keys: equal for rows that are alike in all but id and label.
+        codes: of the labels.
+        reasons: of each row; those that have none yet may get one.
+        majority: whether a label that most rows of a text have wins.
+    """
+    for part in examples.partitions(keys):
+        rows = part[reasons[part] == 0]
+        if not len(rows):
+            continue
+        order = rows[np.lexsort((codes[rows], keys[rows]))]  # stable: the first row stays first
+        new_text = np.diff(keys[order], prepend=~keys[order[:1]]) != 0
+        new_pair = new_text | (np.diff(codes[order], prepend=-1) != 0)
+        text, pair = np.cumsum(new_text) - 1, np.cumsum(new_pair) - 1  # numbers of both
+        text_of_pair = text[new_pair]
+        dropped = np.bincount(text_of_pair)[text] > 1
+        if majority:
+            rows_of_pair = np.bincount(pair)
+            most = np.maximum.reduceat(rows_of_pair, np.flatnonzero(new_text[new_pair]))
+            leads = rows_of_pair == most[text_of_pair]
+            alone = np.bincount(text_of_pair, weights=leads)[text_of_pair] == 1
+            dropped &= ~(leads & alone)[pair]
+        reasons[order[~new_pair]] = _code("duplicate")
+        reasons[order[dropped]] = _code("conflicting_label")
+
+
+def drop_rare(codes: Codes, reasons: Reasons, fewest: int) -> None:
+    """Note the rows of classes with fewer than ``fewest`` rows left."""
+    counts = np.bincount(codes[reasons == 0], minlength=int(codes.max(initial=0)) + 1)
+    reasons[(counts < fewest)[codes] & (reasons == 0)] = _code("rare_class")
+
+
+def _code(reason: str) -> int:
+    return REASONS.index(reason) + 1
+
+
+def _hash(*columns: pa.Array) -> Hashes:
+    """A number for each row, equal for equal values."""
+    total = np.zeros(len(columns[0]), np.uint64)
+    for values in columns:
+        strings = values.to_numpy(zero_copy_only=False)
+        hashes = pd.util.hash_array(strings, categorize=False)
+        total = total * np.uint64(6364136223846793005) + hashes  # odd, so that nothing is lost
+    return total
+
+
+def _canonical(labels: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """For each label the most frequent of those that differ in form alone."""
+    variants: dict[str, list[int]] = {}
+    for code, label in enumerate(labels):
+        variants.setdefault(examples.fold(label), []).append(code)
+    best = {form: max(codes, key=counts.__getitem__) for form, codes in variants.items()}
+    return [labels[best[examples.fold(label)]] for label in labels]
+
+
+def _say_what_was_dropped(rows: _Rows, counts: Mapping[str, Any], most: float) -> None:
+    total, kept, dropped = counts["rows"], counts["kept"], counts["dropped"]
+    for file, line, name, why, _, text in itertools.islice(rows.rejected(), NAMED):
+        log.info("dropped %s of %s, line %d: %s: %r", name, file, line, why, text[:60])
+    if total - kept > NAMED:
+        log.info("and %d more", total - kept - NAMED)
+    log.info("%d rows: %d kept, dropped %s", total, kept, dropped)
+    if total - kept > most * total:
+        found = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+        raise InputError(
+            f"Expected at most {most:g} of the rows to be dropped, found {total - kept} of "
+            f"{total} ({found}): mend the rows that the log names, or raise "
+            "load.max_dropped_fraction."
+        )
+
+
+def _refuse_odd_classes(counts: Mapping[str, Any], column: str) -> None:
+    classes, kept = counts["classes"], counts["kept"]
     if len(classes) < 2:
         raise InputError(
-            f"Expected at least 2 classes in column {label_column!r} of {source}, found "
-            f"{len(classes)} in the {len(kept)} rows kept of {len(frame)}: add texts of another "
-            "class, or correct load.label_column."
+            f"Expected at least 2 classes in column {column!r}, found {len(classes)} in the {kept} "
+            f"rows kept of {counts['rows']}: add texts of another class, or correct "
+            "load.label_column."
         )
-    _warn_of_variants(list(map(str, classes)))
-    with stage.replacing(raw) as folder, stage.replacing(quality) as counts:
-        folder.mkdir()
-        examples.write(kept, folder / "examples.parquet")
-        summary = {"rows": len(frame), "kept": len(kept), "dropped": dropped, "classes": classes}
-        stage.write_json(counts, summary)
-
-
-def drop_reasons(frame: pd.DataFrame) -> pd.Series:
-    """Why each row can't be kept: one of ``REASONS``, or "" for a row that can.
-
-    Of rows that are alike in all but the id the first is kept; of rows that are alike in all but
-    id and label, none. The same text in another language, or on another side of a split that the
-    source makes, is another row.
-    """
-    reasons = pd.Series("", index=frame.index)
-    reasons[frame["label"].isna() | frame["label"].str.fullmatch(r"\s*", na=False)] = "no_label"
-    reasons[frame["text"].isna() | frame["text"].str.fullmatch(BLANK, na=False)] = "empty_text"
-    usable = frame[reasons == ""]
-    alike = [column for column in frame.columns if column not in ("id", "label")]
-    labels_of_text = usable.groupby(alike, dropna=False)["label"].transform("nunique")
-    reasons[usable.index[usable.duplicated([*alike, "label"])]] = "duplicate"
-    reasons[usable.index[labels_of_text > 1]] = "conflicting_label"
-    return reasons
-
-
-def _warn_of_variants(labels: list[str]) -> None:
-    """Labels are kept as they are, but two that differ in case or spaces are likely one."""
-    variants: dict[str, list[str]] = {}
-    for label in labels:
-        variants.setdefault(examples.fold(label), []).append(label)
-    for same in variants.values():
-        if len(same) > 1:
-            log.warning("labels that differ in case, spaces or Unicode form alone: %s", same)
-
-
-def _freed(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Columns that are called like one of ours keep their values under another name."""
-    for name in names:
-        free = name
-        while free in frame:
-            free = f"source_{free}"
-        frame = frame.rename(columns={name: free})
-    return frame
-
-
-def _refuse_repeated_ids(ids: pd.Series) -> None:
-    if ids.isna().any() or ids.duplicated().any():
-        found = "none" if ids.isna().any() else f"{ids[ids.duplicated()].iloc[0]!r} more than once"
+    if kept >= NAMED and len(classes) > kept / 2:
         raise InputError(
-            f"Expected an id of its own for each row, found {found}: correct load.id_column, or "
-            "rename files that have the same name."
+            f"Expected classes of several texts each in column {column!r}, found {len(classes)} "
+            f"classes in {kept} texts: it may be a number or an id; correct load.label_column."
         )
+
+
+def _refuse_ids(found: str) -> NoReturn:
+    raise InputError(
+        f"Expected an id of its own for each row, found {found}: correct load.id_column."
+    )
+
+
+def _warn_of_unwatched(source: Sequence[str], watched: Path) -> None:
+    for place in source:
+        local = Path(re.split(r"[*?\[]", place.split("::")[-1].removeprefix("file://"))[0])
+        if local.exists() and not local.resolve().is_relative_to(watched.resolve()):
+            log.warning("DVC can't see when %s changes: move it into %s", place, watched)
 
 
 def _stem(name: str) -> str:
     return PurePosixPath(name).name.split(".")[0]
-
-
-def _frames(reader: Reader, source: str, id_column: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The name and the rows of each file: columns ``id text label``, then the file's others."""
-    for name, table in reader.read(source):
-        frame = table.to_pandas()
-        chosen = {"text": reader.text, "label": reader.label}
-        if id_column:
-            chosen["id"] = id_column
-        elif "id" in frame:
-            chosen["id"] = "id"
-        for role, column in chosen.items():
-            if column not in frame:
-                _refuse_column(role, column, list(frame.columns), name)
-        if frame.empty:
-            raise InputError(f"Expected rows in {name}, found only its header: add labelled texts.")
-        taken = frame[list(chosen.values())].set_axis(list(chosen), axis="columns")
-        if "id" not in chosen:
-            taken["id"] = [f"{_stem(name)}:{row}" for row in range(1, len(frame) + 1)]
-        others = _freed(frame.drop(columns=list(chosen.values())), examples.COLUMNS)
-        yield name, pd.concat([taken[list(examples.COLUMNS)], others], axis="columns")
-
-
-def _refuse_column(role: str, column: str, found: list[str], name: str) -> None:
-    hint = closest(column, found)
-    if len(found) == 1:
-        hint = ", and with one column only, load.delimiter may be another"
-    raise InputError(
-        f"Expected column {column!r} in {name}, found {', '.join(map(repr, found))}{hint}: "
-        f"set load.{role}_column to the right one."
-    )
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def run(main: Callable[..., None], *, section: bool = True) -> None:
         if "DVC_STAGE" in os.environ:
             log.info(
                 "`dvc checkout` brings back what this stage wrote before, and "
-                "`git restore data/quality.json dvclive` its committed metrics."
+                "`git restore data/quality.* dvclive` its committed metrics."
             )
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`

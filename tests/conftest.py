@@ -23,16 +23,49 @@ TOPICS = {
     "money": ["bank", "shares", "profit", "market", "investor", "loan", "currency", "budget"],
     "film": ["actor", "director", "cinema", "scene", "award", "script", "drama", "premiere"],
 }
+LOAD: dict[str, Any] = {
+    "sha256": "",
+    "max_bytes": 10**9,
+    "format": "auto",
+    "text_column": "text",
+    "label_column": "label",
+    "id_column": "",
+    "encoding": ["utf-8"],
+    "delimiter": ",",
+    "quote": '"',
+    "column_names": [],
+    "max_characters": 10**6,
+    "control_characters": "strip",
+    "missing_labels": "stop",
+    "normalize_labels": False,
+    "conflicting_labels": "drop",
+    "min_class_texts": 1,
+    "max_dropped_fraction": 0.05,
+}
+QUALITY: dict[str, Any] = {
+    "texts": 1000,
+    "slices": [],
+    "scripts": [],
+    "near_duplicates": 0.8,
+    "max_imbalance": 100.0,
+    "max_unknown": 0.05,
+    "max_length": 40,
+    "max_characters": 1000,
+}
 SPLIT: dict[str, Any] = {
+    "strategy": "stratified",
     "column": "",
     "overlap": "stop",
+    "train_only": [],
     "validation_size": 0.2,
     "test_size": 0.2,
     "seed": 1,
 }
 # Enough for 60 small texts to be learnt by a small model with random weights.
 SMALL = {
-    "load.source": "data/source/small.jsonl",
+    "load.source": ["data/source/small.jsonl"],
+    "quality.checkpoint": "data/source/checkpoint",
+    "quality.max_length": 16,
     "split.validation_size": 0.2,
     "split.test_size": 0.3,
     "baseline.n_estimators": 10,

@@ -20,7 +20,17 @@ from ruamel import yaml
 
 from src import stage
 
-STAGES = ["load", "split", "baseline", "train", "export_baseline", "export", "evaluate", "compare"]
+STAGES = [
+    "load",
+    "quality",
+    "split",
+    "baseline",
+    "train",
+    "export_baseline",
+    "export",
+    "evaluate",
+    "compare",
+]
 SHARED = [
     "stage",
     "packages",
@@ -93,6 +103,12 @@ def test_a_stage_takes_the_paths_of_its_command_and_the_params_of_its_section(na
     assert PIPELINE["stages"][name]["params"] == [name]
 
 
+def test_the_quality_page_counts_the_tokens_that_training_reads() -> None:
+    shared = PARAMS["quality"].keys() & PARAMS["train"].keys()
+    assert shared == {"checkpoint", "max_length", "max_characters"}
+    assert all(PARAMS["quality"][key] == PARAMS["train"][key] for key in shared)
+
+
 def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
     checked = 0
     for name, entry in PIPELINE["stages"].items():
@@ -104,7 +120,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 65
+    assert checked == 71
 
 
 def test_imported_modules_are_deps_and_back() -> None:
@@ -113,12 +129,13 @@ def test_imported_modules_are_deps_and_back() -> None:
         needed = {f"src/{module}.py" for module in imported_transitively(name)}
         assert needed == {p for p in paths_of(entry, "deps") if p.startswith("src/")}, name
         checked += len(needed)
-    assert checked == 47
+    assert checked == 51
 
 
 HEAVY = {"torch", "transformers", "sklearn", "onnxruntime", "openvino", "onnx", "dvclive", "pandas"}
 IMPORTS = {
     "load": {"pandas"},
+    "quality": {"pandas", "sklearn"},
     "split": {"pandas"},
     "baseline": {"pandas", "sklearn", "dvclive"},
     "train": {"pandas", "sklearn", "dvclive", "torch", "transformers"},
@@ -150,7 +167,7 @@ def test_commands_hold_only_whole_sections_and_names_written_in_the_pipeline() -
             axis, key = expression.split(".")
             assert axis == "item"
             assert all(re.fullmatch(r"[a-z0-9-]+", value) for value in entry["matrix"][key])
-    assert expressions == 8 + 3
+    assert expressions == 9 + 3
 
 
 def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
@@ -202,7 +219,7 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
             check=False,
         )
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
-    assert len(outs) == 2 + 2 + 2 + 1 + 2 + 2 * 5
+    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 * 5
 
 
 def test_documents_link_to_files_and_name_every_stage() -> None:
@@ -248,7 +265,7 @@ def test_prediction_loads_three_packages() -> None:
     assert added - set(sys.stdlib_module_names) == {"src"}
 
 
-@pytest.mark.parametrize("name", ["load", "split", "baseline", "evaluate", "compare"])
+@pytest.mark.parametrize("name", ["load", "quality", "split", "baseline", "evaluate", "compare"])
 def test_light_stages_load_neither_torch_nor_transformers(name: str) -> None:
     assert not loaded_by(f"import src.{name}") & {"torch", "transformers", "onnxruntime"}
 

@@ -21,6 +21,7 @@ from conftest import (
 MODELS = ["baseline", "baseline-onnx", "transformer", "onnx", "onnx-int8"]
 STAGES = [
     "load",
+    "quality",
     "split",
     "baseline",
     "export_baseline",
@@ -47,7 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     write_rows(source / "small.jsonl", make_texts(60))
     make_checkpoint(source / "checkpoint")
     set_params(project, SMALL)
-    for name in ("dvc.lock", "data/quality.json"):
+    for name in ("dvc.lock", "data/quality.json", "data/quality.md"):
         (project.root / name).unlink(missing_ok=True)
     shutil.rmtree(project.root / "dvclive", ignore_errors=True)
     project.commit()
@@ -196,10 +197,10 @@ def test_a_mistake_is_one_sentence_and_loses_nothing(
     printed = project.dvc("repro", stage, code=255)
     assert f"ERROR src.stage: {sentence.format(root=project.root)}\n" in printed
     assert "`dvc checkout` brings back what this stage wrote before, and" in printed
-    assert "`git restore data/quality.json dvclive` its committed metrics." in printed
+    assert "`git restore data/quality.* dvclive` its committed metrics." in printed
     assert "Traceback" not in printed
     project.dvc("checkout")
-    project.git("restore", "data/quality.json", "dvclive")
+    project.git("restore", "data/quality.*", "dvclive")
     assert {folder: digest(project.root / folder) for folder in folders} == before
     assert project.git("status", "--porcelain").split() == ["M", "params.yaml"]
     project.git("restore", "params.yaml")

@@ -1,0 +1,367 @@
+"""Look over the texts before anything is trained on them, and report what a person should know."""
+
+import json
+import logging
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasketch import MinHash, MinHashLSH
+from ftfy.badness import is_bad
+from sklearn.feature_extraction.text import CountVectorizer
+from tokenizers import Tokenizer
+
+from src import examples, stage
+from src.packages import package_path
+from src.stage import Count, InputError, Interval, Share, closest
+
+DIRECTED = r"[\x{202A}-\x{202E}\x{2066}-\x{2069}\x{E0000}-\x{E007F}]"  # bidi overrides and tags
+SHINGLE = 3  # words that near duplicates are compared by
+HASHES = 64  # of a MinHash; similarity is estimated within about 0.06
+FOUND = 5  # examples of a finding that the page names
+LEAK = 0.99  # precision and recall of one word for one label
+ID_LIKE = 0.9  # share of texts that are one word with a digit in it
+UNSPACED = 20  # characters from which a text of a language with spaces has one
+BAR = 24  # characters of the longest bar
+
+log = logging.getLogger("src.quality")
+
+
+def main(
+    raw: Path,
+    quality: Path,
+    page: Path,
+    *,
+    texts: Count,
+    slices: list[str],
+    scripts: list[str],
+    near_duplicates: Annotated[float, Interval(ge=0, le=1)],
+    max_imbalance: Annotated[float, Interval(ge=1)],
+    max_unknown: Share,
+    checkpoint: str,
+    max_length: Annotated[int, Interval(ge=4)],
+    max_characters: Count,
+) -> None:
+    """Write the figures that a reviewer compares, and a page about them.
+
+    Args:
+        raw: the folder with ``examples.parquet`` and ``counts.json``.
+        quality: the JSON file that gets the figures.
+        page: the Markdown file that gets the same for a person, with examples.
+    """
+    path = raw / "examples.parquet"
+    found = examples.column_names(path)
+    for column in slices:
+        if column not in found:
+            raise InputError(
+                f"quality.slices has {column!r}: expected columns of the source, which are "
+                f"{', '.join(found)}{closest(column, found)}."
+            )
+    counts = json.loads((raw / "counts.json").read_text(encoding="utf-8"))
+    report = Report(counts)
+    sample = _scan(path, report, max(1, -(-counts["kept"] // texts)), max_characters)
+    log.info("%d of %d texts are looked at in detail", len(sample), counts["kept"])
+    _labels(report, max_imbalance)
+    _tokens(report, sample, slices, checkpoint, max_length, max_unknown)
+    _scripts(report, sample, scripts)
+    _leaks(report, sample)
+    if near_duplicates:
+        _near_duplicates(report, sample, near_duplicates)
+    report.figures["warnings"] = len(report.warnings)
+    for warning in report.warnings:
+        log.warning("%s", warning)
+    with stage.replacing(quality) as figures, stage.replacing(page) as text:
+        stage.write_json(figures, report.figures)
+        text.write_text(_page(report, checkpoint, max_length), encoding="utf-8", newline="\n")
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        figures: numbers by name, in groups.
+        warnings: a sentence for each thing that is likely wrong.
+        examples: texts that show it, by the name of the figure.
+    """
+
+    figures: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def show(self, name: str, text: str) -> None:
+        """Keep a text as an example, unless there are enough."""
+        if len(self.examples[name]) < FOUND:
+            self.examples[name].append(text)
+
+
+def _scan(path: Path, report: Report, step: int, max_characters: int) -> pa.Table:
+    """Count what every row is looked at for, and return each ``step``-th row."""
+    mojibake = directed = row = 0
+    chosen = []
+    for table in examples.scan(path):
+        texts = table["text"]
+        for text in texts.filter(pc.invert(pc.string_is_ascii(texts))).to_pylist():
+            if is_bad(text[:max_characters]):
+                mojibake += 1
+                report.show("mojibake", text)
+        overrides = texts.filter(pc.match_substring_regex(texts, DIRECTED))
+        directed += len(overrides)
+        for text in overrides[:FOUND].to_pylist():
+            report.show("directed", text)
+        chosen.append(table.take(pa.array(range(-row % step, len(table), step))))
+        row += len(table)
+    report.figures |= {"mojibake": mojibake, "directed": directed}
+    if mojibake:
+        report.warnings.append(
+            f"{mojibake} texts look as if they had been decoded wrongly (mojibake): was the file "
+            "saved in one encoding and read in another before it came here?"
+        )
+    if directed:
+        report.warnings.append(
+            f"{directed} texts hold invisible characters that turn the direction of writing or "
+            "hide text."
+        )
+    sample = pa.concat_tables(chosen)
+    cut = pc.utf8_slice_codeunits(sample["text"], 0, max_characters)
+    return sample.set_column(sample.column_names.index("text"), "text", cut)
+
+
+def _labels(report: Report, max_imbalance: float) -> None:
+    classes = report.figures["classes"]
+    imbalance = max(classes.values()) / min(classes.values())
+    variants = defaultdict(list)
+    for label in classes:
+        variants[_same(label)].append(label)
+    alike = [labels for labels in variants.values() if len(labels) > 1]
+    report.figures |= {"imbalance": round(imbalance, 2), "label_variants": len(alike)}
+    if imbalance > max_imbalance:
+        report.warnings.append(
+            f"The largest class has {imbalance:.0f} times the texts of the smallest: macro F1 says "
+            "more than accuracy, and train.class_weight balanced may help."
+        )
+    for labels in alike:
+        report.warnings.append(
+            f"Labels {labels} may be one: load.normalize_labels joins those that differ in case, "
+            "spaces or Unicode form alone."
+        )
+
+
+def _same(label: str) -> str:
+    """What labels share that a person would hardly tell apart: 01 and 1, 1.0 and 1, True, true."""
+    folded = examples.fold(label)
+    try:
+        number = float(folded)
+    except ValueError:
+        return folded
+    return repr(number)
+
+
+def _tokens(
+    report: Report,
+    sample: pa.Table,
+    slices: Sequence[str],
+    checkpoint: str,
+    max_length: int,
+    max_unknown: float,
+) -> None:
+    """What the transformer's tokenizer makes of the texts."""
+    tokenizer = _tokenizer(checkpoint)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    unknown_id = _unknown_id(tokenizer)
+    lengths, unknown = [], []
+    for table in sample.to_batches(max_chunksize=1000):
+        for encoding in tokenizer.encode_batch_fast(table["text"].to_pylist()):
+            lengths.append(len(encoding.ids))
+            unknown.append(encoding.ids.count(unknown_id) if unknown_id is not None else 0)
+    length, missed = np.array(lengths), np.array(unknown)
+    over = float((length > max_length).mean())
+    lost = float(np.maximum(length - max_length, 0).sum() / length.sum())
+    shares = {"all": float(missed.sum() / length.sum())}
+    for column in dict.fromkeys(["label", *slices]):
+        values = np.array(sample[column].fill_null("(none)").to_pylist())
+        for value in np.unique(values).tolist():
+            rows = values == value
+            share = float(missed[rows].sum() / length[rows].sum())
+            shares[f"{column}={value}"] = share
+            if share > max_unknown:
+                report.warnings.append(
+                    f"{100 * share:.1f} % of the tokens of {column} {value!r} are unknown to the "
+                    f"tokenizer of {checkpoint}: choose a checkpoint of these languages."
+                )
+    report.figures["tokens"] = {
+        "texts": len(length),
+        "median": float(np.median(length)),
+        "over_max_length": round(over, 6),
+        "lost": round(lost, 6),
+        "unknown": {name: round(share, 6) for name, share in shares.items()},
+    }
+    if over > 0:
+        report.warnings.append(
+            f"{100 * over:.1f} % of the texts have more than {max_length} tokens, and "
+            f"{100 * lost:.1f} % of all tokens are not read: raise train.max_length if accuracy "
+            "is worth the time."
+        )
+
+
+def _tokenizer(checkpoint: str) -> Tokenizer:
+    place = Path(package_path(checkpoint))
+    try:
+        if place.is_dir():
+            return Tokenizer.from_file(str(place / "tokenizer.json"))
+        return Tokenizer.from_pretrained(checkpoint)
+    except Exception as error:  # the library raises no other class
+        if type(error) is not Exception and not isinstance(error, OSError):
+            raise
+        raise InputError(
+            f"Expected a tokenizer.json at {checkpoint}, found: {error}; correct "
+            "quality.checkpoint."
+        ) from error
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    token = model.get("unk_token")
+    return None if token is None else tokenizer.token_to_id(token)
+
+
+@cache
+def _script(character: str) -> str:
+    """The script of a letter: the first word of its name in Unicode."""
+    return unicodedata.name(character, "UNNAMED").split()[0].split("-")[0]
+
+
+def _scripts(report: Report, sample: pa.Table, expected: Sequence[str]) -> None:
+    letters: Counter[str] = Counter()
+    unspaced = 0
+    texts = sample["text"].to_pylist()
+    for text in texts:
+        letters.update(_script(c) for c in text if c.isalpha())
+        unspaced += len(text) >= UNSPACED and not any(map(str.isspace, text.strip()))
+    total = max(1, letters.total())
+    shares = {name: count / total for name, count in letters.most_common() if count > total / 1000}
+    report.figures["scripts"] = {name: round(share, 4) for name, share in shares.items()}
+    report.figures["unspaced"] = round(unspaced / len(texts), 6)
+    if unspaced > len(texts) / 20:
+        report.warnings.append(
+            f"{100 * unspaced / len(texts):.0f} % of the texts have no spaces between words: make "
+            "baseline.analyzer char."
+        )
+    others = {name: share for name, share in shares.items() if name not in expected}
+    if expected and sum(others.values()) > 1 / 20:
+        report.warnings.append(
+            f"{100 * sum(others.values()):.0f} % of the letters are not of quality.scripts "
+            f"{list(expected)}, but of {', '.join(others)}."
+        )
+
+
+def _leaks(report: Report, sample: pa.Table) -> None:
+    """Words that stand in nearly all texts of one label and in hardly any other."""
+    texts, labels = sample["text"].to_pylist(), np.array(sample["label"].to_pylist())
+    values, codes = np.unique(labels, return_inverse=True)
+    names = values.tolist()
+    leaks: list[str] = []
+    try:
+        words = CountVectorizer(binary=True, min_df=2)
+        stands = words.fit_transform(texts)
+    except ValueError:  # no word at all, or none in two texts
+        stands = None
+    if stands is not None and len(texts) > 20:
+        of_label = np.zeros((len(names), len(texts)), np.float32)
+        of_label[codes, np.arange(len(texts))] = 1
+        both = of_label @ stands
+        precision = both / np.asarray(stands.sum(axis=0))
+        recall = both / of_label.sum(axis=1, keepdims=True)
+        vocabulary = words.get_feature_names_out()
+        leaks = [
+            f"{vocabulary[word]!r} for {names[label]!r}"
+            for label, word in np.argwhere(np.minimum(precision, recall) > LEAK)
+        ]
+    report.figures["leaks"] = len(leaks)
+    if leaks:
+        report.warnings.append(
+            f"One word tells the label: {', '.join(leaks[:FOUND])}. Does the text hold its label?"
+        )
+    id_like = [t for t in texts if len(t.split()) == 1 and any(map(str.isdigit, t))]
+    if len(id_like) > ID_LIKE * len(texts):
+        report.warnings.append(
+            f"The texts look like ids, such as {id_like[0]!r:.60}: is load.text_column the right "
+            "one?"
+        )
+
+
+def _near_duplicates(report: Report, sample: pa.Table, similarity: float) -> None:
+    """Texts whose sets of three-word sequences are alike (MinHash, Broder 1997)."""
+    index = MinHashLSH(threshold=similarity, num_perm=HASHES)
+    near = 0
+    for row, text in enumerate(sample["text"].to_pylist()):
+        words = examples.fold(text).split()
+        shingles = {" ".join(words[k : k + SHINGLE]) for k in range(max(1, len(words) - SHINGLE))}
+        sketch = MinHash(HASHES, seed=1)
+        sketch.update_batch([shingle.encode() for shingle in shingles])
+        if twins := index.query(sketch):
+            near += 1
+            earlier = sample["text"][min(twins)].as_py()
+            report.show("near_duplicates", f"{earlier[:150]} | {text[:150]}")
+        index.insert(row, sketch)
+    report.figures["near_duplicates"] = near
+    if near:
+        report.warnings.append(
+            f"{near} of {len(sample)} texts are nearly the same as an earlier one: they may stand "
+            "on two sides of the split and make the test look easier than it is."
+        )
+
+
+def _page(report: Report, checkpoint: str, max_length: int) -> str:
+    figures = report.figures
+    lines = ["# The data", "", f"{figures['rows']} rows came in, {figures['kept']} were kept.", ""]
+    if report.warnings:
+        lines += ["## What to look at", "", *(f"- {w}" for w in report.warnings), ""]
+    dropped = {reason: count for reason, count in figures["dropped"].items() if count}
+    if dropped:
+        lines += ["## Dropped", "", *_table("reason", dropped), ""]
+        lines += ["Each of these rows stands in `data/rejected.csv`, with its file and line.", ""]
+    lines += ["## Classes", "", *_table("class", figures["classes"]), ""]
+    tokens = figures["tokens"]
+    lines += [
+        *("## Tokens", ""),
+        f"Of {tokens['texts']} texts, by the tokenizer of `{checkpoint}`: the median text has "
+        f"{tokens['median']:.0f} tokens, {100 * tokens['over_max_length']:.1f} % have more than "
+        f"{max_length}, and {100 * tokens['lost']:.1f} % of all tokens are not read.",
+        *("", "| texts | unknown tokens |", "| --- | --- |"),
+        *(f"| {_cell(n)} | {100 * share:.2f} % |" for n, share in tokens["unknown"].items()),
+        *("", "## Scripts", "", "| script | letters |", "| --- | --- |"),
+        *(f"| {name} | {100 * share:.1f} % |" for name, share in figures["scripts"].items()),
+        "",
+    ]
+    for name, texts in report.examples.items():
+        lines += [f"## Examples: {name.replace('_', ' ')}", ""]
+        lines += [f"- {_cell(text[:300])}" for text in texts] + [""]
+    return "\n".join(lines)
+
+
+def _table(head: str, counts: Mapping[str, int]) -> list[str]:
+    """A table with a bar for each count."""
+    most = max(counts.values())
+    rows = [f"| {_cell(n)} | {c} | {'█' * round(BAR * c / most)} |" for n, c in counts.items()]
+    return [f"| {head} | texts | |", "| --- | --- | --- |", *rows]
+
+
+def _cell(text: str) -> str:
+    """Text of a user's in Markdown: on one line, its signs without meaning, nothing invisible."""
+    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in " ".join(text.split()))
+    return "`" + shown.replace("`", "'").replace("|", "¦") + "`"
+
+
+if __name__ == "__main__":
+    stage.run(main)
