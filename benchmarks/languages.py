@@ -25,7 +25,7 @@ def git(*words: str) -> str:
 
 def revision(name: str) -> str:
     """The commit of an experiment, by the name that it was given."""
-    refs = git("for-each-ref", "refs/exps", "--format=%(refname)").split()
+    refs = git("for-each-ref", "refs/exps", "--sort=committerdate", "--format=%(refname)").split()
     found = [ref for ref in refs if ref.endswith(f"/{name}")]
     if not found:
         sys.exit(f"Expected an experiment {name}, found none: run `make multilingual` first.")

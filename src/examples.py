@@ -17,7 +17,6 @@ from src.stage import InputError
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 COLUMNS = ("id", "text", "label")
-BATCH = 10_000  # rows that a scan holds
 PART = 200_000
 
 Hashes = npt.NDArray[np.uint64]
@@ -39,7 +38,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def scan(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Read examples a batch at a time: the given columns, or all.
+    """Read examples as they were written, a batch at a time: the given columns, or all.
 
     Raises:
         InputError: as of ``read``, or a column is not there.
@@ -48,8 +47,8 @@ def scan(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]
         raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(BATCH, columns=columns and list(columns)):
-                yield pa.Table.from_batches([batch])
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number, columns=columns and list(columns))
     except pa.ArrowInvalid as error:
         raise InputError(f"Expected examples in {path}, found: {error}; make it anew.") from error
 

@@ -7,6 +7,7 @@ on; nothing holds more of a file than one batch.
 import codecs
 import csv
 import io
+import itertools
 import json
 import logging
 from collections import Counter
@@ -16,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from charset_normalizer import from_bytes
 
@@ -38,6 +40,12 @@ CHARACTERS = 1 << 24  # of a batch, beyond which it is handed on
 FIELD = (
     1 << 26
 )  # characters of one field; a quote that is never closed would take in the whole file
+MARKS = {  # that of utf-32 begins with that of utf-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+COLUMNS = 1000  # of a file at most; a row of JSON has a place for each
 GUESSED = 32  # bytes from which an encoding can be guessed
 SAMPLE = 1 << 16  # bytes around a wrong one that its encoding is guessed from
 
@@ -52,11 +60,13 @@ class Batch:
         columns: the values of each column, None where a row has none.
         lines: the physical line that each row starts on, from 1; its number where there are none.
         reasons: why a row can't be kept, "" for one that can.
+        names: the file of each row, where they are not all from one.
     """
 
     columns: dict[str, list[str | None]]
     lines: list[int]
     reasons: list[str]
+    names: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,6 @@ class Reader:
     columns: Sequence[str]
     ids: str
     _headers: dict[str, list[str]] = field(default_factory=dict)  # of the tables read so far
-    _said: set[str] = field(default_factory=set)  # warnings that one batch after another would give
 
     def read(self, files: Sequence[File]) -> Iterator[tuple[str, Batch]]:
         """Yield the name of a file and a batch of its rows; roles are columns ``id text label``.
@@ -114,12 +123,18 @@ class Reader:
             raise InputError("load.encoding is []: expected one at least, such as [utf-8].")
         for encoding in self.encodings:
             try:
-                codecs.lookup(encoding)
-            except LookupError:
+                "".encode(encoding)
+            except LookupError:  # unknown, or not an encoding of text
                 raise InputError(
                     f"load.encoding has {encoding!r}: expected a name that Python knows, "
                     "such as utf-8, cp1252 or utf-16."
                 ) from None
+        named = [name for name in (self.text, self.label, self.ids) if name]
+        if len(set(named)) < len(named):
+            raise InputError(
+                f"load.text_column, label_column and id_column are {named}: expected a column of "
+                "its own for each; correct one of them."
+            )
         if len(self.delimiter.encode()) != 1:
             raise InputError(
                 f"load.delimiter is {self.delimiter!r}: expected one ASCII character, such as ','."
@@ -132,19 +147,15 @@ class Reader:
     def _batches(self, kind: str, file: File) -> Iterator[Batch]:
         if not file.path.stat().st_size:
             raise InputError(
-                f"Expected labelled texts in {file.name}, found an empty file (0 bytes)."
+                f"Expected labelled texts in {file.name}, found an empty file (0 bytes): "
+                "bring it anew, or correct load.source."
             )
         with file.open() as stream:
             if kind == "parquet":
                 yield from self._parquet(stream, file)
                 return
-            if not (start := stream.peek(64)):
-                raise InputError(
-                    f"Expected labelled texts in {file.name}, found 0 bytes once decompressed."
-                )
-            file.refuse_other_kinds(start, f"a {kind} file")
             encoding = self.encodings[0]
-            _refuse_utf16(start, encoding, file)
+            _refuse_other_kinds(stream, kind, encoding, file)
             name = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
             try:
                 # Line ends stay as they are, for some stand inside of texts.
@@ -169,10 +180,7 @@ class Reader:
         for role, column in wanted.items():
             alike = [name for name in found if examples.fold(name) == examples.fold(column)]
             if column not in found and len(alike) == 1:
-                taken = f"{file.name}: column {alike[0]!r} is taken for {column!r}"
-                if taken not in self._said:
-                    self._said.add(taken)
-                    log.warning("%s", taken)
+                log.warning("%s: column %r is taken for %r", file.name, alike[0], column)
                 roles[role] = alike[0]
             elif column in found:
                 roles[role] = column
@@ -195,12 +203,13 @@ class Reader:
             f"{closest(column, found)}: set load.{role}_column to the right one."
         )
 
-    def _named(self, columns: dict[str, list[str | None]], file: File) -> dict[str, Any]:
+    def _named(
+        self, columns: dict[str, list[str | None]], roles: dict[str, str], rows: int
+    ) -> dict[str, Any]:
         """Columns ``id text label`` by their roles, and the others, none of them under these."""
-        roles = {column: role for role, column in self._roles(list(columns), file).items()}
-        named = {roles[column]: values for column, values in columns.items() if column in roles}
+        named = {role: columns.get(column, [None] * rows) for role, column in roles.items()}
         for column, values in columns.items():
-            if column not in roles:
+            if column not in roles.values():
                 free = column
                 while free in examples.COLUMNS or (free != column and free in columns):
                     free = f"source_{free}"
@@ -217,18 +226,19 @@ class Reader:
                     f"Expected texts as <label>/<id>.txt in one folder, found {path} outside "
                     "it: move the file, or point load.source at the folder of the labels."
                 )
-        rows: list[tuple[str, str, str]] = []
+        rows: list[tuple[str, str, str, str]] = []
         size = 0
         for file, path in zip(files, paths, strict=True):
             with file.open() as stream:
+                _refuse_other_kinds(stream, "txt", self.encodings[0], file)
                 text = _decode(stream.read(), file, self.encodings)
             name = f"{path.parent.name}/{path.name.removesuffix('.txt')}"
-            rows.append((name, text, path.parent.name))
+            rows.append((name, text, path.parent.name, file.name))
             size += len(text)
             if len(rows) == ROWS or size > CHARACTERS or file is files[-1]:
-                ids, texts, labels = map(list, zip(*rows, strict=True))
+                ids, texts, labels, names = map(list, zip(*rows, strict=True))
                 columns: dict[str, Any] = {"id": ids, "text": texts, "label": labels}
-                yield str(root), Batch(columns, [1] * len(rows), [""] * len(rows))
+                yield f"{root}/", Batch(columns, [1] * len(rows), [""] * len(rows), names)
                 rows, size = [], 0
 
     def _delimited(self, text: io.TextIOWrapper, delimiter: str, file: File) -> Iterator[Batch]:
@@ -240,15 +250,16 @@ class Reader:
         records = self._numbered(reader, delimiter, file)
         header = list(self.columns) or next((record for _, record in records), [])
         self._check_header(header, file)
+        roles = self._roles(header, file)
         rows: list[list[str]] = []
         lines: list[int] = []
         reasons: list[str] = []
         size = spanning = 0
 
         def batch() -> Batch:
-            columns = zip(*rows, strict=True) if rows else [() for _ in header]
-            values = {n: list(v) for n, v in zip(header, columns, strict=True)}
-            return Batch(self._named(values, file), list(lines), list(reasons))
+            columns = map(list, zip(*rows, strict=True))
+            values: dict[str, Any] = dict(zip(header, columns, strict=True))
+            return Batch(self._named(values, roles, len(rows)), list(lines), list(reasons))
 
         merged = delimiter == "\t" and bool(self.quote)
         width = len(header)
@@ -258,7 +269,7 @@ class Reader:
             if len(record) != width:
                 reason = f"expected {width} fields, found {len(record)}"
                 whole = delimiter.join(record)
-                record = [whole if name == self.text else "" for name in header]
+                record = [whole if name == roles["text"] else "" for name in header]
             elif reader.line_num > line:
                 spanning += 1
                 if merged and (field := next((f for f in record if "\t" in f), None)):
@@ -276,7 +287,8 @@ class Reader:
             if len(rows) == ROWS or size > CHARACTERS:
                 yield batch()
                 rows, lines, reasons, size = [], [], [], 0
-        yield batch()
+        if rows:
+            yield batch()
         if not last:
             raise InputError(
                 f"Expected rows in {file.name}, found only its header: add labelled texts."
@@ -314,6 +326,10 @@ class Reader:
         return opened
 
     def _check_header(self, header: Sequence[str], file: File) -> None:
+        if not header:
+            raise InputError(
+                f"Expected a header in {file.name}, found blank lines: add labelled texts."
+            )
         doubled = sorted({column for column in header if header.count(column) > 1})
         if doubled:
             places = [str(k) for k, name in enumerate(header, 1) if name == doubled[0]]
@@ -332,70 +348,83 @@ class Reader:
         self._headers[file.name] = list(header)
 
     def _records(self, records: Iterator[tuple[int, Any]], file: File) -> Iterator[Batch]:
-        rows: list[dict[str, str | None]] = []
+        rows: list[dict[str, Any]] = []
         lines: list[int] = []
-        reasons: list[str] = []
+        roles: dict[str, str] = {}
         size = 0
-
-        def batch() -> Batch:
-            columns = dict.fromkeys(key for row in rows for key in row)
-            values = {name: [row.get(name) for row in rows] for name in columns}
-            return Batch(self._named(values, file), list(lines), list(reasons))
-
         for line, record in records:
-            where = f"{file.name}, line {line}"
             if not isinstance(record, dict):
                 raise InputError(
                     f"Expected an object such as {{{self.text!r}: ..., {self.label!r}: ...}} in "
-                    f"{where}, found {record!r:.60}."
+                    f"{file.name}, line {line}, found {record!r:.60}: mend the line."
                 )
-            for column in (self.text, self.label):
-                if isinstance(record.get(column), list | dict):
-                    raise InputError(
-                        f"Expected text in {column!r} of {where}, found a "
-                        f"{type(record[column]).__name__}: give each row one value."
-                    )
-            row = {key: _as_text(value) for key, value in record.items()}
-            reason = ""
-            for key, value in row.items():
-                if value is not None and not _encodes(value):
-                    reason = f"half of a surrogate pair in {key!r}"
-                    row[key] = value.encode("utf-8", "backslashreplace").decode()
-            rows.append(row)
+            rows.append(record)
             lines.append(line)
-            reasons.append(reason)
-            size += sum(len(value) for value in row.values() if value)
+            size += sum(len(value) for value in record.values() if isinstance(value, str))
             if len(rows) == ROWS or size > CHARACTERS:
-                yield batch()
-                rows, lines, reasons, size = [], [], [], 0
+                roles = roles or self._roles(list(dict.fromkeys(itertools.chain(*rows))), file)
+                yield self._of_records(rows, lines, roles, file)
+                rows, lines, size = [], [], 0
         if rows:
-            yield batch()
+            roles = roles or self._roles(list(dict.fromkeys(itertools.chain(*rows))), file)
+            yield self._of_records(rows, lines, roles, file)
+
+    def _of_records(
+        self, rows: list[dict[str, Any]], lines: list[int], roles: dict[str, str], file: File
+    ) -> Batch:
+        columns = list(dict.fromkeys(itertools.chain(*rows)))
+        if len(columns) > COLUMNS:
+            raise InputError(
+                f"Expected at most {COLUMNS} different keys in {file.name}, found {len(columns)} "
+                f"up to line {lines[-1]}: give every row the same keys."
+            )
+        for role in ("text", "label"):
+            for line, row in zip(lines, rows, strict=True):
+                if isinstance(row.get(roles[role]), list | dict):
+                    raise InputError(
+                        f"Expected text in {roles[role]!r} of {file.name}, line {line}, found a "
+                        f"{type(row[roles[role]]).__name__}: give each row one value."
+                    )
+        values = {name: [_as_text(row.get(name)) for row in rows] for name in columns}
+        reasons = [""] * len(rows)
+        for name, column in values.items():
+            for k, value in enumerate(column):
+                if value is not None and not _encodes(value):
+                    reasons[k] = f"half of a surrogate pair in {name!r}"
+                    column[k] = value.encode("utf-8", "backslashreplace").decode()
+        for name in [name for name in values if not _encodes(name)]:
+            values[name.encode("utf-8", "backslashreplace").decode()] = values.pop(name)
+        return Batch(self._named(values, roles, len(rows)), lines, reasons)
 
     def _parquet(self, stream: Any, file: File) -> Iterator[Batch]:
+        row = 0
         try:
             table = pq.ParquetFile(stream)
             schema = table.schema_arrow
             self._check_header(schema.names, file)
-            row = 0
+            roles = self._roles(schema.names, file)
             left_out: set[str] = set()
             for part in table.iter_batches(ROWS):
                 columns = {}
                 for name, column in zip(schema.names, part.columns, strict=True):
+                    if pa.types.is_floating(column.type):  # pandas writes what is absent as NaN
+                        column = pc.if_else(pc.is_nan(column), None, column)
                     try:
                         columns[name] = column.cast(pa.string()).to_pylist()
                     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                        if name in (self.text, self.label):
+                        if name in roles.values():
                             raise InputError(
                                 f"Expected text in column {name!r} of {file.name}, found "
                                 f"{column.type}: {error}; save it as strings."
                             ) from error
                         left_out.add(name)
-                count = len(part)
-                lines = list(range(row + 1, row + count + 1))
-                row += count
-                yield Batch(self._named(columns, file), lines, [""] * count)
+                lines = list(range(row + 1, row + len(part) + 1))
+                row += len(part)
+                yield Batch(self._named(columns, roles, len(part)), lines, [""] * len(part))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            raise InputError(f"Expected a parquet file in {file.name}: {error}.") from error
+            raise InputError(
+                f"Expected a parquet file in {file.name}: {error}; bring it anew."
+            ) from error
         if left_out:
             log.warning(
                 "%s: columns that are not text are left out: %s", file.name, sorted(left_out)
@@ -413,18 +442,22 @@ def _format_of(file: File) -> Format:
     return ENDINGS[suffix.lower()]
 
 
-def _refuse_utf16(start: bytes, encoding: str, file: File) -> None:
-    marks = {
-        codecs.BOM_UTF32_LE: "utf-32",
-        codecs.BOM_UTF16_LE: "utf-16",
-        codecs.BOM_UTF16_BE: "utf-16",
-    }
-    for mark, name in marks.items():
-        if start.startswith(mark) and not codecs.lookup(encoding).name.startswith(name):
-            raise InputError(
-                f"Expected {encoding} in {file.name}, found the byte-order mark of {name}: make "
-                f"load.encoding [{name}]."
-            )
+def _refuse_other_kinds(stream: io.BufferedReader, kind: str, encoding: str, file: File) -> None:
+    """Stop if a file of text begins with what is none, or is of another encoding."""
+    if not (start := stream.peek(64)):
+        raise InputError(
+            f"Expected labelled texts in {file.name}, found 0 bytes once decompressed: bring it "
+            "anew, or correct load.source."
+        )
+    file.refuse_other_kinds(start, f"a {kind} file")
+    for mark, name in MARKS.items():
+        if start.startswith(mark):
+            if not codecs.lookup(encoding).name.startswith(name):
+                raise InputError(
+                    f"Expected {encoding} in {file.name}, found the byte-order mark of {name}: "
+                    f"make load.encoding [{name}]."
+                )
+            return
 
 
 def _decode(data: bytes, file: File, encodings: Sequence[str]) -> str:
@@ -600,6 +633,12 @@ def _json_list(text: io.TextIOWrapper, file: File) -> Iterator[tuple[int, Any]]:
             )
         if following == ",":
             values.take()
+    values.take()
+    if after := values.next():
+        raise InputError(
+            f"Expected one list in {file.name}, found {after!r} after it on line {values.line}: "
+            "join the lists."
+        )
 
 
 def _as_text(value: object) -> str | None:

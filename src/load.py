@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from src import examples, sources, stage
 from src.examples import Hashes
-from src.formats import Batch, Format, Reader
+from src.formats import ENDINGS, Batch, Format, Reader
+from src.sources import PACKED
 from src.stage import Count, InputError, Interval
 
 # Why a row is dropped, in the order in which one is looked for.
@@ -37,12 +38,13 @@ REASONS = (
 )
 # In the syntax of RE2.
 SPACE = r"\s\p{Z}\x0b\x{85}"
-ZERO_WIDTH = r"\x{200B}-\x{200F}\x{2060}\x{FEFF}"
+INVISIBLE = r"\p{Cf}\x{115F}\x{1160}\x{3164}\x{FFA0}\x{2800}"  # zero-width, bidi, fillers
 CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"  # but for tab and line ends
 NAMED = 20  # dropped rows that the log names
+FEW = 20  # texts, below which their labels may all differ
 QUOTED = 200  # characters of a dropped text that are kept
 
-FILE, LINE, WHY = ".file", ".line", ".why"  # columns beside those of the source
+FILE, LINE, WHY = "\0file", "\0line", "\0why"  # columns beside those of the source
 
 Codes = npt.NDArray[np.int32]
 Reasons = npt.NDArray[np.uint8]  # 0 for a row that is kept, else 1 + its place in REASONS
@@ -99,6 +101,7 @@ def main(
             rows.keys, rows.codes, rows.reasons, majority=conflicting_labels == "majority"
         )
         drop_rare(rows.codes, rows.reasons, min_class_texts)
+        rows.refuse_repeated_ids()
         counts = rows.counts()
         _say_what_was_dropped(rows, counts, max_dropped_fraction)
         _refuse_odd_classes(counts, label_column)
@@ -123,13 +126,15 @@ class _Rows:
     Attributes:
         labels: the labels, in the order of their codes.
         codes: of each row's label.
-        keys: equal for rows that are alike in all but id and label.
+        keys: equal for rows of one file that are alike in all but id and label.
         reasons: why each row is dropped.
+        ids: a hash of each row's id.
     """
 
     codes: Codes
     keys: Hashes
     reasons: Reasons
+    ids: Hashes
 
     def __init__(self, folder: Path) -> None:
         """Keep batches in ``folder``."""
@@ -137,8 +142,7 @@ class _Rows:
         self._folder = folder
         self._batches = 0
         self._known: dict[str, int] = {}
-        self._parts: list[tuple[Codes, Hashes, Reasons]] = []
-        self._ids: list[Hashes] = []
+        self._parts: list[tuple[Codes, Hashes, Reasons, Hashes]] = []
         self._files: Counter[str] = Counter()  # rows so far
         self._columns: dict[str, None] = dict.fromkeys(examples.COLUMNS)
         self._stripped = 0
@@ -147,13 +151,12 @@ class _Rows:
         """Take in a batch of the file ``name``."""
         rows = len(batch.lines)
         columns = {key: pa.array(values, pa.string()) for key, values in batch.columns.items()}
-        if "id" in columns:
-            if columns["id"].null_count:
-                _refuse_ids("none")
-            self._ids.append(_hash(columns["id"]))
-        else:
-            numbers = range(self._files[name] + 1, self._files[name] + rows + 1)
-            columns["id"] = pa.array([f"{_stem(name)}:{row}" for row in numbers], pa.string())
+        numbers = range(self._files[name] + 1, self._files[name] + rows + 1)
+        numbered = pa.array([f"{_stem(name)}:{row}" for row in numbers], pa.string())
+        own = columns.get("id", pa.nulls(rows, pa.string()))
+        # A row without an id of its own, and one whose fields may have shifted, is numbered.
+        own = pc.if_else(pa.array([bool(why) for why in batch.reasons]), None, own)
+        columns["id"] = pc.coalesce(pc.if_else(pc.equal(own, ""), None, own), numbered)
         self._files[name] += rows
         reasons = np.array([bool(why) for why in batch.reasons], np.uint8)
         if rules.strip:
@@ -165,28 +168,24 @@ class _Rows:
         judge(columns, reasons, rules, lambda row: f"{name}, line {batch.lines[row]}")
         labels = columns["label"].fill_null("").to_pylist()
         codes = np.array([self._known.setdefault(n, len(self._known)) for n in labels], np.int32)
-        alike = [values for key, values in columns.items() if key not in ("id", "label")]
-        self._parts.append((codes, _hash(*alike), reasons))
+        # The same text in two files may be on two sides of a split: both are kept.
+        alike = {key: values for key, values in columns.items() if key not in ("id", "label")}
+        keys = _hash(alike | {FILE: pa.array([name] * rows)})
+        self._parts.append((codes, keys, reasons, _hash({"id": columns["id"]})))
         self._columns |= dict.fromkeys(columns)
-        columns |= {FILE: pa.array([name] * rows), LINE: pa.array(batch.lines, pa.int64())}
+        names = batch.names or [name] * rows
+        columns |= {FILE: pa.array(names), LINE: pa.array(batch.lines, pa.int64())}
         columns[WHY] = pa.array(batch.reasons, pa.string())
         pq.write_table(pa.table(columns), self._folder / f"{self._batches}.parquet")
         self._batches += 1
 
     def finish(self, normalize: bool) -> None:
         """Put the parts together once all batches are here."""
-        self.codes, self.keys, self.reasons = (
-            np.concatenate([part[k] for part in self._parts]) for k in range(3)
+        self.codes, self.keys, self.reasons, self.ids = (
+            np.concatenate([part[k] for part in self._parts]) for k in range(4)
         )
         self._parts = []
         self.labels = list(self._known)
-        if self._ids:
-            self._refuse_repeated_ids()
-        if len({_stem(name) for name in self._files}) < len(self._files):
-            raise InputError(
-                "Expected files of different names, which the ids of their rows begin with, found "
-                f"{', '.join(self._files)}: rename one of them, or set load.id_column."
-            )
         if normalize:
             known = {label: k for k, label in enumerate(self.labels)}
             counts = np.bincount(self.codes[self.reasons == 0], minlength=len(known))
@@ -208,7 +207,9 @@ class _Rows:
 
     def rejected(self) -> Iterator[tuple[str, int, str, str, str, str]]:
         """File, line, id, reason, label and the beginning of the text of each dropped row."""
-        parent = os.path.commonpath([Path(name).parent for name in self._files])
+        folders = [os.path.dirname(name) for name in self._files]  # noqa: PTH120, names of URLs too
+        mixed = len({os.path.isabs(folder) for folder in folders}) > 1  # noqa: PTH117
+        start = "" if mixed else os.path.commonpath(folders)
         for table, reasons in self._tables():
             part = table.filter(pa.array(reasons > 0))
             for row, code in zip(part.to_pylist(), reasons[reasons > 0], strict=True):
@@ -218,7 +219,7 @@ class _Rows:
                     detail = f"{len(row['text'])} characters"
                 why = f"{reason}: {detail}" if detail else reason
                 text = (row["text"] or "")[:QUOTED]
-                file = str(PurePosixPath(row[FILE]).relative_to(parent))
+                file = row[FILE].removeprefix(start).lstrip("/") if start else row[FILE]
                 yield file, row[LINE], row["id"], why, row["label"] or "", text
 
     def write(self, kept: Path, rejected: Path) -> None:
@@ -242,8 +243,7 @@ class _Rows:
                 if several:
                     if "file" in columns:
                         columns[own] = columns["file"]
-                    stem = stems[table[FILE][0].as_py()]
-                    columns["file"] = pa.array([stem] * len(table))
+                    columns["file"] = pa.array([stems[name] for name in table[FILE].to_pylist()])
                 absent = pa.nulls(len(table), pa.string())
                 whole = pa.table({name: columns.get(name, absent) for name in names})
                 writer.write_table(whole.filter(pa.array(reasons == 0)))
@@ -259,16 +259,33 @@ class _Rows:
             yield table, self.reasons[start : start + len(table)]
             start += len(table)
 
-    def _refuse_repeated_ids(self) -> None:
-        hashes = np.concatenate(self._ids)
-        hashes.sort()
-        repeated = hashes[1:][hashes[1:] == hashes[:-1]]
-        if not len(repeated):
-            return
+    def refuse_repeated_ids(self) -> None:
+        """Stop if two rows that are kept have one id.
+
+        Raises:
+            InputError: names both places.
+        """
+        for part in examples.partitions(self.ids):
+            rows = part[self.reasons[part] == 0]
+            order = rows[np.argsort(self.ids[rows], kind="stable")]
+            same = np.flatnonzero(np.diff(self.ids[order]) == 0)
+            if len(same):
+                pair = sorted(order[same[0] : same[0] + 2].tolist())
+                (name, first), (_, second) = map(self._place, pair)
+                raise InputError(
+                    f"Expected an id of its own for each row, found {name!r} in {first} and in "
+                    f"{second}: correct load.id_column, or give the column or one of the files "
+                    "another name."
+                )
+
+    def _place(self, row: int) -> tuple[str, str]:
+        """The id of a row, and where it stands."""
         for table, _ in self._tables():
-            ids = table["id"].combine_chunks()
-            if len(found := np.flatnonzero(_hash(ids) == repeated[0])):
-                _refuse_ids(f"{ids[found[0]].as_py()!r} more than once")
+            if row < len(table):
+                found = table.slice(row, 1).to_pylist()[0]
+                return found["id"], f"{found[FILE]}, line {found[LINE]}"
+            row -= len(table)
+        raise IndexError(row)
 
 
 def judge(
@@ -288,7 +305,7 @@ def judge(
     text, label = columns["text"].fill_null(""), columns["label"].fill_null("")
     bad = {
         "no_label": pc.match_substring_regex(label, f"^[{SPACE}]*$"),
-        "empty_text": pc.match_substring_regex(text, f"^[{SPACE}{ZERO_WIDTH}]*$"),
+        "empty_text": pc.match_substring_regex(text, f"^[{SPACE}{INVISIBLE}]*$"),
         "control_characters": pc.or_(
             pc.match_substring_regex(text, CONTROL), pc.match_substring_regex(label, CONTROL)
         ),
@@ -308,8 +325,8 @@ def drop_repeated(keys: Hashes, codes: Codes, reasons: Reasons, *, majority: boo
     """Note rows that repeat another one, or that give its text another label.
 
     Of rows that are alike in all but the id the first is kept; of rows that are alike in all but id
-    and label, none, or those of the label that most of them have. The same text in another
-    language, or on another side of a split that the source makes, is another row.
+    and label, none, or those of the label that most of them have. The same text in another file, in
+    another language, or on another side of a split that the source makes, is another row.
 
     Args:
         keys: equal for rows that are alike in all but id and label.
@@ -347,13 +364,18 @@ def _code(reason: str) -> int:
     return REASONS.index(reason) + 1
 
 
-def _hash(*columns: pa.Array) -> Hashes:
-    """A number for each row, equal for equal values."""
-    total = np.zeros(len(columns[0]), np.uint64)
-    for values in columns:
+def _hash(columns: Mapping[str, pa.Array]) -> Hashes:
+    """A number for each row, equal for equal values, whatever the order of the columns.
+
+    A value that is absent counts as one that is null.
+    """
+    total = np.zeros(len(next(iter(columns.values()))), np.uint64)
+    for name, values in columns.items():
         strings = values.to_numpy(zero_copy_only=False)
         hashes = pd.util.hash_array(strings, categorize=False)
-        total = total * np.uint64(6364136223846793005) + hashes  # odd, so that nothing is lost
+        factor = pd.util.hash_array(np.array([name], object), categorize=False)[0] | np.uint64(1)
+        present = values.is_valid().to_numpy(zero_copy_only=False)
+        total += np.where(present, hashes * factor, np.uint64(0))
     return total
 
 
@@ -390,17 +412,11 @@ def _refuse_odd_classes(counts: Mapping[str, Any], column: str) -> None:
             f"rows kept of {counts['rows']}: add texts of another class, or correct "
             "load.label_column."
         )
-    if kept >= NAMED and len(classes) > kept / 2:
+    if kept >= FEW and len(classes) > kept / 2:
         raise InputError(
             f"Expected classes of several texts each in column {column!r}, found {len(classes)} "
             f"classes in {kept} texts: it may be a number or an id; correct load.label_column."
         )
-
-
-def _refuse_ids(found: str) -> NoReturn:
-    raise InputError(
-        f"Expected an id of its own for each row, found {found}: correct load.id_column."
-    )
 
 
 def _warn_of_unwatched(source: Sequence[str], watched: Path) -> None:
@@ -411,7 +427,11 @@ def _warn_of_unwatched(source: Sequence[str], watched: Path) -> None:
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name).name.split(".")[0]
+    """The name of a file without its folders and the endings that say its format."""
+    stem = PurePosixPath(name).name
+    while (suffix := PurePosixPath(stem).suffix.lower()) and suffix in (*ENDINGS, *PACKED):
+        stem = stem[: -len(suffix)]
+    return stem
 
 
 if __name__ == "__main__":

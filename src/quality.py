@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasketch import MinHash, MinHashLSH
 from ftfy.badness import is_bad
+from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 from tokenizers import Tokenizer
 
 from src import examples, stage
+from src.examples import Hashes
 from src.packages import package_path
 from src.stage import Count, InputError, Interval, Share, closest
 
@@ -26,7 +30,9 @@ DIRECTED = r"[\x{202A}-\x{202E}\x{2066}-\x{2069}\x{E0000}-\x{E007F}]"  # bidi ov
 SHINGLE = 3  # words that near duplicates are compared by
 HASHES = 64  # of a MinHash; similarity is estimated within about 0.06
 FOUND = 5  # examples of a finding that the page names
+WORD = r"(?u)\b\w+\b"  # of one character too
 LEAK = 0.99  # precision and recall of one word for one label
+LEAK_TEXTS = 10  # of a label that a word may tell
 ID_LIKE = 0.9  # share of texts that are one word with a digit in it
 UNSPACED = 20  # characters from which a text of a language with spaces has one
 BAR = 24  # characters of the longest bar
@@ -66,7 +72,8 @@ def main(
             )
     counts = json.loads((raw / "counts.json").read_text(encoding="utf-8"))
     report = Report(counts)
-    sample = _scan(path, report, max(1, -(-counts["kept"] // texts)), max_characters)
+    step = max(1, -(-counts["kept"] // texts))
+    sample = _scan(path, report, slices, step, max_characters)
     log.info("%d of %d texts are looked at in detail", len(sample), counts["kept"])
     _labels(report, max_imbalance)
     _tokens(report, sample, slices, checkpoint, max_length, max_unknown)
@@ -102,12 +109,21 @@ class Report:
             self.examples[name].append(text)
 
 
-def _scan(path: Path, report: Report, step: int, max_characters: int) -> pa.Table:
+def _scan(
+    path: Path, report: Report, slices: Sequence[str], step: int, max_characters: int
+) -> pa.Table:
     """Count what every row is looked at for, and return each ``step``-th row."""
     mojibake = directed = row = 0
-    chosen = []
-    for table in examples.scan(path):
+    chosen: list[pa.Table] = []
+    hashes: list[Hashes] = []
+    codes: list[npt.NDArray[np.int32]] = []
+    known: dict[str, int] = {}
+    for table in examples.scan(path, list(dict.fromkeys(["text", "label", *slices]))):
         texts = table["text"]
+        strings = texts.to_numpy()
+        hashes.append(pd.util.hash_array(strings, categorize=False))
+        labels = table["label"].to_pylist()
+        codes.append(np.array([known.setdefault(n, len(known)) for n in labels], np.int32))
         for text in texts.filter(pc.invert(pc.string_is_ascii(texts))).to_pylist():
             if is_bad(text[:max_characters]):
                 mojibake += 1
@@ -116,8 +132,11 @@ def _scan(path: Path, report: Report, step: int, max_characters: int) -> pa.Tabl
         directed += len(overrides)
         for text in overrides[:FOUND].to_pylist():
             report.show("directed", text)
-        chosen.append(table.take(pa.array(range(-row % step, len(table), step))))
+        some = table.take(pa.array(range(-row % step, len(table), step), pa.int64()))
+        cut = pc.utf8_slice_codeunits(some["text"], 0, max_characters)
+        chosen.append(some.set_column(0, "text", cut))
         row += len(table)
+    _repeated(report, np.concatenate(hashes), np.concatenate(codes))
     report.figures |= {"mojibake": mojibake, "directed": directed}
     if mojibake:
         report.warnings.append(
@@ -129,9 +148,23 @@ def _scan(path: Path, report: Report, step: int, max_characters: int) -> pa.Tabl
             f"{directed} texts hold invisible characters that turn the direction of writing or "
             "hide text."
         )
-    sample = pa.concat_tables(chosen)
-    cut = pc.utf8_slice_codeunits(sample["text"], 0, max_characters)
-    return sample.set_column(sample.column_names.index("text"), "text", cut)
+    return pa.concat_tables(chosen)
+
+
+def _repeated(report: Report, texts: Hashes, labels: npt.NDArray[np.int32]) -> None:
+    """Texts that stand in several rows, whose other columns differ, for load dropped the rest."""
+    repeated = conflicting = 0
+    for rows in examples.partitions(texts):
+        order = rows[np.lexsort((labels[rows], texts[rows]))]
+        same_text = np.diff(texts[order]) == 0
+        repeated += int(same_text.sum())
+        conflicting += int((same_text & (np.diff(labels[order]) != 0)).sum())
+    report.figures |= {"repeated": repeated, "conflicting": conflicting}
+    if repeated:
+        report.warnings.append(
+            f"{repeated} texts stand in an earlier row too, {conflicting} of them with another "
+            "label; other columns of these rows differ, so load kept them."
+        )
 
 
 def _labels(report: Report, max_imbalance: float) -> None:
@@ -142,6 +175,11 @@ def _labels(report: Report, max_imbalance: float) -> None:
         variants[_same(label)].append(label)
     alike = [labels for labels in variants.values() if len(labels) > 1]
     report.figures |= {"imbalance": round(imbalance, 2), "label_variants": len(alike)}
+    alone = sum(count == 1 for count in classes.values())
+    if alone > len(classes) / 2:
+        report.warnings.append(
+            f"{alone} of {len(classes)} classes have one text each: is the label a number or an id?"
+        )
     if imbalance > max_imbalance:
         report.warnings.append(
             f"The largest class has {imbalance:.0f} times the texts of the smallest: macro F1 says "
@@ -187,9 +225,10 @@ def _tokens(
     lost = float(np.maximum(length - max_length, 0).sum() / length.sum())
     shares = {"all": float(missed.sum() / length.sum())}
     for column in dict.fromkeys(["label", *slices]):
-        values = np.array(sample[column].fill_null("(none)").to_pylist())
-        for value in np.unique(values).tolist():
-            rows = values == value
+        encoded = sample[column].fill_null("(none)").combine_chunks().dictionary_encode()
+        codes = encoded.indices.to_numpy()
+        for code, value in sorted(enumerate(encoded.dictionary.to_pylist()), key=lambda v: v[1]):
+            rows = codes == code
             share = float(missed[rows].sum() / length[rows].sum())
             shares[f"{column}={value}"] = share
             if share > max_unknown:
@@ -272,20 +311,22 @@ def _leaks(report: Report, sample: pa.Table) -> None:
     names = values.tolist()
     leaks: list[str] = []
     try:
-        words = CountVectorizer(binary=True, min_df=2)
+        words = CountVectorizer(binary=True, min_df=2, token_pattern=WORD)
         stands = words.fit_transform(texts)
     except ValueError:  # no word at all, or none in two texts
         stands = None
-    if stands is not None and len(texts) > 20:
-        of_label = np.zeros((len(names), len(texts)), np.float32)
-        of_label[codes, np.arange(len(texts))] = 1
-        both = of_label @ stands
-        precision = both / np.asarray(stands.sum(axis=0))
-        recall = both / of_label.sum(axis=1, keepdims=True)
+    if stands is not None:
+        rows = np.arange(len(texts))
+        of_label = csr_array((np.ones(len(texts)), (codes, rows)), shape=(len(names), len(texts)))
+        texts_of = np.bincount(codes)
+        both = (of_label @ stands).tocoo()
+        precision = both.data / np.asarray(stands.sum(axis=0)).ravel()[both.col]
+        recall = both.data / texts_of[both.row]
+        found = (np.minimum(precision, recall) > LEAK) & (texts_of[both.row] >= LEAK_TEXTS)
         vocabulary = words.get_feature_names_out()
         leaks = [
-            f"{vocabulary[word]!r} for {names[label]!r}"
-            for label, word in np.argwhere(np.minimum(precision, recall) > LEAK)
+            f"{str(vocabulary[word])!r} for {names[label]!r}"
+            for label, word in zip(both.row[found], both.col[found], strict=True)
         ]
     report.figures["leaks"] = len(leaks)
     if leaks:
@@ -303,17 +344,23 @@ def _leaks(report: Report, sample: pa.Table) -> None:
 def _near_duplicates(report: Report, sample: pa.Table, similarity: float) -> None:
     """Texts whose sets of three-word sequences are alike (MinHash, Broder 1997)."""
     index = MinHashLSH(threshold=similarity, num_perm=HASHES)
+    kept: dict[int, MinHash] = {}
     near = 0
     for row, text in enumerate(sample["text"].to_pylist()):
         words = examples.fold(text).split()
-        shingles = {" ".join(words[k : k + SHINGLE]) for k in range(max(1, len(words) - SHINGLE))}
+        shingles = {
+            " ".join(words[k : k + SHINGLE]) for k in range(max(1, len(words) - SHINGLE + 1))
+        }
         sketch = MinHash(HASHES, seed=1)
         sketch.update_batch([shingle.encode() for shingle in shingles])
-        if twins := index.query(sketch):
+        twins = [k for k in index.query(sketch) if sketch.jaccard(kept[k]) >= similarity]
+        if twins:
             near += 1
             earlier = sample["text"][min(twins)].as_py()
             report.show("near_duplicates", f"{earlier[:150]} | {text[:150]}")
-        index.insert(row, sketch)
+        else:  # one of many that are alike is enough to find the others by
+            index.insert(row, sketch)
+            kept[row] = sketch
     report.figures["near_duplicates"] = near
     if near:
         report.warnings.append(

@@ -11,7 +11,6 @@ import io
 import logging
 import lzma
 import re
-import shutil
 import time
 import zipfile
 import zlib
@@ -24,6 +23,8 @@ from urllib.parse import urljoin, urlsplit
 
 import fsspec.utils
 import requests
+import urllib3
+from backports import zstd  # with it, fsspec sees where a file breaks off
 from fsspec import AbstractFileSystem
 from fsspec.core import OpenFile, url_to_fs
 
@@ -61,9 +62,11 @@ UNREADABLE = (
     ValueError,
     zlib.error,
     lzma.LZMAError,
+    zstd.ZstdError,
     zipfile.BadZipFile,
 )
-CLIENTS = {"aiohttp", "botocore", "gcsfs", "google", "httpx2", "huggingface_hub", "zstandard"}
+CLIENTS = {"aiohttp", "botocore", "gcsfs", "google", "httpx2", "huggingface_hub"}
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")  # endings of compressed files
 
 log = logging.getLogger("src.sources")
 
@@ -91,26 +94,27 @@ class File:
     @contextmanager
     def open(self) -> Iterator[io.BufferedReader]:
         """Its bytes, decompressed; what goes wrong while they are read becomes an InputError."""
-        counted = None
+        if self.compression == "zip":
+            self._refuse_several_members()
+        raw = OpenFile(fsspec.filesystem("file"), str(self.path), "rb", self.compression)
         try:
-            raw = OpenFile(fsspec.filesystem("file"), str(self.path), "rb", self.compression)
-            with raw as stream:
-                counted = _Counted(stream, self)
-                yield io.BufferedReader(counted, CHUNK)
-        except InputError:
-            raise
-        except UNREADABLE as error:
-            if isinstance(error, UnicodeError):
-                raise  # of the text inside, which the reader knows more about
-            if counted is None or not self.compression:
-                _refuse(self.name, error)
-            raise InputError(
-                f"Expected to read {self.name} to its end, found it broken off or damaged after "
-                f"{counted.bytes} bytes once decompressed ({str(error) or type(error).__name__}): "
-                "bring it anew."
-            ) from error
+            stream = raw.open()
         except Exception as error:
             _refuse(self.name, error)
+        with stream:
+            yield io.BufferedReader(_Counted(stream, self), BLOCK)
+
+    def _refuse_several_members(self) -> None:
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                names = [name for name in archive.namelist() if not name.endswith("/")]
+        except UNREADABLE as error:
+            _refuse(self.name, error)
+        if len(names) != 1:
+            raise InputError(
+                f"Expected one file in {self.name}, found {len(names)}: name those to read, as in "
+                f"zip://*.csv::{self.name}."
+            )
 
     def refuse_other_kinds(self, start: bytes, expected: str) -> None:
         """Stop if the file begins like one of another kind than text."""
@@ -148,15 +152,27 @@ class _Counted(io.RawIOBase):
         return int(self._stream.tell())
 
     def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(min(len(buffer), BLOCK))  # so that little is lost of what breaks
+        try:
+            # A small part at a time, so that little is lost of what breaks.
+            data = self._stream.read(min(len(buffer), BLOCK))
+        except UNREADABLE as error:
+            raise InputError(
+                f"Expected to read {self._file.name} to its end, found it broken off or damaged "
+                f"after {self.bytes} bytes ({str(error) or type(error).__name__}): bring it anew."
+            ) from error
         buffer[: len(data)] = data
         self.bytes += len(data)
-        if self._file.compression and self.bytes > self._file.max_bytes:
-            raise InputError(
-                f"Expected at most {self._file.max_bytes} bytes in {self._file.name} once it is "
-                "decompressed, found more: raise load.max_bytes if the file can be trusted."
-            )
+        if self._file.compression:
+            _refuse_excess(self._file.name, self.bytes, self._file.max_bytes)
         return len(data)
+
+
+def _refuse_excess(name: str, found: int, most: int) -> None:
+    if found > most:
+        raise InputError(
+            f"Expected at most {most} bytes in {name} once it is decompressed, found more: raise "
+            "load.max_bytes if the file can be trusted."
+        )
 
 
 def find(sources: Sequence[str], folder: Path, sha256: str, max_bytes: int) -> list[File]:
@@ -211,14 +227,16 @@ def _list(source: str) -> tuple[AbstractFileSystem, list[str]]:
         fs, path = url_to_fs(url)
         if "http" in fs.protocol:
             return fs, [path]
-        if any(character in path for character in "*?["):
+        if any(character in path for character in "*?[") and not fs.exists(path):
             paths = fs.glob(path)
         else:
             paths = _files_at(fs, path)
     except Exception as error:
         _refuse(source, error)
-    # Hidden files, and DVC's own beside the data that it tracks, are no sources.
-    paths = sorted(p for p in paths if not re.search(r"(^|/)\.[^/]*$|\.dvc$", p))
+    # Hidden files and folders, and DVC's own beside the data that it tracks, are no sources.
+    named = len(re.split(r"[*?\[]", path)[0])
+    paths = sorted(p for p in paths if not re.search(r"(^|/)\.|\.dvc$", p[named:]))
+    paths = [p for p in paths if not PurePosixPath(p).name.startswith(".")]
     if not paths:
         names = {p.name for p in Path(url).parent.glob("*")}
         near = closest(Path(url).name, names - {Path(url).name})
@@ -246,7 +264,10 @@ def _bring(fs: AbstractFileSystem, path: str, source: str, target: Path, max_byt
     log.info("copying %s of %s", path, source)
     try:
         with fs.open(path) as stream, target.open("wb") as copy:
-            shutil.copyfileobj(stream, copy, CHUNK)
+            while chunk := stream.read(CHUNK):
+                copy.write(chunk)
+                if "zip" in fs.protocol:
+                    _refuse_excess(path, copy.tell(), max_bytes)
         size = fs.info(path).get("size")
     except Exception as error:
         _refuse(source, error)
@@ -281,29 +302,40 @@ def _download(url: str, target: Path) -> str:
 def _continue(session: requests.Session, url: str, target: Path) -> str:
     """One attempt at a download, after the bytes that are there already."""
     have = target.stat().st_size if target.exists() else 0
-    tag = session.headers.get("If-Range")  # that of the file that the bytes are from
     headers = {"Accept-Encoding": "identity"}  # so that the length is that of the file
-    if have and tag:
+    if have and "If-Range" in session.headers:
         headers["Range"] = f"bytes={have}-"
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         answer.raise_for_status()
         if form := _confirmation(answer):
             action, fields = form
-            with session.get(action, params=fields, stream=True, timeout=TIMEOUT) as answer:
-                answer.raise_for_status()
-                return _receive(session, answer, target, url)
+            with session.get(
+                action, params=fields, headers=headers, stream=True, timeout=TIMEOUT
+            ) as confirmed:
+                confirmed.raise_for_status()
+                return _receive(session, confirmed, target, url)
         return _receive(session, answer, target, url)
 
 
 def _receive(session: requests.Session, answer: Any, target: Path, url: str) -> str:
-    resumed = answer.status_code == requests.codes.partial_content
-    if tag := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
+    """Write what comes after what is there, or anew, and see that it is all."""
+    tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+    start = 0
+    if answer.status_code == requests.codes.partial_content:
+        start = target.stat().st_size
+        place = answer.headers.get("Content-Range", "")
+        if tag != session.headers["If-Range"] or not place.startswith(f"bytes {start}-"):
+            target.unlink()
+            raise requests.exceptions.ConnectionError(f"{url} has changed meanwhile")
+    if tag:  # of the file that the bytes are from
         session.headers["If-Range"] = tag
     expected = answer.headers.get("Content-Length")
-    start = target.stat().st_size if resumed else 0
-    with target.open("ab" if resumed else "wb") as copy:
-        for chunk in answer.iter_content(BLOCK):
-            copy.write(chunk)
+    try:
+        with target.open("ab" if start else "wb") as copy:
+            for chunk in answer.raw.stream(BLOCK, decode_content=False):
+                copy.write(chunk)
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ConnectionError(str(error)) from error
     received = target.stat().st_size - start
     if expected is not None and received != int(expected):
         raise requests.exceptions.ConnectionError(
@@ -318,7 +350,7 @@ def _confirmation(answer: Any) -> tuple[str, dict[str, str]] | None:
     """Where Google Drive's page that asks about large files leads, if the answer is that page."""
     if not answer.headers.get("Content-Type", "").startswith("text/html"):
         return None
-    page = answer.raw.read(CHUNK, decode_content=True).decode("utf-8", "replace")
+    page = answer.text
     form = re.search(r'<form[^>]*id="download-form"[^>]*action="([^"]+)"', page)
     if form is None:
         raise InputError(

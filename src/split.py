@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +133,7 @@ def _read(path: Path, column: str, train_only: Sequence[str]) -> _Rows:
     wanted = list(dict.fromkeys(["text", "label", *filter(None, [column, *train_only[:1]])]))
     labels: dict[str, int] = {}
     values: dict[str | None, int] = {}
+    seen: set[str | None] = set()
     codes: dict[str, list[Any]] = {"label": [], "text": [], "value": [], "trained": []}
     for table in examples.scan(path, wanted):
         codes["label"].append(_encode(table["label"], labels))
@@ -141,8 +142,19 @@ def _read(path: Path, column: str, train_only: Sequence[str]) -> _Rows:
         if column:
             codes["value"].append(_encode(table[column], values))
         if train_only:
+            seen.update(pc.unique(table[train_only[0]]).to_pylist())
             trained = pc.is_in(table[train_only[0]], pa.array(train_only[1:], pa.string()))
             codes["trained"].append(trained.to_numpy())
+    if None in values:
+        raise InputError(
+            f"Expected a value of column {column!r} in each row, found rows without one: fill it, "
+            "leave such rows out, or choose another split.strategy."
+        )
+    if absent := set(train_only[1:]) - seen:
+        raise InputError(
+            f"split.train_only has {min(absent)!r}: expected values of column {train_only[0]!r}"
+            f"{closest(min(absent), filter(None, seen))}; correct it."
+        )
     every = {key: np.concatenate(parts) for key, parts in codes.items() if parts}
     rows = len(every["label"])
     return _Rows(
@@ -151,7 +163,7 @@ def _read(path: Path, column: str, train_only: Sequence[str]) -> _Rows:
         every["text"],
         _groups(every["text"]),
         every.get("value", np.zeros(0, np.int32)),
-        ["" if value is None else value for value in values],
+        [str(value) for value in values],
         every.get("trained", np.ones(rows, np.bool_)),
     )
 
@@ -298,7 +310,7 @@ def _by_group(rows: _Rows, sizes: dict[int, float], seed: int) -> Sides:
                 room -= rows_of[candidate]
         chosen = chosen or [min(waiting, key=rows_of.__getitem__)]
         side_of[chosen] = side
-        waiting = [k for k in waiting if k not in set(chosen)]
+        waiting = [k for k in waiting if side_of[k] == TRAIN]
     return side_of[group]
 
 
@@ -341,23 +353,20 @@ def _labels(rows: _Rows, sides: Sides) -> list[str]:
 def _write(path: Path, folder: Path, sides: Sides) -> None:
     """Write each side's rows in their order, a batch at a time."""
     start = 0
+    schema = pq.read_schema(path)
     with ExitStack() as stack:
-        writers: list[Any] = []
+        writers = [
+            stack.enter_context(
+                pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd")
+            )
+            for name in SPLITS
+        ]
         for table in examples.scan(path):
-            if not writers:
-                opened: list[Callable[[pa.Table], None]] = []
-                for name in SPLITS:
-                    writer = pq.ParquetWriter(
-                        folder / f"{name}.parquet", table.schema, compression="zstd"
-                    )
-                    opened.append(stack.enter_context(writer).write_table)
-                writers = opened
             part = sides[start : start + len(table)]
             start += len(table)
-            for side, write in enumerate(writers):
-                chosen = table.filter(pa.array(part == side))
-                if len(chosen):
-                    write(chosen)
+            for side, writer in enumerate(writers):
+                if (part == side).any():
+                    writer.write_table(table.filter(pa.array(part == side)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
+from backports import zstd
 from conftest import LOAD
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +35,7 @@ def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loaded(source: str, **params: Any) -> pd.DataFrame:
-    params = LOAD | {"source": [source], "max_dropped_fraction": 1.0} | params
+    params = LOAD | {"source": source.split("|"), "max_dropped_fraction": 1.0} | params
     load.main(Path("watched"), Path("raw"), Path("rejected.csv"), **params)
     frame = examples.read(Path("raw/examples.parquet"))
     counts = json.loads(Path("raw/counts.json").read_text())
@@ -58,7 +58,7 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "bz2": bz2.compress,
     "xz": lzma.compress,
-    "zst": zstandard.compress,
+    "zst": zstd.compress,
 }
 
 
@@ -204,8 +204,8 @@ def test_own_columns_and_ids_are_not_lost() -> None:
     assert list(frame["source_file"]) == ["f1", "f2"] * 2
     assert list(frame["file"]) == ["one", "one", "two", "two"]
     Path("key.csv").write_text("key,text,label\n1,a,x\n1,b,y\n")
-    assert refused("key.csv", id_column="key") == (
-        "Expected an id of its own for each row, found '1' more than once: correct load.id_column."
+    assert refused("key.csv", id_column="key").startswith(
+        f"Expected an id of its own for each row, found '1' in {here('key.csv')}, line 2 and in "
     )
     row = '{"t": "%s", "label": "%s", "text": 1, "source_text": 2}\n'
     Path("two.jsonl").write_text(row % ("a", "x") + row % ("b", "y"))
@@ -312,7 +312,7 @@ def test_an_item_that_is_no_object_gets_one_sentence() -> None:
     Path("x.jsonl").write_text('["a", "x"]\n')
     assert refused("x.jsonl") == (
         "Expected an object such as {'text': ..., 'label': ...} in "
-        f"{here('x.jsonl')}, line 1, found ['a', 'x']."
+        f"{here('x.jsonl')}, line 1, found ['a', 'x']: mend the line."
     )
 
 
@@ -354,6 +354,108 @@ def test_an_object_a_row_may_have_columns_of_its_own() -> None:
     late = loaded("x.jsonl")["late"]
     assert late.isna().sum() == 10_000
     assert late.iloc[-1] == "yes"
+
+
+def test_rows_of_one_text_that_differ_elsewhere_are_kept() -> None:
+    Path("x.csv").write_text("text,label,date\na,x,1\na,x,2\na,y,2\nb,y,1\n")
+    assert list(loaded("x.csv")["date"]) == ["1", "1"]
+    for name, rows in (("train", "a,x\nb,y\n"), ("test", "a,x\nc,y\n")):
+        Path(f"{name}.csv").write_text(f"text,label\n{rows}")
+    frame = loaded("t*.csv")
+    assert list(frame["file"]) == ["test", "test", "train", "train"], "two sides of a split, maybe"
+
+
+def test_the_order_of_columns_does_not_matter() -> None:
+    Path("x.jsonl").write_text(
+        '{"text": "a", "label": "x", "m": "1", "n": null}\n'
+        '{"n": null, "m": "1", "label": "x", "text": "a"}\n'
+        '{"text": "a", "m": "1", "label": "x"}\n{"text": "b", "label": "y"}\n'
+    )
+    assert list(loaded("x.jsonl")["text"]) == ["a", "b"]
+
+
+def test_a_file_of_whole_batches_and_another() -> None:
+    for name, count in (("a", 10_000), ("b", 3)):
+        rows = "".join(f"{name} {k},{'xy'[k % 2]}\n" for k in range(count))
+        Path(f"{name}.csv").write_text(f"text,label\n{rows}")
+    assert loaded("*.csv")["file"].value_counts().to_dict() == {"a": 10_000, "b": 3}
+
+
+def test_ids_of_dropped_rows_do_not_matter() -> None:
+    Path("x.csv").write_text("id,text,label\n1,a,x\n2,b,y\n3,c\n1,a,x\n,d,x\n4,e,y,z\n")
+    assert list(loaded("x.csv")["id"]) == ["1", "2", "x:5"]
+    Path("y.csv").write_text("id,text,label\n1,a,x\n1,b,y\n")
+    assert refused("y.csv") == (
+        f"Expected an id of its own for each row, found '1' in {here('y.csv')}, line 2 and in "
+        f"{here('y.csv')}, line 3: correct load.id_column, or give the column or one of the files "
+        "another name."
+    )
+
+
+def test_names_with_dots_and_brackets() -> None:
+    for name in ("r.2023.csv", "r.2024.csv", "data [v2].csv"):
+        Path(name).write_text(f"text,label\n{name} a,x\n{name} b,y\n")
+    assert list(loaded("r.*.csv")["id"]) == ["r.2023:1", "r.2023:2", "r.2024:1", "r.2024:2"]
+    assert len(loaded("data [v2].csv")) == 2
+
+
+def test_a_list_and_nothing_after_it() -> None:
+    one = '[{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]\n'
+    Path("x.json").write_text(one + one)
+    assert refused("x.json") == (
+        f"Expected one list in {here('x.json')}, found '[' after it on line 2: join the lists."
+    )
+
+
+def test_keys_in_another_case_are_judged_alike() -> None:
+    Path("x.jsonl").write_text('{"Text": "a", "Label": "x"}\n{"Text": "b", "Label": ["y"]}\n')
+    assert refused("x.jsonl") == (
+        f"Expected text in 'Label' of {here('x.jsonl')}, line 2, found a list: give each row one "
+        "value."
+    )
+    lines = [json.dumps({"text": f"t{k}"}) for k in range(10_000)]
+    lines += ['{"text": "a", "label": "x"}'] * 2
+    Path("y.jsonl").write_text('{"text": "b", "label": "y"}\n' + "\n".join(lines))
+    assert list(loaded("y.jsonl", missing_labels="drop")["text"]) == ["b", "a"]
+
+
+def test_an_archive_of_several_files_is_no_table() -> None:
+    with zipfile.ZipFile("x.csv.zip", "w") as archive:
+        archive.writestr("a.csv", CSV)
+    assert rows_of(loaded("x.csv.zip")) == ROWS
+    with zipfile.ZipFile("x.csv.zip", "a") as archive:
+        archive.writestr("b.csv", CSV)
+    assert refused("x.csv.zip") == (
+        f"Expected one file in {here('x.csv.zip')}, found 2: name those to read, as in "
+        f"zip://*.csv::{here('x.csv.zip')}."
+    )
+    Path("y.csv").write_text(CSV.replace("a, b", "other"))
+    rows = loaded("y.csv|zip://b.csv::x.csv.zip")
+    assert set(rows["file"]) == {"y", "b"}
+    refusal = refused("zip://b.csv::x.csv.zip", max_bytes=20)
+    assert refusal.startswith("Expected at most 20 bytes in b.csv once it is decompressed")
+
+
+def test_odd_columns() -> None:
+    Path("x.csv").write_text("text,label,.line,.file\na,x,1,2\nb,y,3,4\n")
+    assert list(loaded("x.csv")[".line"]) == ["1", "3"]
+    assert refused("x.csv", label_column="text") == (
+        "load.text_column, label_column and id_column are ['text', 'text']: expected a column of "
+        "its own for each; correct one of them."
+    )
+    table = pa.table({"text": ["a", "b", "c"], "label": [1.0, float("nan"), 2.0]})
+    pq.write_table(table, "x.parquet")
+    assert list(loaded("x.parquet", missing_labels="drop")["text"]) == ["a", "c"]
+
+
+def test_a_folder_of_texts_in_utf_16() -> None:
+    for label in ("a", "b"):
+        Path("texts", label).mkdir(parents=True)
+        Path("texts", label, "1.txt").write_bytes(f"hello {label}".encode("utf-16"))
+    assert "found the byte-order mark of utf-16" in refused("texts", encoding=["utf-8", "cp1252"])
+    assert list(loaded("texts", encoding=["utf-16"])["text"]) == ["hello a", "hello b"]
+    Path("x.csv").write_bytes(CSV.encode("utf-32"))
+    assert rows_of(loaded("x.csv", encoding=["utf-32"])) == ROWS
 
 
 def test_a_failed_load_leaves_the_last_outputs() -> None:

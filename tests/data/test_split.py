@@ -215,8 +215,8 @@ def test_training_is_limited_to_some_values_and_test_is_not(tmp_path: Path) -> N
         "Expected column 'lang' in the source, found id, text, label, language (did you mean "
         "'language'?): correct split.train_only."
     )
-    assert refused(frame, tmp_path / "x", train_only=["language", "de"]) == (
-        "Expected texts for train, found none: add texts, or change split.strategy or the sizes."
+    assert refused(frame, tmp_path / "x", train_only=["language", "en", "hu"]) == (
+        "split.train_only has 'hu': expected values of column 'language'; correct it."
     )
 
 
@@ -227,3 +227,11 @@ def test_strategy_and_column_belong_together(tmp_path: Path) -> None:
         "group, and '' for the others."
     )
     assert refused(frame, tmp_path, column="part").startswith("split.strategy is 'stratified' and ")
+
+
+def test_a_row_without_a_group_is_refused(tmp_path: Path) -> None:
+    frame = frame_of(["one", "two", "three"], ["a", "a", "a"], author=["x", "y", None])  # type: ignore[list-item]
+    assert refused(frame, tmp_path, strategy="group", column="author") == (
+        "Expected a value of column 'author' in each row, found rows without one: fill it, leave "
+        "such rows out, or choose another split.strategy."
+    )
