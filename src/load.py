@@ -103,11 +103,14 @@ def main(
         drop_rare(rows.codes, rows.reasons, min_class_texts)
         rows.refuse_repeated_ids()
         counts = rows.counts()
-        _say_what_was_dropped(rows, counts, max_dropped_fraction)
+        _say_what_was_dropped(rows, counts)
+        with stage.replacing(rejected) as apart:  # what is refused below is read there
+            rows.write_rejected(apart)
+        _refuse_losses(counts, max_dropped_fraction, rejected)
         _refuse_odd_classes(counts, label_column)
-        with stage.replacing(raw) as made, stage.replacing(rejected) as apart:
+        with stage.replacing(raw) as made:
             made.mkdir()
-            rows.write(made / "examples.parquet", apart)
+            rows.write_kept(made / "examples.parquet")
             stage.write_json(made / "counts.json", counts)
 
 
@@ -222,8 +225,15 @@ class _Rows:
                 file = row[FILE].removeprefix(start).lstrip("/") if start else row[FILE]
                 yield file, row[LINE], row["id"], why, row["label"] or "", text
 
-    def write(self, kept: Path, rejected: Path) -> None:
-        """Write what is kept as examples and the rest as csv, a batch at a time."""
+    def write_rejected(self, path: Path) -> None:
+        """Write what is dropped as csv."""
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            out = csv.writer(stream, lineterminator="\n")
+            out.writerow(["file", "line", "id", "reason", "label", "text"])
+            out.writerows(self.rejected())
+
+    def write_kept(self, path: Path) -> None:
+        """Write what is kept as examples, a batch at a time."""
         stems = {name: _stem(name) for name in self._files}
         several = len(stems) > 1
         own = "file"  # what the source's own column of that name is called beside ours
@@ -234,7 +244,7 @@ class _Rows:
         schema = pa.schema([(name, pa.string()) for name in names])
         labels = pa.array(self.labels, pa.string())
         start = 0
-        with pq.ParquetWriter(kept, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for table, reasons in self._tables():
                 codes = pa.array(self.codes[start : start + len(table)])
                 start += len(table)
@@ -247,10 +257,6 @@ class _Rows:
                 absent = pa.nulls(len(table), pa.string())
                 whole = pa.table({name: columns.get(name, absent) for name in names})
                 writer.write_table(whole.filter(pa.array(reasons == 0)))
-        with rejected.open("w", encoding="utf-8", newline="") as stream:
-            out = csv.writer(stream, lineterminator="\n")
-            out.writerow(["file", "line", "id", "reason", "label", "text"])
-            out.writerows(self.rejected())
 
     def _tables(self) -> Iterator[tuple[pa.Table, Reasons]]:
         start = 0
@@ -388,18 +394,22 @@ def _canonical(labels: Sequence[str], counts: Sequence[int]) -> list[str]:
     return [labels[best[examples.fold(label)]] for label in labels]
 
 
-def _say_what_was_dropped(rows: _Rows, counts: Mapping[str, Any], most: float) -> None:
+def _say_what_was_dropped(rows: _Rows, counts: Mapping[str, Any]) -> None:
     total, kept, dropped = counts["rows"], counts["kept"], counts["dropped"]
     for file, line, name, why, _, text in itertools.islice(rows.rejected(), NAMED):
         log.info("dropped %s of %s, line %d: %s: %r", name, file, line, why, text[:60])
     if total - kept > NAMED:
         log.info("and %d more", total - kept - NAMED)
     log.info("%d rows: %d kept, dropped %s", total, kept, dropped)
+
+
+def _refuse_losses(counts: Mapping[str, Any], most: float, rejected: Path) -> None:
+    total, kept, dropped = counts["rows"], counts["kept"], counts["dropped"]
     if total - kept > most * total:
         found = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
         raise InputError(
             f"Expected at most {most:g} of the rows to be dropped, found {total - kept} of "
-            f"{total} ({found}): mend the rows that the log names, or raise "
+            f"{total} ({found}): mend the rows that {rejected} lists, or raise "
             "load.max_dropped_fraction."
         )
 

@@ -140,7 +140,7 @@ def _scan(
     report.figures |= {"mojibake": mojibake, "directed": directed}
     if mojibake:
         report.warnings.append(
-            f"{mojibake} texts look as if they had been decoded wrongly (mojibake): was the file "
+            f"Texts that look as if they had been decoded wrongly (mojibake): {mojibake}. Was the file "
             "saved in one encoding and read in another before it came here?"
         )
     if directed:
@@ -296,7 +296,8 @@ def _scripts(report: Report, sample: pa.Table, expected: Sequence[str]) -> None:
             f"{100 * unspaced / len(texts):.0f} % of the texts have no spaces between words: make "
             "baseline.analyzer char."
         )
-    others = {name: share for name, share in shares.items() if name not in expected}
+    wanted = {name.upper() for name in expected}
+    others = {name: share for name, share in shares.items() if name not in wanted}
     if expected and sum(others.values()) > 1 / 20:
         report.warnings.append(
             f"{100 * sum(others.values()):.0f} % of the letters are not of quality.scripts "
@@ -345,9 +346,14 @@ def _near_duplicates(report: Report, sample: pa.Table, similarity: float) -> Non
     """Texts whose sets of three-word sequences are alike (MinHash, Broder 1997)."""
     index = MinHashLSH(threshold=similarity, num_perm=HASHES)
     kept: dict[int, MinHash] = {}
+    seen: set[str] = set()
     near = 0
     for row, text in enumerate(sample["text"].to_pylist()):
-        words = examples.fold(text).split()
+        folded = examples.fold(text)
+        if folded in seen:  # equal texts never part in the split
+            continue
+        seen.add(folded)
+        words = folded.split()
         shingles = {
             " ".join(words[k : k + SHINGLE]) for k in range(max(1, len(words) - SHINGLE + 1))
         }

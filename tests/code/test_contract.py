@@ -282,7 +282,7 @@ def test_importing_the_modules_leaves_no_trace(tmp_path: Path) -> None:
 
 def packages() -> Iterator[str]:
     for line in (ROOT / "requirements.txt").read_text().splitlines():
-        if match := re.match(r"([\w-]+)", line):
+        if match := re.match(r"([\w.-]+)", line):
             yield match[0].lower()
 
 
