@@ -171,6 +171,16 @@ def growth(report: Report) -> str:
     )
 
 
+def languages(report: Report) -> str:
+    """Macro F1 by language of each model, a table an experiment."""
+    parts = []
+    for name, found in report["rows"].items():
+        values = list(next(iter(found.values())))
+        lines = [[model, *(f"{scores[v]:.3f}" for v in values)] for model, scores in found.items()]
+        parts.append(f"**{name}**\n\n{table(['macro F1', *values], lines)}")
+    return "\n\n".join(parts)
+
+
 def draw(train: dict[str, Report], predict: dict[str, Report]) -> None:
     """Two panels: how many times as fast as Hugging Face's own, training and prediction."""
     mpl.rcParams["svg.hashsalt"] = "performance"  # the same bytes for the same figures
@@ -243,7 +253,7 @@ def main() -> None:
         instructions_of_16_bits="" if BF16 & set(machine["instructions"]) else NO_BF16,
     )
     Path(DOCS / "performance.md").write_text(filled)
-    data = json.loads((RESULTS / "data.json").read_text())
+    data, spoken = (json.loads((RESULTS / f"{n}.json").read_text()) for n in ("data", "languages"))
     text = (ROOT / "benchmarks" / "data.md").read_text()
     filled = text.format(
         processor=data["machine"]["processor"],
@@ -251,6 +261,7 @@ def main() -> None:
         rounds=data["rounds"],
         rows=rows(data),
         growth=growth(data),
+        languages=languages(spoken),
     )
     Path(DOCS / "data.md").write_text(filled)
     print(f"wrote docs/performance.md, docs/{FIGURE} and docs/data.md")

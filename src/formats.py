@@ -48,6 +48,8 @@ MARKS = {  # that of utf-32 begins with that of utf-16
 COLUMNS = 1000  # of a file at most; a row of JSON has a place for each
 GUESSED = 32  # bytes from which an encoding can be guessed
 SAMPLE = 1 << 16  # bytes around a wrong one that its encoding is guessed from
+EXCERPT = 30  # bytes before and after a wrong one that are shown
+WESTERN = "cp1252"  # the likeliest where little is known
 
 log = logging.getLogger("src.formats")
 
@@ -307,7 +309,13 @@ class Reader:
         except csv.Error as error:
             found = str(error)
             if "end of data" in found or "field larger" in found:
-                start = self._opening(file, start)
+                opened = self._opening(file, start)
+                if "field larger" in found and not opened:
+                    raise InputError(
+                        f"Expected at most {FIELD} characters in a field of {file.name}, found "
+                        f"more on line {start}: shorten it, or split the text into several."
+                    ) from None
+                start = opened or start
                 found = "a quote that opens there and is never closed"
             raise InputError(
                 f"Expected well-formed quotes in {file.name}, line {start}, found: {found}; double "
@@ -315,15 +323,15 @@ class Reader:
             ) from None
 
     def _opening(self, file: File, start: int) -> int:
-        """The line of the last quote that opens a field in what begins on line ``start``."""
-        opened, inside = start, False
+        """The line of the last quote that opens a field from line ``start`` on, 0 for none."""
+        opened, inside = 0, False
         with file.open() as stream:
             text = io.TextIOWrapper(stream, self.encodings[0], newline="")
             for number, line in enumerate(text, 1):
                 if number >= start and line.count(self.quote) % 2:
                     inside = not inside
                     opened = number if inside else opened
-        return opened
+        return opened if inside else 0
 
     def _check_header(self, header: Sequence[str], file: File) -> None:
         if not header:
@@ -351,6 +359,7 @@ class Reader:
         rows: list[dict[str, Any]] = []
         lines: list[int] = []
         roles: dict[str, str] = {}
+        keys: dict[str, None] = {}
         size = 0
         for line, record in records:
             if not isinstance(record, dict):
@@ -360,6 +369,7 @@ class Reader:
                 )
             rows.append(record)
             lines.append(line)
+            keys |= dict.fromkeys(record)
             size += sum(len(value) for value in record.values() if isinstance(value, str))
             if len(rows) == ROWS or size > CHARACTERS:
                 roles = roles or self._roles(list(dict.fromkeys(itertools.chain(*rows))), file)
@@ -368,6 +378,12 @@ class Reader:
         if rows:
             roles = roles or self._roles(list(dict.fromkeys(itertools.chain(*rows))), file)
             yield self._of_records(rows, lines, roles, file)
+        for other, found in self._headers.items():
+            if odd := sorted(set(found) ^ set(keys)):
+                log.warning(
+                    "%s and %s do not have the same keys: %s", other, file.name, ", ".join(odd)
+                )
+        self._headers[file.name] = list(keys)
 
     def _of_records(
         self, rows: list[dict[str, Any]], lines: list[int], roles: dict[str, str], file: File
@@ -486,21 +502,41 @@ def _refuse_encoding(file: File, encodings: Sequence[str]) -> NoReturn:
                 whole = pending + chunk
                 start = getattr(error, "start", 0)
                 line = lines + whole.count(b"\n", 0, start) + 1
-                around = chunk + stream.read(SAMPLE)
-                found = from_bytes(around) if len(around) >= GUESSED else ()
-                guesses = [guess.encoding for guess in found][:2]
-                likely = f" (it may be {' or '.join(guesses)})" if guesses else ""
+                around = whole[start:] + stream.read(SAMPLE)
                 raise InputError(
                     f"Expected {' or '.join(encodings)} in {file.name}, found byte "
                     f"0x{whole[start]:02x} on line {line}, at offset "
-                    f"{offset - len(pending) + start}{likely}: put the right encoding first "
-                    "in load.encoding."
+                    f"{offset - len(pending) + start}"
+                    f"{_likely(whole[:start], around, encodings[0])}"
                 ) from None
             offset += len(chunk)
         raise InputError(
             f"Expected {' or '.join(encodings)} in {file.name}, found that it ends inside of a "
             "character: bring it anew."
         )
+
+
+def _likely(before: bytes, wrong: bytes, encoding: str) -> str:
+    """The end of a sentence about bytes that are not of an encoding: what they may be of."""
+    tail = before.rsplit(b"\n")[-1][-EXCERPT:]
+    excerpt = tail + wrong[:EXCERPT].split(b"\n")[0]
+    guesses = [WESTERN] if len(wrong) + len(before) < GUESSED else []
+    guesses = guesses or [guess.encoding for guess in from_bytes(before[-SAMPLE:] + wrong)]
+    if WESTERN in guesses or "latin_1" in guesses:  # which read most bytes alike
+        guesses = [WESTERN, *guesses]
+    shown = ""
+    for guess in guesses[:1]:
+        shown = f", which {guess} reads as {excerpt.decode(guess, 'replace')!r}"
+    # Bytes that are not ASCII and still of the encoding show that the rest of the file is.
+    rest = (before + wrong).decode(encoding, "ignore")
+    valid = sum(not character.isascii() for character in rest)
+    invalid = (before + wrong).decode(encoding, "replace").count("\ufffd")
+    if codecs.lookup(encoding).name == "utf-8" and valid > invalid:
+        return (
+            f"{shown}, while other places are {encoding}: mend these places and save the file as "
+            f"{encoding}."
+        )
+    return f"{shown}: put the right encoding first in load.encoding."
 
 
 def _encodes(value: str) -> bool:
@@ -524,7 +560,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(word: str) -> Any:
-    raise _NotStrictError(f"{word}, which is no JSON")
+    raise _NotStrictError(f"{word}, which is no JSON (null is)")
 
 
 # Numbers keep the form that they are written in.

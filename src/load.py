@@ -111,7 +111,7 @@ def main(
         with stage.replacing(raw) as made:
             made.mkdir()
             rows.write_kept(made / "examples.parquet")
-            stage.write_json(made / "counts.json", counts)
+            stage.write_json(made / "counts.json", {"source": source} | counts)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 import json
 import logging
+import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,9 @@ LEAK = 0.99  # precision and recall of one word for one label
 LEAK_TEXTS = 10  # of a label that a word may tell
 ID_LIKE = 0.9  # share of texts that are one word with a digit in it
 UNSPACED = 20  # characters from which a text of a language with spaces has one
+IDEOGRAPHS = re.compile("[\u3040-\u30ff\u3400-\u9fff]")  # of which each may well be a token
+SPELLED = 1.5  # characters a token, below which words are read letter by letter
+FEWEST = 3  # texts of a class, one for each side of a split
 BAR = 24  # characters of the longest bar
 
 log = logging.getLogger("src.quality")
@@ -71,7 +75,7 @@ def main(
                 f"{', '.join(found)}{closest(column, found)}."
             )
     counts = json.loads((raw / "counts.json").read_text(encoding="utf-8"))
-    report = Report(counts)
+    report = Report(counts.pop("source"), counts)
     step = max(1, -(-counts["kept"] // texts))
     sample = _scan(path, report, slices, step, max_characters)
     log.info("%d of %d texts are looked at in detail", len(sample), counts["kept"])
@@ -94,11 +98,13 @@ class Report:
     """What was found.
 
     Attributes:
+        source: where the texts come from.
         figures: numbers by name, in groups.
         warnings: a sentence for each thing that is likely wrong.
         examples: texts that show it, by the name of the figure.
     """
 
+    source: list[str]
     figures: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -136,35 +142,62 @@ def _scan(
         cut = pc.utf8_slice_codeunits(some["text"], 0, max_characters)
         chosen.append(some.set_column(0, "text", cut))
         row += len(table)
-    _repeated(report, np.concatenate(hashes), np.concatenate(codes))
+    _repeated(report, np.concatenate(hashes), np.concatenate(codes), path)
     report.figures |= {"mojibake": mojibake, "directed": directed}
     if mojibake:
         report.warnings.append(
-            f"Texts that look as if they had been decoded wrongly (mojibake): {mojibake}. Was the file "
-            "saved in one encoding and read in another before it came here?"
+            f"Texts that look as if they had been decoded wrongly (mojibake): {mojibake}. Was the "
+            "file saved in one encoding and read in another before it came here?"
         )
     if directed:
         report.warnings.append(
-            f"{directed} texts hold invisible characters that turn the direction of writing or "
-            "hide text."
+            f"Texts with invisible characters that turn the direction of writing or hide text: "
+            f"{directed}."
         )
     return pa.concat_tables(chosen)
 
 
-def _repeated(report: Report, texts: Hashes, labels: npt.NDArray[np.int32]) -> None:
+def _repeated(report: Report, texts: Hashes, labels: npt.NDArray[np.int32], path: Path) -> None:
     """Texts that stand in several rows, whose other columns differ, for load dropped the rest."""
     repeated = conflicting = 0
+    pairs: dict[str, list[tuple[int, int]]] = {"repeated": [], "conflicting": []}
     for rows in examples.partitions(texts):
         order = rows[np.lexsort((labels[rows], texts[rows]))]
         same_text = np.diff(texts[order]) == 0
+        other_label = same_text & (np.diff(labels[order]) != 0)
         repeated += int(same_text.sum())
-        conflicting += int((same_text & (np.diff(labels[order]) != 0)).sum())
+        conflicting += int(other_label.sum())
+        for name, found in (("repeated", same_text & ~other_label), ("conflicting", other_label)):
+            for k in np.flatnonzero(found)[:FOUND].tolist():
+                pairs[name].append((int(order[k]), int(order[k + 1])))
     report.figures |= {"repeated": repeated, "conflicting": conflicting}
-    if repeated:
-        report.warnings.append(
-            f"{repeated} texts stand in an earlier row too, {conflicting} of them with another "
-            "label; other columns of these rows differ, so load kept them."
-        )
+    if not repeated:
+        return
+    report.warnings.append(
+        f"Texts that stand in an earlier row too: {repeated}, and with another label: "
+        f"{conflicting}; other columns of these rows differ, so load kept them."
+    )
+    for name, places in pairs.items():
+        chosen = sorted(tuple(sorted(pair)) for pair in places)[:FOUND]
+        rows_of = _rows(path, {row for pair in chosen for row in pair})
+        for first, second in chosen:
+            text = rows_of[first]["text"]
+            ids = " and ".join(
+                f"{rows_of[k]['id']} ({rows_of[k]['label']})" for k in (first, second)
+            )
+            report.show(name, f"{ids}: {text[:200]}")
+
+
+def _rows(path: Path, numbers: Collection[int]) -> dict[int, dict[str, str]]:
+    """Some rows of the examples, by their number."""
+    found: dict[int, dict[str, str]] = {}
+    start = 0
+    for table in examples.scan(path, examples.COLUMNS):
+        here = sorted(row for row in numbers if start <= row < start + len(table))
+        part = table.take(pa.array([row - start for row in here], pa.int64())).to_pylist()
+        found |= dict(zip(here, part, strict=True))
+        start += len(table)
+    return found
 
 
 def _labels(report: Report, max_imbalance: float) -> None:
@@ -176,6 +209,12 @@ def _labels(report: Report, max_imbalance: float) -> None:
     alike = [labels for labels in variants.values() if len(labels) > 1]
     report.figures |= {"imbalance": round(imbalance, 2), "label_variants": len(alike)}
     alone = sum(count == 1 for count in classes.values())
+    small = [label for label, count in classes.items() if count < FEWEST]
+    if small:
+        report.warnings.append(
+            f"Classes of fewer than {FEWEST} texts, too few for one on each side of the split: "
+            f"{len(small)}, such as {small[0]!r}; load.min_class_texts leaves them out."
+        )
     if alone > len(classes) / 2:
         report.warnings.append(
             f"{alone} of {len(classes)} classes have one text each: is the label a number or an id?"
@@ -215,33 +254,44 @@ def _tokens(
     tokenizer.no_truncation()
     tokenizer.no_padding()
     unknown_id = _unknown_id(tokenizer)
-    lengths, unknown = [], []
+    lengths, unknown, spelled = [], [], []
     for table in sample.to_batches(max_chunksize=1000):
-        for encoding in tokenizer.encode_batch_fast(table["text"].to_pylist()):
+        texts = table["text"].to_pylist()
+        for text, encoding in zip(texts, tokenizer.encode_batch_fast(texts), strict=True):
             lengths.append(len(encoding.ids))
             unknown.append(encoding.ids.count(unknown_id) if unknown_id is not None else 0)
-    length, missed = np.array(lengths), np.array(unknown)
+            signs = len("".join(text.split()))
+            spelled.append(0 if 2 * len(IDEOGRAPHS.findall(text)) > signs else signs)
+    length, missed, characters = np.array(lengths), np.array(unknown), np.array(spelled)
     over = float((length > max_length).mean())
     lost = float(np.maximum(length - max_length, 0).sum() / length.sum())
-    shares = {"all": float(missed.sum() / length.sum())}
-    for column in dict.fromkeys(["label", *slices]):
-        encoded = sample[column].fill_null("(none)").combine_chunks().dictionary_encode()
-        codes = encoded.indices.to_numpy()
-        for code, value in sorted(enumerate(encoded.dictionary.to_pylist()), key=lambda v: v[1]):
-            rows = codes == code
-            share = float(missed[rows].sum() / length[rows].sum())
-            shares[f"{column}={value}"] = share
-            if share > max_unknown:
-                report.warnings.append(
-                    f"{100 * share:.1f} % of the tokens of {column} {value!r} are unknown to the "
-                    f"tokenizer of {checkpoint}: choose a checkpoint of these languages."
-                )
+    special = tokenizer.num_special_tokens_to_add(False)
+    shares: dict[str, float] = {}
+    density: dict[str, float] = {}  # characters a token, in texts of letters
+    for name, rows in _parts(sample, ["label", *slices]):
+        shares[name] = float(missed[rows].sum() / length[rows].sum())
+        letters = rows & (characters > 0)
+        tokens = int((length[letters] - special).sum())
+        if tokens:
+            density[name] = float(characters[letters].sum() / tokens)
+        if name != "all" and shares[name] > max_unknown:
+            report.warnings.append(
+                f"{100 * shares[name]:.1f} % of the tokens of {_words(name)} are unknown to the "
+                f"tokenizer of {checkpoint}: choose a checkpoint of these languages."
+            )
+        # What is so everywhere is said once.
+        if density.get(name, SPELLED) < SPELLED and (name == "all" or density["all"] >= SPELLED):
+            report.warnings.append(
+                f"The tokenizer of {checkpoint} reads {_words(name)} nearly letter by letter, "
+                f"{density[name]:.1f} characters a token: choose a checkpoint of these languages."
+            )
     report.figures["tokens"] = {
         "texts": len(length),
         "median": float(np.median(length)),
         "over_max_length": round(over, 6),
         "lost": round(lost, 6),
         "unknown": {name: round(share, 6) for name, share in shares.items()},
+        "characters": {name: round(found, 2) for name, found in density.items()},
     }
     if over > 0:
         report.warnings.append(
@@ -249,6 +299,22 @@ def _tokens(
             f"{100 * lost:.1f} % of all tokens are not read: raise train.max_length if accuracy "
             "is worth the time."
         )
+
+
+def _parts(sample: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """All texts, and those of each value of the columns: a name, and which rows they are."""
+    yield "all", np.ones(len(sample), np.bool_)
+    for column in dict.fromkeys(columns):
+        encoded = sample[column].fill_null("(none)").combine_chunks().dictionary_encode()
+        codes = encoded.indices.to_numpy()
+        for code, value in sorted(enumerate(encoded.dictionary.to_pylist()), key=lambda v: v[1]):
+            yield f"{column}={value}", codes == code
+
+
+def _words(name: str) -> str:
+    """The name of a part of the texts, in a sentence."""
+    column, _, value = name.partition("=")
+    return f"{column} {value!r}" if value else "the texts"
 
 
 def _tokenizer(checkpoint: str) -> Tokenizer:
@@ -370,14 +436,16 @@ def _near_duplicates(report: Report, sample: pa.Table, similarity: float) -> Non
     report.figures["near_duplicates"] = near
     if near:
         report.warnings.append(
-            f"{near} of {len(sample)} texts are nearly the same as an earlier one: they may stand "
-            "on two sides of the split and make the test look easier than it is."
+            f"Texts that are nearly the same as an earlier one: {near} of {len(sample)}; they may "
+            "stand on two sides of the split and make the test look easier than it is."
         )
 
 
 def _page(report: Report, checkpoint: str, max_length: int) -> str:
     figures = report.figures
-    lines = ["# The data", "", f"{figures['rows']} rows came in, {figures['kept']} were kept.", ""]
+    places = ", ".join(map(_cell, report.source))
+    rows = f"{figures['rows']} rows came in from {places}, {figures['kept']} were kept."
+    lines = ["# The data", "", rows, ""]
     if report.warnings:
         lines += ["## What to look at", "", *(f"- {w}" for w in report.warnings), ""]
     dropped = {reason: count for reason, count in figures["dropped"].items() if count}
@@ -391,8 +459,11 @@ def _page(report: Report, checkpoint: str, max_length: int) -> str:
         f"Of {tokens['texts']} texts, by the tokenizer of `{checkpoint}`: the median text has "
         f"{tokens['median']:.0f} tokens, {100 * tokens['over_max_length']:.1f} % have more than "
         f"{max_length}, and {100 * tokens['lost']:.1f} % of all tokens are not read.",
-        *("", "| texts | unknown tokens |", "| --- | --- |"),
-        *(f"| {_cell(n)} | {100 * share:.2f} % |" for n, share in tokens["unknown"].items()),
+        *("", "| texts | unknown tokens | characters a token |", "| --- | --- | --- |"),
+        *(
+            f"| {_cell(name)} | {100 * share:.2f} % | {tokens['characters'].get(name, '')} |"
+            for name, share in tokens["unknown"].items()
+        ),
         *("", "## Scripts", "", "| script | letters |", "| --- | --- |"),
         *(f"| {name} | {100 * share:.1f} % |" for name, share in figures["scripts"].items()),
         "",

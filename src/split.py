@@ -216,7 +216,7 @@ def _without_overlap(sides: Sides, groups: Numbers, column: str, overlap: str, p
         first = next(itertools.islice(every, int(early.argmax()), None)).as_py()
         raise InputError(
             f"Expected each text on one side of {column!r}, found {int(early.sum())} that are on a "
-            f"later side too, such as {examples.fold(first)[:60]!r}: make split.overlap drop to "
+            f"later side too, such as {first[:60]!r}: make split.overlap drop to "
             "leave them out, or split.strategy stratified to divide anew."
         )
     if early.any():
@@ -271,14 +271,21 @@ def draw(
         if len(members) <= leave:
             raise InputError(
                 f"Expected {leave + 1} different texts of class {names[label]!r} at least, one for "
-                f"each side of the split, found {len(members)}: add some, or leave the class out "
-                "by load.min_class_texts."
+                f"each side of the split, found {len(members)}: add some, {_joined(label, names)}"
+                "or leave the class out by load.min_class_texts."
             )
         members = members[np.argsort(first[members])]  # which no hash decides
         count = min(max(1, round(len(members) * size)), len(members) - leave)
         order = np.random.default_rng(seed).permutation(len(members))
         drawn[members[order[:count]]] = True
     return drawn[groups]
+
+
+def _joined(label: int, names: Sequence[str]) -> str:
+    """The part of a sentence that points at a label which may be the same one."""
+    form = examples.fold(names[label])
+    alike = [n for k, n in enumerate(names) if k != label and examples.fold(n) == form]
+    return f"join it with {alike[0]!r} by load.normalize_labels, " if alike else ""
 
 
 def _by_group(rows: _Rows, sizes: dict[int, float], seed: int) -> Sides:
@@ -351,7 +358,8 @@ def _labels(rows: _Rows, sides: Sides) -> list[str]:
 
 
 def _write(path: Path, folder: Path, sides: Sides) -> None:
-    """Write each side's rows in their order, a batch at a time."""
+    """Write each side's rows in their order, a batch at a time, and those left out, if any."""
+    names = [*SPLITS, "left_out"] if (sides == LEFT_OUT).any() else [*SPLITS]
     start = 0
     schema = pq.read_schema(path)
     with ExitStack() as stack:
@@ -359,7 +367,7 @@ def _write(path: Path, folder: Path, sides: Sides) -> None:
             stack.enter_context(
                 pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd")
             )
-            for name in SPLITS
+            for name in names
         ]
         for table in examples.scan(path):
             part = sides[start : start + len(table)]

@@ -71,12 +71,14 @@ def run(main: Callable[..., None], *, section: bool = True) -> None:
         section: the options are the params.yaml section named after the module, and the run keeps
             a log file. False for a command that is not a stage.
     """
-    name = Path(sys.argv[0]).stem
+    name, start = Path(sys.argv[0]).stem, time.perf_counter()
     _start_log(name, to_file=section)
     sys.excepthook = lambda *exception: log.critical("%s broke", name, exc_info=exception)
     try:
         positional, params = _bind(main, name, section, sys.argv[1:])
         main(*positional, **params)
+        if section:
+            log.info("%s took %.1f s%s", name, time.perf_counter() - start, _memory())
     except InputError as error:
         log.error("%s", error)
         if "DVC_STAGE" in os.environ:
@@ -91,6 +93,13 @@ def run(main: Callable[..., None], *, section: bool = True) -> None:
     except KeyboardInterrupt:
         log.error("Interrupted.")
         sys.exit(130)
+
+
+def _memory() -> str:
+    """The part of a sentence about the most memory that this process held at once."""
+    status = Path("/proc/self/status")  # where there is one; getrusage gives that of a parent too
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "")
+    return f" and at most {int(found[1]) // 1024} MiB" if found else ""
 
 
 def options() -> list[str]:

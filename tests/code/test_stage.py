@@ -1,5 +1,6 @@
 """The command line, the log, the exit and the outputs that all stages share."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +192,7 @@ def test_a_run_logs_the_same_lines_to_stderr_and_its_own_file(tmp_path: Path) ->
     assert code == 0
     assert stderr == file
     assert "INFO src.work: working on somewhere" in file
+    assert re.search(r"INFO src\.stage: work took [\d.]+ s and at most \d+ MiB\n$", file)
 
 
 def test_a_mistake_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:

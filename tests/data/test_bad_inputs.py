@@ -21,6 +21,7 @@ from src import examples, load, quality, split
 from src.stage import InputError
 
 TWO = "text,label\na,x\nb,y\n"
+RUSSIAN = "Сегодня очень хорошая погода, и мы идём гулять в парк недалеко от дома".replace(",", "")
 
 
 @pytest.fixture(autouse=True)
@@ -157,12 +158,18 @@ def test_08_another_encoding() -> None:
     row = "Le café est très agréable et la forêt près de l'hôtel aussi,x\nb,y\n"
     csv(f"text,label\n{3 * row}".encode("cp1252"))
     assert refused("x.csv") == (
-        f"Expected utf-8 in {here()}, found byte 0xe9 on line 2, at offset 17 (it may be cp1250 or "
-        "cp1252): put the right encoding first in load.encoding."
+        f"Expected utf-8 in {here()}, found byte 0xe9 on line 2, at offset 17, which cp1252 reads "
+        "as 'Le café est très agréable et la forê': put the right encoding first in load.encoding."
     )
     assert loaded("x.csv", encoding=["cp1252"])["text"][0] == row.split(",")[0]
     csv(b"text,label\n" + b"a,x\n" * 100_000 + "é,y\n".encode("cp1252"))
     assert "found byte 0xe9 on line 100002, at offset 400011" in refused("x.csv")
+    csv("text,label\nforêt,x\nété,y\n".encode() + "café,x\n".encode("cp1252"))
+    assert refused("x.csv") == (
+        f"Expected utf-8 in {here()}, found byte 0xe9 on line 4, at offset 31, which cp1252 reads "
+        "as 'café,x', while other places are utf-8: mend these places and save the file as utf-8."
+    )
+    assert "which cp1251 reads as" in refused(csv(f"text,label\n{RUSSIAN},x\n".encode("cp1251")))
 
 
 def test_09_utf_16() -> None:
@@ -183,7 +190,7 @@ def test_10_text_that_was_decoded_wrongly(checkpoint: Path) -> None:
     figures, page = looked_over(checkpoint)
     assert figures["mojibake"] == 1
     assert (
-        "- 1 texts look as if they had been decoded wrongly (mojibake): was the file saved in "
+        "- Texts that look as if they had been decoded wrongly (mojibake): 1. Was the file saved "
         in page
     )
     assert "`Le cafÃ© est trÃ¨s agrÃ©able`" in page
@@ -262,8 +269,8 @@ def test_16_too_many_or_too_few_fields() -> None:
     with pytest.raises(InputError) as raised:
         loaded("x.csv", max_dropped_fraction=0.05)
     assert str(raised.value) == (
-        "Expected at most 0.05 of the rows to be dropped, found 2 of 4 (2 malformed): mend the rows "
-        "that rejected.csv lists, or raise load.max_dropped_fraction."
+        "Expected at most 0.05 of the rows to be dropped, found 2 of 4 (2 malformed): mend the "
+        "rows that rejected.csv lists, or raise load.max_dropped_fraction."
     )
     assert len(rejected()) == 2
 
@@ -392,6 +399,21 @@ def test_29_one_text_and_several_labels() -> None:
     ]
 
 
+def test_29_one_text_and_several_labels_in_rows_that_differ_elsewhere(checkpoint: Path) -> None:
+    rows = many(30)
+    again = rows[0] | {"language": "de"}
+    other = rows[1] | {"language": "de", "label": rows[0]["label"]}
+    assert len(loaded(rows_as_csv([*rows, again, other]))) == 32
+    figures, page = looked_over(checkpoint)
+    assert (figures["repeated"], figures["conflicting"]) == (2, 1)
+    assert "- Texts that stand in an earlier row too: 2, and with another label: 1; other " in page
+    one, two = rows[0]["label"], rows[1]["label"]
+    assert f"## Examples: repeated\n\n- `x:1 ({one}) and x:31 ({one}): {rows[0]['text']}`" in page
+    assert (
+        f"## Examples: conflicting\n\n- `x:2 ({two}) and x:32 ({one}): {rows[1]['text']}`" in page
+    )
+
+
 def test_30_one_text_on_two_sides() -> None:
     rows = many(30) + [row | {"text": row["text"].upper() + " "} for row in many(30)]
     loaded(rows_as_csv(rows))
@@ -407,7 +429,7 @@ def test_30_one_text_on_two_sides() -> None:
         split.main(Path("raw"), Path("s"), **SPLIT | {"strategy": "predefined", "column": "part"})
     assert str(raised.value) == (
         "Expected each text on one side of 'part', found 30 that are on a later side too, such as "
-        f"{examples.fold(rows[0]['text'])!r}: make split.overlap drop to leave them out, or "
+        f"{rows[0]['text']!r}: make split.overlap drop to leave them out, or "
         "split.strategy stratified to divide anew."
     )
 
@@ -421,7 +443,7 @@ def test_31_texts_that_are_nearly_the_same(checkpoint: Path) -> None:
     figures, page = looked_over(checkpoint)
     assert figures["near_duplicates"] == 1
     assert (
-        "- 1 of 62 texts are nearly the same as an earlier one: they may stand on two sides" in page
+        "- Texts that are nearly the same as an earlier one: 1 of 62; they may stand on two" in page
     )
     short = ["the parcel number is " + name for name in ("alpha", "beta", "gamma", "delta")]
     loaded(rows_as_csv([*many(), *({"text": text, "label": "film"} for text in short)]))
@@ -439,7 +461,7 @@ def test_32_one_class_only() -> None:
     )
 
 
-def test_33_a_class_of_too_few_texts() -> None:
+def test_33_a_class_of_too_few_texts(checkpoint: Path) -> None:
     rows = [*many(30), {"text": "one", "label": "rare", "language": "en"}]
     loaded(rows_as_csv(rows))
     with pytest.raises(InputError) as raised:
@@ -448,6 +470,15 @@ def test_33_a_class_of_too_few_texts() -> None:
         "Expected 3 different texts of class 'rare' at least, one for each side of the split, "
         "found 1: add some, or leave the class out by load.min_class_texts."
     )
+    assert (
+        "- Classes of fewer than 3 texts, too few for one on each side of the split: 1, such as "
+        "'rare'; load.min_class_texts leaves them out."
+    ) in looked_over(checkpoint)[1]
+    loaded(rows_as_csv([*many(30), {"text": "one", "label": "SPORT ", "language": "en"}], "y.csv"))
+    with pytest.raises(
+        InputError, match=r"join it with 'sport' by load\.normalize_labels, or leave"
+    ):
+        split.main(Path("raw"), Path("splits"), **SPLIT)
     assert set(loaded("x.csv", min_class_texts=2)["label"]) == set(TOPICS)
     assert rejected() == [["x.csv", "32", "rare_class", "one"]]
 
@@ -525,7 +556,10 @@ def test_37_characters_beyond_the_usual(checkpoint: Path) -> None:
     assert set(odd) < set(pd.concat(divided))
     figures, page = looked_over(checkpoint)
     assert figures["directed"] == 3
-    assert "- 3 texts hold invisible characters that turn the direction of writing or hide " in page
+    assert (
+        "- Texts with invisible characters that turn the direction of writing or hide text: 3."
+        in page
+    )
     assert "`evil\\u202etxt`" in page
 
 
@@ -543,7 +577,8 @@ def test_38_half_of_a_surrogate_pair() -> None:
     [
         ('{"text": "b" "label": "y"}', ", column 14: Expecting ',' delimiter; mend the line."),
         ('{"text": "b", "label": "y",}', ", column 2"),  # versions of Python name it differently
-        ('{"text": "b", "label": NaN}', ", found NaN, which is no JSON; mend the line."),
+        ('{"text": "b", "label": NaN}', ", found NaN, which is no JSON (null is); mend "
+         "the line."),
         ('{"text": "b", "text": "c", "label": "y"}', ", found key 'text' twice in one object; mend "
          "the line."),
     ],
@@ -600,9 +635,19 @@ def test_43_texts_of_other_languages(checkpoint: Path) -> None:
     assert "- 60.0 % of the tokens of language 'ru' are unknown to the tokenizer of " in page
     assert figures["scripts"]["CYRILLIC"] > 0.1
     assert "of the letters are not of quality.scripts ['Latin'], but of CYRILLIC." in page
+    for row in rows[:20]:
+        row["text"] = " ".join(row["text"].replace("o", "0").encode().hex())
+    loaded(rows_as_csv(rows))
+    figures, page = looked_over(checkpoint, slices=["language"])
+    assert (
+        figures["tokens"]["characters"]["language=ru"]
+        < 1.5
+        < figures["tokens"]["characters"]["all"]
+    )
+    assert f"- The tokenizer of {checkpoint} reads language 'ru' nearly letter by letter, " in page
 
 
-def test_44_files_that_do_not_fit_together() -> None:
+def test_44_files_that_do_not_fit_together(caplog: pytest.LogCaptureFixture) -> None:
     csv(TWO)
     assert refused("x.csv", "*.csv") == (
         f"Expected each file once, found {here()} in x.csv and in *.csv: take it out of "
@@ -613,6 +658,10 @@ def test_44_files_that_do_not_fit_together() -> None:
         f"Expected the same columns in every file, found 'extra' in {here('y.csv')} but not in "
         f"{here()}: rename or remove it."
     )
+    jsonl(*(json.dumps({"text": t, "label": t}) for t in "ab"))
+    csv('{"text": "c", "label": "a", "note": "n"}\n', "y.jsonl")
+    assert list(loaded("x.jsonl", "y.jsonl")["note"].fillna("")) == ["", "", "n"]
+    assert "y.jsonl do not have the same keys: note" in caplog.text
 
 
 def test_every_case_has_a_test() -> None:

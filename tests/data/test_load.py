@@ -125,7 +125,7 @@ def test_a_folder_of_texts_in_two_encodings() -> None:
     ]
     assert refused("texts") == (
         f"Expected utf-8 in {Path('texts/art/2.txt').resolve()}, found byte 0xa3 on line 1, at "
-        "offset 0: put the right encoding first in load.encoding."
+        "offset 0, which cp1252 reads as '£6': put the right encoding first in load.encoding."
     )
 
 

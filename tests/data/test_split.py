@@ -103,6 +103,8 @@ def test_texts_on_two_sides_of_the_sources_split_stay_on_the_last(tmp_path: Path
         ["two "],
         ["ONE", "five"],
     ]
+    left_out = examples.read(tmp_path / "splits" / "left_out.parquet")
+    assert list(left_out["text"]) == ["one", "two"]
 
 
 def test_a_bad_split_column_gets_one_sentence(tmp_path: Path) -> None:
