@@ -5,7 +5,6 @@ import itertools
 import logging
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,9 +88,7 @@ def main(
         *(format, text_column, label_column, encoding, delimiter, quote, column_names, id_column)
     )
     rules = Rules(max_characters, control_characters == "strip", missing_labels == "stop")
-    raw.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".load.", suffix=".tmp", dir=raw.parent) as place:
-        folder = Path(place)
+    with stage.scratch(raw.parent / "load") as folder:
         files = sources.find(source, folder, sha256, max_bytes)
         rows = _Rows(folder)
         for name, batch in reader.read(files):

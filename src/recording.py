@@ -1,6 +1,7 @@
 """What Trainer tells of a training: DVCLive's record, the log and the progress bar."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from dvclive.live import Live
@@ -15,9 +16,12 @@ class LiveCallback(DVCLiveCallback):
 
     live: Live
 
-    def setup(self, *_: Any) -> None:
-        """Leave out the dump of all training arguments."""
-        self._initialized = True
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+    ) -> None:
+        """Record what was logged before the training was stopped."""
+        for entry in state.log_history:
+            self._record(entry["step"], entry)
 
     def on_log(
         self,
@@ -29,15 +33,18 @@ class LiveCallback(DVCLiveCallback):
         **_: Any,
     ) -> None:
         """Record and log the figures that belong to the model, at the global step."""
+        if found := self._record(state.global_step, logs):
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+            log.info("step %d/%d: %s", state.global_step, state.max_steps, figures)
+
+    def _record(self, step: int, logs: Mapping[str, Any]) -> dict[str, float]:
         found = {name_of(key): float(value) for key, value in logs.items() if name_of(key)}
-        if not found:
-            return
-        self.live.step = state.global_step
-        for name, value in found.items():
-            self.live.log_metric(name, value)
-        self.live.make_summary()  # type: ignore[no-untyped-call]
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-        log.info("step %d/%d: %s", state.global_step, state.max_steps, figures)
+        if found:
+            self.live.step = step
+            for name in sorted(found):  # checkpoints do not keep an order
+                self.live.log_metric(name, found[name])
+            self.live.make_summary()  # type: ignore[no-untyped-call]
+        return found
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Leave the record open: the best epoch is still to be written."""
@@ -62,7 +69,7 @@ def keep_best(live: Live, state: TrainerState) -> None:
     for entry in state.log_history:
         if entry["step"] == state.best_global_step and "eval_loss" in entry:
             live.step = state.best_global_step
-            for key, value in entry.items():
+            for key, value in sorted(entry.items()):
                 if name_of(key):
                     live.log_metric(name_of(key), float(value), plot=False)
     log.info("kept the weights of step %s", state.best_global_step)

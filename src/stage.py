@@ -9,18 +9,23 @@ Only the standard library is imported here, because what serves a model imports 
 """
 
 import argparse
+import ctypes
 import difflib
+import errno
+import hashlib
 import inspect
 import json
 import logging
 import math
 import os
 import re
+import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -63,20 +68,24 @@ Share = Annotated[float, Interval(gt=0, lt=1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
 
-def run(main: Callable[..., None], *, section: bool = True) -> None:
+def run(main: Callable[..., None], *, section: bool = True, alone: bool = True) -> None:
     """Call ``main`` with the typed values of the command line, and exit as a command should.
 
     Args:
         main: its positional parameters are arguments, its keyword-only ones are options.
         section: the options are the params.yaml section named after the module, and the run keeps
             a log file. False for a command that is not a stage.
+        alone: a second process that runs the same stage on the same paths is refused.
     """
     name, start = Path(sys.argv[0]).stem, time.perf_counter()
     _start_log(name, to_file=section)
     sys.excepthook = lambda *exception: log.critical("%s broke", name, exc_info=exception)
     try:
         positional, params = _bind(main, name, section, sys.argv[1:])
-        main(*positional, **params)
+        if section:
+            _die_with_parent()
+        with _alone(name, positional) if section and alone else nullcontext():
+            main(*positional, **params)
         if section:
             log.info("%s took %.1f s%s", name, time.perf_counter() - start, _memory())
     except InputError as error:
@@ -87,12 +96,68 @@ def run(main: Callable[..., None], *, section: bool = True) -> None:
                 "`git restore data/quality.* dvclive` its committed metrics."
             )
         sys.exit(1)
+    except Exception as error:
+        if not _is_of_a_full_disk(error):
+            raise
+        log.error(
+            "Expected room on the disk for what %s writes, found none left: free some and run it "
+            "again; nothing is half written (%s).",
+            *(name, error),
+        )
+        sys.exit(1)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         log.error("Interrupted.")
         sys.exit(130)
+
+
+def _die_with_parent() -> None:
+    """Have the system end this process when DVC, which started it, is killed."""
+    if "DVC_STAGE" in os.environ and sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was killed just before
+            sys.exit(1)
+
+
+@contextmanager
+def _alone(name: str, paths: Sequence[object]) -> Iterator[None]:
+    """Hold the lock of a stage on its paths; another process that wants it is refused.
+
+    Raises:
+        InputError: names the process that holds it.
+    """
+    if sys.platform == "win32":  # which has no such locks
+        yield
+        return
+    import fcntl
+
+    which = hashlib.sha256(" ".join(map(str, paths)).encode()).hexdigest()[:8]
+    with (LOGS / f".{name}-{which}.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            other = file.read()
+            raise InputError(
+                f"Expected to be the only process that runs {name} on these paths, found process "
+                f"{other} at it: wait until it ends, or end it by `kill {other}`."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _is_of_a_full_disk(error: BaseException) -> bool:
+    """Whether an exception is, or tells, that a disk or a quota is full."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # What is written in Rust or C++ has exceptions of its own.
+    told = str(error)
+    return "No space left on device" in told or "os error 28" in told or "code: 28" in told
 
 
 def _memory() -> str:
@@ -109,16 +174,25 @@ def options() -> list[str]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write a file or folder to; it becomes ``path`` only if the block ends well."""
+def scratch(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` for what is not finished; what killed runs left of it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
-    ) as holder:
-        fresh = Path(holder, path.name)
+    ) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write a file or folder to; it becomes ``path`` only if the block ends well."""
+    with scratch(path) as holder:
+        fresh = holder / path.name
         yield fresh
         if path.is_dir():
-            path.rename(Path(holder, "old"))
+            path.rename(holder / "old")
         fresh.replace(path)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,12 +18,12 @@ from transformers import (
     EvalPrediction,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
     TrainingArguments,
     set_seed,
 )
 
 from src import examples, metrics, stage, transformer
+from src.checkpoints import ResumableTrainer, key_of
 from src.metrics import Integers
 from src.recording import LiveCallback, Progress, keep_best
 from src.shortcuts import CutVocabulary, replace_dropout, shorten
@@ -31,7 +32,7 @@ from src.transformer import Tokens
 
 Natural = Annotated[int, Interval(ge=0)]
 
-LAUNCHED = "PEDIGREE_LAUNCHED"  # set for the processes that share a training
+LAUNCHED = "PEDIGREE_LAUNCHED"  # for the processes that share a training: where checkpoints are
 
 log = logging.getLogger("src.train")
 
@@ -61,6 +62,7 @@ def main(
     metric_for_best_model: Literal["accuracy", "macro_f1", "weighted_f1", "log_loss", "ece"],
     early_stopping_patience: Natural,
     logging_steps: Count,
+    save_steps: Natural,
     processes: Count,
     threads: Threads,
     seed: Seed,
@@ -72,6 +74,7 @@ def main(
         model: the folder that gets weights, config and tokenizer.
         live: the folder that gets loss and lr by step and validation metrics by epoch.
     """
+    params = {name: value for name, value in locals().items() if not isinstance(value, Path)}
     if precision == "fp16" and not torch.cuda.is_available():
         raise InputError(
             "train.precision is 'fp16', which needs a GPU, and none is found: use 'bf16' or 'no'."
@@ -88,9 +91,19 @@ def main(
             f"train.batch_size is {batch_size}: expected a multiple of the {world} processes that "
             "share it; change it or train.processes."
         )
+    start = transformer.resolve(checkpoint, sha256)
+    names = ("train.parquet", "validation.parquet", "labels.json")
+    started = [splits / name for name in names if (splits / name).exists()]
+    if launched:
+        checkpoints = Path(os.environ[LAUNCHED])
+    else:
+        key = key_of(params, [*started, *transformer.weights(start)])
+        checkpoints = model.parent / ".checkpoints" / key
     if not launched and (processes > 1 or "PET_NNODES" in os.environ):
+        os.environ[LAUNCHED] = str(checkpoints.absolute())
         with stage.replacing(model) as folder:
             _launch(processes, [str(splits), str(folder), str(live), *stage.options()])
+        shutil.rmtree(checkpoints)
         return
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of this machine: the one that writes
     if not first:
@@ -100,7 +113,7 @@ def main(
 
     set_seed(seed)  # before the classification head gets its random weights
     classifier, tokenizer = transformer.from_pretrained(
-        transformer.resolve(checkpoint, sha256),
+        start,
         new_head=True,
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
@@ -126,10 +139,10 @@ def main(
         Live(str(live), dvcyaml=False, save_dvc_exp=False) if first else nullcontext()
     )
     with place as folder, recording as record:
-        trainer = Trainer(
+        trainer = ResumableTrainer(
             classifier,
             TrainingArguments(
-                output_dir=str(folder.parent / "checkpoints"),
+                output_dir=str(checkpoints / "saving"),
                 learning_rate=lr,
                 num_train_epochs=epochs,
                 per_device_train_batch_size=batch_size // world,
@@ -149,8 +162,7 @@ def main(
                 train_sampling_strategy="group_by_length",
                 eval_strategy="epoch",
                 save_strategy="epoch",
-                save_only_model=True,
-                save_total_limit=1,
+                restore_callback_states_from_checkpoint=True,
                 save_on_each_node=True,
                 load_best_model_at_end=True,
                 metric_for_best_model=metric_for_best_model,
@@ -167,6 +179,8 @@ def main(
             processing_class=tokenizer,
             compute_metrics=_scores,
             compute_loss_func=_loss(train.labels, class_weight, label_smoothing),
+            folder=checkpoints,
+            save_steps=save_steps,
         )
         # The log lines are ours, on stderr and in the file; only the progress bar is Trainer's.
         trainer.remove_callback(PrinterCallback)
@@ -176,17 +190,15 @@ def main(
             trainer.add_callback(LiveCallback(record))
         if early_stopping_patience:
             trainer.add_callback(EarlyStoppingCallback(early_stopping_patience))
-        seconds = trainer.train().metrics["train_runtime"]
-        validating = sum(entry.get("eval_runtime", 0.0) for entry in trainer.state.log_history)
-        log.info(
-            "%d steps took %.1f s, and validation %.1f s",
-            *(trainer.state.global_step, seconds - validating, validating),
-        )
+        seconds = trainer.resume().metrics["train_runtime"]
+        log.info("%d steps, the last of them in %.1f s", trainer.state.global_step, seconds)
         if vocabulary:
             vocabulary.restore()
         if record:
             keep_best(record, trainer.state)
             _save(trainer, folder)
+    if not launched:
+        shutil.rmtree(checkpoints)
 
 
 def _launch(processes: int, arguments: list[str]) -> None:
@@ -202,7 +214,7 @@ def _launch(processes: int, arguments: list[str]) -> None:
     alone = [] if "PET_NNODES" in os.environ else ["--standalone"]
     words = [*alone, f"--nproc-per-node={processes}", "--module", "src.train", *arguments]
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes speak
-    os.environ[LAUNCHED] = "1"
+    os.environ.setdefault("DVC_STAGE", "train")  # they end with this process
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # spares a warning; train.threads is what counts
     try:
         run.run(run.parse_args(words))  # type: ignore[no-untyped-call]
@@ -282,7 +294,7 @@ def _readable(classifier: Any, tokenizer: Any) -> int:
     return int(min(tokenizer.model_max_length, positions))
 
 
-def _save(trainer: Trainer, folder: Path) -> None:
+def _save(trainer: ResumableTrainer, folder: Path) -> None:
     trainer.save_model(str(folder))
     (folder / "training_args.bin").unlink()  # a pickle, with paths of this machine
     for file in folder.iterdir():
@@ -323,6 +335,6 @@ if __name__ == "__main__":
 
         # A mistake that each process finds is said once, by the parent.
         logging.getLogger("src.stage").setLevel(logging.CRITICAL)
-        stage.run(tell_parent(main))
+        stage.run(tell_parent(main), alone=False)
     else:
         stage.run(main)

@@ -66,6 +66,14 @@ def resolve(checkpoint: str, sha256: str) -> str:
     return place
 
 
+def weights(place: str) -> list[Path]:
+    """The file of the weights that ``resolve`` found, if there is one."""
+    try:
+        return [Path(str(cached_file(place, "model.safetensors")))]
+    except (OSError, ValueError):  # which from_pretrained will say
+        return []
+
+
 def from_pretrained(
     place: str, *, new_head: bool, **config: Any
 ) -> tuple[Any, PreTrainedTokenizerBase]:

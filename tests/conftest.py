@@ -10,11 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from src import examples, split
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,6 +63,31 @@ SPLIT: dict[str, Any] = {
     "train_only": [],
     "validation_size": 0.2,
     "test_size": 0.2,
+    "seed": 1,
+}
+TRAIN: dict[str, Any] = {
+    "sha256": "",
+    "max_length": 16,
+    "max_characters": 1000,
+    "lr": 3e-3,
+    "epochs": 2,
+    "batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "activation_checkpointing": False,
+    "lr_scheduler_type": "linear",
+    "warmup_ratio": 0.1,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "label_smoothing": 0.0,
+    "class_weight": "none",
+    "precision": "no",
+    "shortcuts": True,
+    "metric_for_best_model": "macro_f1",
+    "early_stopping_patience": 2,
+    "logging_steps": 2,
+    "save_steps": 0,
+    "processes": 1,
+    "threads": 1,
     "seed": 1,
 }
 # Enough for 60 small texts to be learnt by a small model with random weights.
@@ -219,3 +248,75 @@ def set_params(project: Project, params: dict[str, Any]) -> None:
         assert key in values[section]
         values[section][key] = value
     yaml.dump(values, file)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small project after its first `dvc repro`, committed; to be copied.
+
+    All processes of one test run share it. Beside it, ``repro.log`` has what was printed and
+    ``new.txt`` what git saw before the commit.
+    """
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    root, log = place / "built", place / "repro.log"
+    with FileLock(place / "built.lock"):
+        if not log.exists():
+            shutil.rmtree(root, ignore_errors=True)  # of another process that failed
+            project = copy_project(root)
+            source = root / "data" / "source"
+            write_rows(source / "small.jsonl", make_texts(60))
+            make_checkpoint(source / "checkpoint")
+            set_params(project, SMALL)
+            for name in ("dvc.lock", "data/quality.json", "data/quality.md"):
+                (root / name).unlink(missing_ok=True)
+            shutil.rmtree(root / "dvclive", ignore_errors=True)
+            project.commit()
+            printed = project.dvc("repro")
+            new = project.git("ls-files", "--others", "--exclude-standard")
+            (place / "new.txt").write_text(new)
+            project.commit()
+            log.write_text(printed)
+    return root
+
+
+def copy_built(built: Path, target: Path) -> Project:
+    """A copy of the small project that has run, with its DVC cache and a git history of its own."""
+    shutil.copytree(built, target, symlinks=True)
+    return Project(target)
+
+
+@pytest.fixture(scope="session")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 texts, divided."""
+    folder = tmp_path_factory.mktemp("data")
+    frame = pd.DataFrame(make_texts(300)).assign(id=[str(k) for k in range(300)])
+    examples.write(frame, folder / "examples.parquet")
+    split.main(folder, folder / "splits", **SPLIT | {"test_size": 0.2})
+    return folder / "splits"
+
+
+def train_command(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> list[str]:
+    """What DVC makes of the params, for a process of its own."""
+    words = [sys.executable, "-m", "src.train", splits, target / "model", target / "live"]
+    for key, value in (TRAIN | {"checkpoint": checkpoint} | changes).items():
+        if isinstance(value, bool):
+            words.append(f"--{key}" if value else f"--no-{key}")
+        else:
+            words += [f"--{key}", value]
+    return [str(word) for word in words]
+
+
+def run_train(
+    splits: Path, target: Path, checkpoint: Path, **changes: Any
+) -> subprocess.CompletedProcess[str]:
+    """The stage in a process of its own, which runs in the folder that ``target`` lies in."""
+    return subprocess.run(
+        train_command(splits, target, checkpoint, **changes),
+        cwd=target.parent,
+        env=os.environ | {"PYTHONPATH": f"{target.parent}:{ROOT}"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )

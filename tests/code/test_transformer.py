@@ -1,9 +1,6 @@
 """Every supported architecture trains, exports and predicts the same in torch and in ONNX."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import ROOT, SPLIT, make_checkpoint, make_texts
+from conftest import TRAIN, make_checkpoint, run_train
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from src import examples, export, metrics, predict, recording, shortcuts, split, train, transformer
+from src import examples, export, metrics, predict, recording, shortcuts, train, transformer
 from src.stage import InputError
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -33,30 +30,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "share_att_key": True,
     },
     "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 2},
-}
-TRAIN: dict[str, Any] = {
-    "sha256": "",
-    "max_length": 16,
-    "max_characters": 1000,
-    "lr": 3e-3,
-    "epochs": 2,
-    "batch_size": 8,
-    "gradient_accumulation_steps": 1,
-    "activation_checkpointing": False,
-    "lr_scheduler_type": "linear",
-    "warmup_ratio": 0.1,
-    "weight_decay": 0.01,
-    "max_grad_norm": 1.0,
-    "label_smoothing": 0.0,
-    "class_weight": "none",
-    "precision": "no",
-    "shortcuts": True,
-    "metric_for_best_model": "macro_f1",
-    "early_stopping_patience": 2,
-    "logging_steps": 2,
-    "processes": 1,
-    "threads": 1,
-    "seed": 1,
 }
 EXPORT: dict[str, Any] = {
     "opset": 20,
@@ -79,17 +52,6 @@ if "RANK" in os.environ:
         return collate(ids, pad_token_id)
     transformer.collate = spy
 """
-
-
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import pandas as pd
-
-    folder = tmp_path_factory.mktemp("data")
-    frame = pd.DataFrame(make_texts(300)).assign(id=[str(k) for k in range(300)])
-    examples.write(frame, folder / "examples.parquet")
-    split.main(folder, folder / "splits", **SPLIT | {"test_size": 0.2})
-    return folder / "splits"
 
 
 def trained(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> Path:
@@ -160,32 +122,6 @@ def test_training_learns_and_is_equal_to_itself(
     assert curve[0] == "step\tloss"
     steps = [line.split("\t")[0] for line in curve[1:5]]
     assert steps == ["1", "2", "4", "6"], "steps are global steps"
-
-
-def command_line(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> str:
-    """What DVC makes of the params, for a process of its own."""
-    words = [sys.executable, "-m src.train", splits, target / "model", target / "live"]
-    for key, value in (TRAIN | {"checkpoint": checkpoint} | changes).items():
-        if isinstance(value, bool):
-            words.append(f"--{key}" if value else f"--no-{key}")
-        else:
-            words.append(f"--{key} {value or repr(value)}")
-    return " ".join(map(str, words))
-
-
-def run_train(
-    splits: Path, target: Path, checkpoint: Path, **changes: Any
-) -> subprocess.CompletedProcess[str]:
-    """The stage in a process of its own, which runs in the folder that ``target`` lies in."""
-    return subprocess.run(
-        command_line(splits, target, checkpoint, **changes),
-        shell=True,
-        cwd=target.parent,
-        env=os.environ | {"PYTHONPATH": f"{target.parent}:{ROOT}"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "modernbert"])
