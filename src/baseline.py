@@ -10,7 +10,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import Pipeline
 
-from src import examples, metrics, stage
+from src import examples, metrics, provenance, stage
 from src.stage import Count, InputError, Interval, Seed, Share
 
 log = logging.getLogger("src.baseline")
@@ -102,6 +102,8 @@ def main(
         _make_canonical(tfidf, forest)
         pipeline = Pipeline([("tfidf", tfidf), ("forest", forest)])
         joblib.dump(pipeline, folder / "model.joblib", compress=3)
+    packages = ("scikit-learn", "scipy", "numpy", "joblib")
+    provenance.record(model, *packages, dtype="float64", threads=n_jobs, seed=seed)
 
 
 def _or_none(value: str | float) -> str | float | None:

@@ -22,7 +22,7 @@ from transformers import (
     set_seed,
 )
 
-from src import examples, metrics, stage, transformer
+from src import examples, metrics, provenance, stage, transformer
 from src.checkpoints import ResumableTrainer, key_of
 from src.metrics import Integers
 from src.recording import LiveCallback, Progress, keep_best
@@ -75,6 +75,8 @@ def main(
         live: the folder that gets loss and lr by step and validation metrics by epoch.
     """
     params = {name: value for name, value in locals().items() if not isinstance(value, Path)}
+    settings = {name: params[name] for name in ("precision", "processes", "threads", "seed")}
+    packages = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
     if precision == "fp16" and not torch.cuda.is_available():
         raise InputError(
             "train.precision is 'fp16', which needs a GPU, and none is found: use 'bf16' or 'no'."
@@ -103,6 +105,7 @@ def main(
         os.environ[LAUNCHED] = str(checkpoints.absolute())
         with stage.replacing(model) as folder:
             _launch(processes, [str(splits), str(folder), str(live), *stage.options()])
+        provenance.record(model, *packages, **settings)
         shutil.rmtree(checkpoints)
         return
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of this machine: the one that writes
@@ -198,6 +201,7 @@ def main(
             keep_best(record, trainer.state)
             _save(trainer, folder)
     if not launched:
+        provenance.record(model, *packages, **settings)
         shutil.rmtree(checkpoints)
 
 
