@@ -2,7 +2,7 @@
 
 DVC records what goes into a model. It can't know what computed it, and must not, for its hashes are
 the same on every machine. So a stage that trains leaves a file of its own beside the model, which
-is in git and not among the outs in dvc.yaml. ``python -m src.verify --provenance`` reads it.
+is in git and not among the outs in dvc.yaml. ``python -m src.pedigree`` reads it.
 """
 
 import hashlib

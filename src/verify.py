@@ -3,7 +3,6 @@
     python -m src.verify
     python -m src.verify models/onnx train data/splits/test.parquet
     python -m src.verify --remote storage --download
-    python -m src.verify models/onnx --provenance
 
 Everything is read and hashed anew. DVC trusts its notes: it takes a file to be unchanged whose size
 and time are, an object of the cache to be whole that is read-only, and a folder to have all its
@@ -11,8 +10,6 @@ files on a remote whose list of files is there. Damage passes all three.
 """
 
 import argparse
-import json
-import logging
 import os
 import shlex
 import sys
@@ -24,24 +21,20 @@ from typing import Any, NamedTuple
 
 import networkx as nx
 from dvc.config import NoRemoteError, RemoteNotFoundError
-from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc.scm import NoSCM
-from dvc.utils.serialize import load_yaml
+from dvc.scm import NoSCM, SCMError
 from dvc_data.hashfile.hash import file_md5
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 from dvc_objects.errors import ObjectFormatError
 from dvc_objects.fs.local import LocalFileSystem
 
-from src import provenance, stage
+from src import stage
 from src.stage import InputError
 
 SHOWN = 20
-LOCAL = LocalFileSystem()
-
-log = logging.getLogger("src.verify")
+LOCAL = LocalFileSystem()  # type: ignore[no-untyped-call]
 
 Key = tuple[str, ...]  # the path of a file inside of an out, () for an out that is a file
 
@@ -100,7 +93,7 @@ class Part:
     @property
     def name(self) -> str:
         """The path of the out, as one types it."""
-        return _shown(self.out.fs_path)
+        return shown(self.out.fs_path)
 
     @property
     def oid(self) -> str:
@@ -129,7 +122,7 @@ def check(repo: Repo, targets: Sequence[str] = ()) -> Report:
     report, seen = Report(), dict[str, Read]()
     wrong_files: list[Finding] = []
     for part in select(repo, targets):
-        listing, files = _files(repo, part)
+        listing, files = files_of(repo, part)
         report.files += sum(not read.fault for read in files.values())
         report.size += sum(read.size for read in files.values())
         faults = _compare(part, listing, files)
@@ -137,7 +130,7 @@ def check(repo: Repo, targets: Sequence[str] = ()) -> Report:
         objects = _objects(part, wanted, seen, report) if part.out.use_cache else {}
         for oid, read in objects.items():
             if read.fault != "is missing" and read.md5 + ".dir" * oid.endswith(".dir") != oid:
-                path = _shown(part.out.cache.oid_to_path(oid))
+                path = shown(part.out.cache.oid_to_path(oid))
                 fault = f"of {part.name} {read.fault or 'is corrupt'}"
                 cure = _cure_of_object(part, whole=listing is not None and not faults)
                 report.findings.append(Finding(path, fault, (_rm(path),), cure))
@@ -168,15 +161,17 @@ def check_remote(
         InputError: there is no such remote, or it can't be read.
     """
     report, seen, all_read = Report(), dict[str, Read](), True
+    remotes: dict[tuple[str | None, str], Any] = {}
     for part in select(repo, targets):
         if not (part.out.use_cache and part.out.can_push):
             continue
-        odb = _remote(repo, name or part.out.remote, part.out.hash_name)
+        which = (name or part.out.remote, part.out.hash_name)
+        odb = remotes[which] = remotes.get(which) or _remote(repo, *which)
         read_all = download or odb.fs.protocol == "local"
         all_read &= read_all
         listing = _listing(part.out.cache, part.oid) or _listing(odb, part.oid)
         if listing is None:
-            listing, _ = _files(repo, part)
+            listing, _ = files_of(repo, part)
         keys = [key for key in listing or {} if part.has(key)]
         oids = {part.oid: (), **{listing[key]: key for key in keys if listing}}
         paths = {oid: odb.oid_to_path(oid) for oid in oids}
@@ -203,48 +198,13 @@ def check_remote(
         if listing is None and not faults:
             fault = "has files that no list tells, neither here nor on the remote"
             report.findings.append(Finding(part.name, fault, (), f"dvc push {part.name}"))
+    if report.findings and not report.objects:
+        raise InputError(
+            f"Expected objects on remote {name or 'by default'}, found not one of "
+            f"{len(report.findings)}: look whether `dvc remote list` has its right address, or "
+            "fill it with `dvc push`."
+        )
     return report, all_read
-
-
-def trace(repo: Repo, target: str) -> dict[str, Any]:
-    """Where one out comes from: code, data, params, versions and processor, and what is in doubt.
-
-    Args:
-        repo: the project.
-        target: an out, or a file inside of one.
-
-    Returns:
-        The record. Its "problems" are sentences, each a reason not to believe it; none is best.
-
-    Raises:
-        InputError: the target is not one out.
-    """
-    parts = select(repo, [target])
-    if len(parts) != 1:
-        names = ", ".join(part.name for part in parts)
-        raise InputError(f"Expected one out, found {target} to be {names}: name one of them.")
-    (part,) = parts
-    problems = [f"{found.path} {found.fault}." for found in check(repo, [target]).findings]
-    _, files = _files(repo, part)
-    graph = repo.index.graph
-    stages = {part.out.stage, *nx.descendants(graph, part.out.stage)}
-    ordered = [s for s in _upstream_first(graph) if s in stages]
-    requirements = Path(repo.root_dir, "requirements.lock")
-    if not requirements.exists():
-        problems.append("requirements.lock is missing.")
-    return {
-        "target": part.path(part.inside),
-        "git": _git(repo),
-        "requirements.lock": provenance.sha256(requirements) if requirements.exists() else None,
-        "files": {
-            part.path(key): provenance.sha256(Path(part.path(key)))
-            for key, read in files.items()
-            if part.has(key) and not read.fault
-        },
-        "stages": {s.addressing: _locked(s) for s in ordered},
-        "environment": _environment(ordered, problems),
-        "problems": [*problems, *_changes(ordered)],
-    }
 
 
 def select(repo: Repo, targets: Sequence[str]) -> list[Part]:
@@ -253,7 +213,7 @@ def select(repo: Repo, targets: Sequence[str]) -> list[Part]:
     Raises:
         InputError: a target means none, or there are no outs yet.
     """
-    stages = _upstream_first(repo.index.graph)
+    stages = upstream_first(repo.index.graph)
     outs = [out for s in stages for out in s.outs if out.is_in_repo and out.hash_info]
     if not outs:
         raise InputError("Expected outs in dvc.lock, found none: run `dvc repro` first.")
@@ -280,11 +240,13 @@ def select(repo: Repo, targets: Sequence[str]) -> list[Part]:
     return list(found)
 
 
-def _upstream_first(graph: Any) -> list[Any]:
+def upstream_first(graph: Any) -> list[Any]:
+    """The stages of DVC's graph, those first that others wait for."""
     return [*reversed([*nx.lexicographical_topological_sort(graph, key=lambda s: s.addressing)])]
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
+    """A path as one types it here."""
     return os.path.relpath(path)
 
 
@@ -319,7 +281,7 @@ def _listing(odb: Any, oid: str) -> dict[Key, str] | None:
     return {key: info.value for key, _, info in tree}
 
 
-def _files(repo: Repo, part: Part) -> tuple[dict[Key, str] | None, dict[Key, Read]]:
+def files_of(repo: Repo, part: Part) -> tuple[dict[Key, str] | None, dict[Key, Read]]:
     """The hashes that the files of an out should have, if they can be known, and what they are."""
     out = part.out
     listing = _listing(out.cache, part.oid) if out.use_cache else None
@@ -433,7 +395,10 @@ def _in_head(repo: Repo, part: Part) -> bool:
     if isinstance(repo.scm, NoSCM):
         return False
     path = Path(part.out.fs_path).relative_to(repo.scm.root_dir).as_posix()
-    return _read(repo.scm.get_fs("HEAD"), path, part.out.hash_name).md5 == part.oid
+    try:
+        return _read(repo.scm.get_fs("HEAD"), path, part.out.hash_name).md5 == part.oid
+    except SCMError:  # there is no commit yet
+        return False
 
 
 def _remote(repo: Repo, name: str | None, hash_name: str) -> Any:
@@ -499,91 +464,7 @@ def _removal(odb: Any, name: str | None, oid: str) -> str:
     if odb.fs.protocol == "local":
         return _rm(odb.oid_to_path(oid))
     code = f"from dvc.repo import Repo; Repo().cloud.get_remote_odb({name!r}).delete({oid!r})"
-    return f"python -c {shlex.quote(code)}"
-
-
-def _git(repo: Repo) -> dict[str, Any]:
-    if isinstance(repo.scm, NoSCM):
-        return {"revision": None, "dirty": None}
-    return {"revision": repo.scm.get_rev(), "dirty": repo.scm.is_dirty(untracked_files=True)}
-
-
-def _locked(made_by: Any) -> dict[str, Any]:
-    """What DVC wrote of a stage when it ran: cmd, params, deps and outs, with their hashes."""
-    path = Path(made_by.path)
-    if not made_by.cmd or path.suffix == ".dvc":
-        entry: dict[str, Any] = load_yaml(str(path))
-        return entry
-    locked: dict[str, Any] = load_yaml(str(path.with_suffix(".lock")))["stages"][made_by.name]
-    return locked
-
-
-def _changes(stages: Sequence[Any]) -> list[str]:
-    """What of code, data and params is not what the stages ran with, so far as it is here."""
-    made = {out.fs_path: out for s in stages for out in s.outs}
-    changes = []
-    for s in stages:
-        changed_params = False
-        for dep in s.deps:
-            if isinstance(dep, ParamsDependency):
-                for values in dep.workspace_status().values():
-                    changed_params = True
-                    names = ", ".join(values) if isinstance(values, dict) else values
-                    changes.append(f"{s.addressing} ran with other params than these: {names}.")
-            elif out := made.get(dep.fs_path):
-                if dep.hash_info != out.hash_info:
-                    maker = out.stage.addressing
-                    changes.append(f"{s.addressing} ran with another {dep} than {maker} made last.")
-            elif dep.workspace_status():
-                changes.append(f"{s.addressing} ran with another {dep} than the present one.")
-        if s.cmd_changed and not changed_params:
-            changes.append(f"{s.addressing} ran with another command than the present one.")
-    return changes
-
-
-def _environment(stages: Sequence[Any], problems: list[str]) -> dict[str, Any]:
-    """The records of the stages that leave one, by stage, and whether each is of this model."""
-    found: dict[str, Any] = {}
-    for s in stages:
-        if not any(Path(dep.fs_path).parts[-2:] == ("src", "provenance.py") for dep in s.deps):
-            continue
-        records = {out: provenance.record_of(Path(out.fs_path)) for out in s.outs}
-        here = [(out, path) for out, path in records.items() if path.exists()]
-        if not here:
-            found[s.addressing] = None
-            problems.append(
-                f"Of the environment that {s.addressing} ran in there is no record; "
-                f"`dvc repro --force --single-item {s.addressing}` would train anew and make one."
-            )
-        for out, path in here:
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                record = {}
-            belongs = record.get("md5") == out.hash_info.value and _is_of(record, out)
-            found[s.addressing] = {
-                "record": _shown(str(path)),
-                "belongs_to_the_model": belongs,
-            } | record
-            if not belongs:
-                problems.append(
-                    f"{_shown(str(path))} is the record of another training than that of "
-                    f"{Part(out).name}, which may come from another commit, machine or DVC's run "
-                    "cache: look for its record in the history of git."
-                )
-    return found
-
-
-def _is_of(record: Mapping[str, Any], out: Any) -> bool:
-    """Whether the files of a model that is here are those of its record."""
-    folder = Path(out.fs_path)
-    if not folder.exists():
-        return True
-    hashes = record.get("sha256", {})
-    return all(
-        (folder / name).exists() and provenance.sha256(folder / name) == value
-        for name, value in hashes.items()
-    )
+    return f'python -c "{code}"'
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -601,26 +482,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--download", action="store_true", help="with --remote: read contents, wherever they are"
     )
-    parser.add_argument(
-        "--provenance", action="store_true", help="print where the one target comes from, as JSON"
-    )
     return parser
 
 
-def main(targets: list[str], remote: str | None, download: bool, provenance: bool) -> None:
+def main(targets: list[str], remote: str | None, download: bool) -> None:
     """Do what the command line says; exit with 1 if anything is not what dvc.lock says."""
     if download and remote is None:
         raise InputError("Expected --remote with --download, found none: add --remote.")
-    if provenance and (len(targets) != 1 or remote is not None):
-        raise InputError("Expected one target and no --remote with --provenance: name one out.")
     try:
         with Repo() as repo:
-            if provenance:
-                record = trace(repo, targets[0])
-                print(json.dumps(record, indent=2, ensure_ascii=False))
-                for problem in record["problems"]:
-                    log.error("%s", problem)
-                sys.exit(1 if record["problems"] else 0)
             if remote is None:
                 report = check(repo, targets)
                 summary = (
@@ -650,9 +520,9 @@ def _print(report: Report, summary: str) -> None:
     if len(report.findings) > SHOWN:
         print(f"... and {len(report.findings) - SHOWN} more")
     print(f"{summary}: {len(report.findings)} are not what dvc.lock says. To put them right:")
-    shown = report.findings[:SHOWN]
-    commands = [command for finding in shown for command in finding.first]
-    for command in dict.fromkeys([*commands, *(f.cure for f in shown if f.cure)]):
+    listed = report.findings[:SHOWN]
+    commands = [command for finding in listed for command in finding.first]
+    for command in dict.fromkeys([*commands, *(f.cure for f in listed if f.cure)]):
         print(f"  {command}")
     sys.exit(1)
 
