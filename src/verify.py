@@ -46,6 +46,10 @@ class Read(NamedTuple):
     size: int
     fault: str = ""
 
+    def is_of(self, oid: str) -> bool:
+        """Whether this is the content that a hash of DVC names; .dir ends that of a folder."""
+        return self.md5 == oid.removesuffix(".dir")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -129,7 +133,7 @@ def check(repo: Repo, targets: Sequence[str] = ()) -> Report:
         wanted = [part.oid, *(oid for key, oid in (listing or {}).items() if part.has(key))]
         objects = _objects(part, wanted, seen, report) if part.out.use_cache else {}
         for oid, read in objects.items():
-            if read.fault != "is missing" and read.md5 + ".dir" * oid.endswith(".dir") != oid:
+            if read.fault != "is missing" and not read.is_of(oid):
                 path = shown(part.out.cache.oid_to_path(oid))
                 fault = f"of {part.name} {read.fault or 'is corrupt'}"
                 cure = _cure_of_object(part, whole=listing is not None and not faults)
@@ -189,9 +193,12 @@ def check_remote(
             finding = f"has an object on the remote, {where}, that {fault}"
             bad = [o for o in {oid, part.oid} if reads[o].fault != "is missing"]
             first = tuple(_removal(odb, name, o) for o in sorted(bad))
-            local = _read(LOCAL, part.out.cache.oid_to_path(oid), part.out.hash_name)
+            cache = part.out.cache
+            sources = {
+                o: _read(LOCAL, cache.oid_to_path(o), cache.hash_name) for o in (oid, part.oid)
+            }
             cure = f"dvc push{f' --remote {name}' if name else ''} {shlex.quote(part.name)}"
-            if local.md5 + ".dir" * oid.endswith(".dir") != oid:
+            if not all(read.is_of(o) for o, read in sources.items()):
                 first = ()
                 cure = f"# this again, and what it says, in a clone whose cache has {part.name}"
             report.findings.append(Finding(part.path(oids[oid]), finding, first, cure))
@@ -272,7 +279,7 @@ def _listing(odb: Any, oid: str) -> dict[Key, str] | None:
     """The files of an out and their hashes, if the object that lists them is whole."""
     if not oid.endswith(".dir"):
         return {(): oid}
-    if _read(odb.fs, odb.oid_to_path(oid), odb.hash_name).md5 + ".dir" != oid:
+    if not _read(odb.fs, odb.oid_to_path(oid), odb.hash_name).is_of(oid):
         return None
     try:
         tree = Tree.load(odb, HashInfo(odb.hash_name, oid))
@@ -348,7 +355,10 @@ def _objects(
     report.objects += sum(not read.fault for read in reads.values())
     report.absent += sum(read.fault == "is missing" for read in reads.values())
     report.size += sum(read.size for read in reads.values())
-    return {oid: seen[path] if oid in fresh else Read(oid[:32], 0) for oid, path in paths.items()}
+    return {
+        oid: seen[path] if oid in fresh else Read(oid.removesuffix(".dir"), 0)
+        for oid, path in paths.items()
+    }
 
 
 def _cure_of_object(part: Part, whole: bool) -> str:
@@ -396,7 +406,7 @@ def _in_head(repo: Repo, part: Part) -> bool:
         return False
     path = Path(part.out.fs_path).relative_to(repo.scm.root_dir).as_posix()
     try:
-        return _read(repo.scm.get_fs("HEAD"), path, part.out.hash_name).md5 == part.oid
+        return _read(repo.scm.get_fs("HEAD"), path, part.out.hash_name).is_of(part.oid)
     except SCMError:  # there is no commit yet
         return False
 
@@ -444,7 +454,7 @@ def _faults_of(part: Part, listing: Mapping[Key, str], reads: Mapping[str, Read]
     """What is wrong with objects on a remote, by hash or, where only that is known, by size."""
     faults = {oid: read.fault for oid, read in reads.items() if read.fault}
     for oid, read in reads.items():
-        if read.md5 and read.md5 + ".dir" * oid.endswith(".dir") != oid:
+        if read.md5 and not read.is_of(oid):
             faults[oid] = "is corrupt"
     unread = {key: oid for key, oid in listing.items() if oid in reads and not reads[oid].md5}
     expected = part.out.meta.size

@@ -20,6 +20,9 @@ from dvc.repo import Repo
 from src import pedigree, provenance, verify
 from src.stage import InputError
 
+# Of pygtrie, as DVC uses it.
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon:DeprecationWarning")
+
 FAULTS = 100
 ONNX = Path("models/onnx/model.onnx")
 
@@ -64,7 +67,7 @@ def cure(project: Project, found: list[verify.Finding]) -> list[str]:
 
 
 def damage(path: Path, draw: random.Random) -> None:
-    """Flip a bit or cut off a byte as a bad disk does it, which leaves time and mode as they are."""
+    """Flip a bit or cut off a byte as a bad disk does, which leaves time and mode as they are."""
     before = path.stat()
     content = bytearray(path.read_bytes())
     if draw.random() < 0.5:
@@ -221,7 +224,6 @@ def test_nothing_but_the_stage_itself_can_make_it_again(project: Project) -> Non
 def test_an_out_that_git_keeps(project: Project) -> None:
     file = Path("dvclive/train/metrics.json")
     flip(file)
-    assert project.git("status", "--porcelain") == "", "git does not see it either"
     assert cure(project, findings()) == [f"git checkout HEAD -- {file}"]
     assert findings() == []
 
