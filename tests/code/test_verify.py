@@ -131,9 +131,8 @@ def test_each_of_100_faults_is_named_and_nothing_else() -> None:
         objects: set[Path] = set()
         for part in verify.select(repo, []):
             listing, files = verify.files_of(repo, part)
-            own = {in_cache(Path(part.name))} if part.out.use_cache else set()
-            for key in files if part.out.use_cache else ():
-                own.add(in_cache(Path(part.path(key))))
+            oids = {part.oid, *(listing or {}).values()} if part.out.use_cache else set()
+            own = {Path(verify.shown(part.out.cache.oid_to_path(oid))) for oid in oids}
             paths = [*(Path(part.path(key)) for key in files), *sorted(own - objects)]
             objects |= own
             places[part.name] = [path for path in paths if path.stat().st_size]
