@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check format lock bench multilingual clean
+.PHONY: run test check doctor remote format lock bench multilingual clean
 
 run: .venv/installed
 	dvc repro
@@ -17,6 +17,16 @@ check: .venv/installed
 	ruff check .
 	ruff format --check .
 	mypy
+
+# What makes experiments lie; QUEUE=1 adds what matters before `dvc exp run --queue` and `--temp`.
+doctor: .venv/installed
+	@python -m src.doctor $(if $(QUEUE),--queue)
+
+# Where the team keeps data and models, a folder or a URL; docs/remotes.md has what else a URL needs.
+remote: .venv/installed
+	$(if $(REMOTE),,$(error Expected REMOTE, a folder or a URL: make remote REMOTE=/mnt/models))
+	dvc remote add --default --force storage '$(REMOTE)'
+	dvc remote modify storage verify true
 
 format: .venv/installed
 	ruff check --fix .

@@ -21,6 +21,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -84,6 +85,7 @@ def run(main: Callable[..., None], *, section: bool = True, alone: bool = True) 
         positional, params = _bind(main, name, section, sys.argv[1:])
         if section:
             _die_with_parent()
+            _expect_a_commit()
         with _alone(name, positional) if section and alone else nullcontext():
             main(*positional, **params)
         if section:
@@ -120,6 +122,18 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it was killed just before
             sys.exit(1)
+
+
+def _expect_a_commit() -> None:
+    """Refuse a git repository without commits, in which DVCLive breaks; none at all will do."""
+    git = shutil.which("git")
+    verify = [git or "", "rev-parse", "--verify", "--quiet", "HEAD"]
+    # 0 where there is a commit, 128 where there is no repository
+    if git and subprocess.run(verify, capture_output=True, check=False).returncode == 1:  # noqa: S603
+        raise InputError(
+            "Expected a commit in git, which DVC compares this run with, found none: `git add "
+            "--all` and `git commit` first."
+        )
 
 
 @contextmanager
@@ -245,9 +259,10 @@ def _bind(
             parser.add_argument(p.name, type=p.annotation)
     for p in options.values():
         # DVC writes lists as many words; on a command of our own, words after a value are texts.
-        parser.add_argument(
-            f"--{p.name}", nargs="*" if section else 1, help=_describe(p.annotation)
-        )
+        words: dict[str, Any] = {"nargs": "*" if section else 1}
+        if p.annotation is bool and not section:
+            words = {"action": "store_const", "const": []}
+        parser.add_argument(f"--{p.name}", help=_describe(p.annotation), **words)
         if p.annotation is bool:
             parser.add_argument(f"--no-{p.name}", dest=p.name, action="store_const", const=["no"])
     # argparse takes -1 for a value but -1e-5 for an option; here only two dashes start an option.

@@ -1,12 +1,16 @@
 """The project in a folder of its own, with data and a checkpoint small enough to run in seconds."""
 
+import hashlib
 import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +289,35 @@ def copy_built(built: Path, target: Path) -> Project:
     """A copy of the small project that has run, with its DVC cache and a git history of its own."""
     shutil.copytree(built, target, symlinks=True)
     return Project(target)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of a folder, by its path in there."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@contextmanager
+def serving(*command: str | Path) -> Iterator[int]:
+    """Run a server that ends with ``--addr``, and give the port of loopback that it listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    words = [*map(str, command), "--addr", f"127.0.0.1:{port}"]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ STAGES = [
 ]
 SHARED = [
     "stage",
+    "doctor",
     "packages",
     "provenance",
     "pedigree",

@@ -4,10 +4,7 @@ import gzip
 import hashlib
 import http.server
 import shutil
-import socket
-import subprocess
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import Any
 
 import pytest
 import s3fs
-from conftest import LOAD
+from conftest import LOAD, serving
 
 from src import load, sources
 from src.sources import File
@@ -233,20 +230,8 @@ def test_a_member_of_an_archive() -> None:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """An S3 server that checks its secret, and the folder whose subfolders are its buckets."""
     folder = tmp_path_factory.mktemp("s3")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"127.0.0.1:{port}"
-    words = ["rclone", "serve", "s3", "--auth-key", "key,secret", "--addr", address, str(folder)]
-    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield f"http://{address}", folder
-    server.terminate()
-    server.wait()
+    with serving("rclone", "serve", "s3", "--auth-key", "key,secret", folder) as port:
+        yield f"http://127.0.0.1:{port}", folder
 
 
 @pytest.mark.filterwarnings("default")  # of libraries between here and the server
