@@ -149,6 +149,7 @@ IMPORTS = {
     "evaluate": {"pandas", "sklearn", "dvclive"},
     "compare": {"pandas", "sklearn", "dvclive"},
     "predict": set(),
+    "doctor": set(),
 }
 
 
