@@ -17,7 +17,6 @@ from dvc.repo import Repo
 
 from src import doctor
 
-
 WELL = "All is well: nothing was found that makes experiments lie."
 
 
@@ -39,13 +38,13 @@ def ask(project: Project, *words: str, code: int = 0) -> list[str]:
 
 
 def add_remote(project: Project, url: str) -> None:
-    text = f"[core]\n    remote = storage\n['remote \"storage\"']\n    url = {url}\n"
-    with (project.root / ".dvc/config").open("a") as file:
-        file.write(text)
+    file = project.root / ".dvc/config"
+    text = file.read_text().replace("[core]\n", "[core]\n    remote = storage\n")
+    file.write_text(f"{text}['remote \"storage\"']\n    url = {url}\n")
 
 
 def test_all_is_well_with_what_ran_and_was_committed(project: Project) -> None:
-    assert ask(project, "--queue") == ["All is well: nothing was found that makes experiments lie."]
+    assert ask(project, "--queue") == [WELL]
 
 
 def test_every_finding_is_listed_also_when_the_lock_cannot_be_read(project: Project) -> None:

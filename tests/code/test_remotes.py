@@ -80,8 +80,9 @@ def over_ssh(folder: Path) -> Iterator[Remote]:
         key = asyncssh.generate_private_key("ssh-ed25519")
         key.write_private_key(file)
         key.write_public_key(f"{file}.pub")
-    command = ["rclone", "serve", "sftp", "--cache-dir", folder, folder / "served"]
-    with serving(*command, "--user", "ann", "--authorized-keys", f"{keys['right']}.pub") as port:
+    command: list[str | Path] = ["rclone", "serve", "sftp", "--cache-dir", folder]
+    command += ["--user", "ann", "--authorized-keys", f"{keys['right']}.pub"]
+    with serving(*command, folder / "served") as port:
         yield (
             f"ssh://127.0.0.1:{port}/team",
             {"user": "ann"},
