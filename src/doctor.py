@@ -76,6 +76,8 @@ def examine(queue: bool) -> Iterator[str]:
     """Yield a sentence for each thing that is wrong with the repository in this folder."""
     if not Path("dvc.yaml").exists():
         raise InputError(f"Expected dvc.yaml in {Path.cwd()}, found none: go to the repository.")
+    if not shutil.which("git"):
+        raise InputError("Expected git on the PATH, found none: install it.")
     yield from python()
     yield from shadows()
     broken = [*without_commits(), *conflicts()]
