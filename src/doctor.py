@@ -143,10 +143,9 @@ def shadows() -> Iterator[str]:
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
         spec = find and find("src", elsewhere if finder is PathFinder else None)
-        if not spec:
+        if not spec or not spec.origin:  # a mere folder of that name never comes before a package
             continue
-        init = spec.origin or next(iter(spec.submodule_search_locations or []), "")
-        place = Path(init).parent if spec.origin else Path(init)
+        place = Path(spec.origin).parent
         yield (
             f"Expected src in this folder alone, found it in {place} too, {_because_of(place)}: "
             "a queued experiment may run that code in place of its own, and its result then "
