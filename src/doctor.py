@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dvc.config import Config
+from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 
@@ -43,7 +44,7 @@ SECRET = re.compile(
     r"password|passphrase|secret|token|connection_string|account_key|access_key_id|customer_key"
     r"|oss_key_id"
 )
-NO_SECRET = re.compile(r"^ask_|_command$")
+NO_SECRET = re.compile(r"^ask_|^exclude_|_command$")
 IN_URL = re.compile(
     r"://[^/@]*:[^/@]+@|[?&](?:sig|signature|token|password|secret)=", re.IGNORECASE
 )
@@ -182,7 +183,7 @@ def secrets() -> Iterator[str]:
                     remedy = (
                         f"`dvc remote modify --local {name} {key} ...`"
                         if section == "remote"
-                        else f"`dvc config --local {section}.{key} ...`"
+                        else f"`dvc config --local {'.'.join(filter(None, (section, name, key)))} ...`"
                     )
                     yield (
                         f"Expected no secret in {CONFIG}, which is for git, found {key} of "
@@ -347,7 +348,12 @@ def not_committed(repo: Repo, outs: Iterable[Out]) -> Iterator[str]:
     """Code and data that a queued experiment would not find, or that its parent does not have."""
     kept = {out.path for out in outs}
     root = Path(repo.root_dir)
-    deps = {_relative(dep.fs_path, root) for dep in repo.index.deps if dep.protocol == "local"}
+    deps = {
+        _relative(dep.fs_path, root)
+        for dep in repo.index.deps
+        # Params are shown beside each experiment, so what changed in them misleads nobody.
+        if dep.protocol == "local" and not isinstance(dep, ParamsDependency)
+    }
     watched = sorted({"src", "dvc.yaml", *(dep for dep in deps if dep and not _within(dep, kept))})
     words = ["status", "--porcelain", "-z", "--untracked-files=all", "--ignored=traditional"]
     absent, changed = [], []
