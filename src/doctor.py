@@ -180,10 +180,11 @@ def secrets() -> Iterator[str]:
             for name, values in named.items():
                 where = f"{section} {name!r}" if name else section
                 for key in _secret_keys(values):
+                    option = ".".join(filter(None, (section, name, key)))
                     remedy = (
                         f"`dvc remote modify --local {name} {key} ...`"
                         if section == "remote"
-                        else f"`dvc config --local {'.'.join(filter(None, (section, name, key)))} ...`"
+                        else f"`dvc config --local {option} ...`"
                     )
                     yield (
                         f"Expected no secret in {CONFIG}, which is for git, found {key} of "
