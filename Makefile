@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check doctor remote format lock bench multilingual clean
+.PHONY: run test check doctor remote format lock bench multilingual clean report
 
 run: .venv/installed
 	dvc repro
@@ -37,6 +37,12 @@ lock: .venv/installed
 	pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url \
 		--output-file requirements.lock requirements.txt
 	sed -i 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' requirements.lock
+
+# The page that a change is reviewed by, in report/: BASE and HEAD are git revisions or experiments.
+BASE ?= HEAD
+HEAD ?= workspace
+report: .venv/installed
+	python -m src.report $(BASE) $(HEAD)
 
 # Every claim of docs/performance.md, measured anew: more than an hour. BBC News comes with the
 # requirements; TWEETS (a csv with the columns text, label and split) and SST2 (a folder with

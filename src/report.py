@@ -1,4 +1,4 @@
-"""Write the page by which a colleague reviews a change: is a model better, and what else moved?
+"""Write the page that a change is reviewed by: is a model better or worse, and what else moved.
 
     python -m src.report main
     python -m src.report main my-branch
@@ -13,12 +13,11 @@ import json
 import logging
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,7 +36,8 @@ GATE_CLOSED = 2  # the exit code
 WORK_TREE = "workspace"  # as DVC calls it
 FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "log loss", "ece": "ECE"}
 LONGEST = 30  # rows of a table; those that changed most come first
-PLOT = 280  # pixels, of a panel
+BROWSER, PAPER = 300, 260  # pixels of a panel
+SOURCES = ("filename", "field", "filename::field")  # what DVC tells curves of several files by
 
 log = logging.getLogger("src.report")
 
@@ -141,14 +141,14 @@ class Revision:
 
     @cached_property
     def models(self) -> dict[str, dict[str, str]]:
-        """The paths of each evaluated model: ``splits``, ``predictions`` and ``live``."""
+        """The stage and the paths of each evaluated model, by the signature of ``evaluate``."""
         found = {}
-        for entry in self.stages.values():
+        for name, entry in self.stages.items():
             words = shlex.split(entry["cmd"])
             if words[:3] == ["python", "-m", "src.evaluate"]:
                 splits, _, predictions, live = words[3:7]
                 paths = {"splits": splits, "predictions": predictions, "live": live}
-                found[Path(predictions).name] = paths
+                found[Path(predictions).name] = {"stage": name, **paths}
         return found
 
     def params(self) -> dict[str, Any]:
@@ -243,25 +243,29 @@ def read_gate() -> Gate:
     words = []
     for key, value in (section if isinstance(section, dict) else {}).items():
         words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
-    return Gate(**stage._bind(Gate, "report", True, words)[1])
+    # Its signature is the schema, as a stage's main is of its section.
+    _, values = stage._bind(Gate, "report", True, words)  # type: ignore[arg-type]
+    return Gate(**values)
 
 
 def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change | None:
     """Judge a model by the predictions of both revisions; None if a file of them is not at hand."""
+    splits = [
+        side.hashes(side.models[model]["stage"], "deps").get(side.models[model]["splits"])
+        for side in (before, after)
+    ]
     frames = []
-    same_split = len({_split(model, side) for side in (before, after)}) == 1
     for side in (before, after):
         paths = side.models[model]
         columns = ["id", "label", "predicted"]
         frame = side.frame(f"{paths['predictions']}/predictions.parquet", columns)
-        if frame is not None and not same_split:
+        if frame is not None and splits[0] != splits[1]:
             # Where the source has no ids, its rows are numbered: an id alone may be another text.
             texts = side.frame(f"{paths['splits']}/test.parquet", ["id", "text"])
             frame = None if texts is None else frame.merge(texts, on="id")
-        frames.append(frame)
-    if any(frame is None for frame in frames):
-        return None
-    return judge(frames[0], frames[1], gate)
+        if frame is not None:
+            frames.append(frame)
+    return judge(frames[0], frames[1], gate) if len(frames) == 2 else None
 
 
 def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate) -> Change:
@@ -281,41 +285,29 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate) -> Change:
     both = before.merge(after, on=keys, suffixes=("_before", "_after"))
     alone = (len(before) - len(both), len(after) - len(both))
     if both.empty:
-        return Change(0, 0, 0, 0, 0, 1, 0, 0, 0, alone)
+        return Change(0, 0.0, 0.0, 0.0, 0.0, 1.0, 0, 0, 0, alone)
     columns = ("label", "predicted_before", "predicted_after")
     names = sorted({str(name) for column in columns for name in both[column]})
-    labels, *predicted = (examples.label_ids(both.assign(label=both[c]), names) for c in columns)
+    labels, was, now = (examples.label_ids(both.assign(label=both[c]), names) for c in columns)
     points = [
-        accuracy_score(labels, side)
-        if gate.metric == "accuracy"
-        else f1_score(labels, side, average="macro")
-        for side in predicted
+        float(
+            accuracy_score(labels, side)
+            if gate.metric == "accuracy"
+            else f1_score(labels, side, average="macro")
+        )
+        for side in (was, now)
     ]
-    moved = int((predicted[0] != predicted[1]).sum())
-    if not moved:
-        return Change(len(both), *points, 0, 0, 1, 0, 0, 0, alone)
-    scores = metrics.bootstrap(labels, predicted, len(names), gate.resamples, gate.seed)
-    difference = scores[gate.metric][1] - scores[gate.metric][0]
-    was, is_now = (side == labels for side in predicted)
-    return Change(
-        len(both),
-        *map(float, points),
-        *metrics.interval(difference, gate.confidence),
-        metrics.p_value(difference),
-        int((is_now & ~was).sum()),
-        int((was & ~is_now).sum()),
-        moved,
-        alone,
-    )
-
-
-def _split(model: str, side: Revision) -> str:
-    """The hash of the split that a model was evaluated on."""
-    splits = side.models[model]["splits"]
-    for name, entry in side.stages.items():
-        if entry["cmd"].split()[4:6] == [f"models/{model}", side.models[model]["predictions"]]:
-            return side.hashes(name, "deps").get(splits, name + side.rev)
-    return side.rev
+    moved = int((was != now).sum())
+    low, high, p_value = 0.0, 0.0, 1.0
+    if moved:
+        scores = metrics.bootstrap(labels, [was, now], len(names), gate.resamples, gate.seed)
+        difference = scores[gate.metric][1] - scores[gate.metric][0]
+        low, high = metrics.interval(difference, gate.confidence)
+        p_value = metrics.p_value(difference)
+    fixed = int(((now == labels) & (was != labels)).sum())
+    broken = int(((was == labels) & (now != labels)).sum())
+    texts = len(both)
+    return Change(texts, points[0], points[1], low, high, p_value, fixed, broken, moved, alone)
 
 
 def _verdicts(
@@ -384,14 +376,14 @@ def _verdict(
             ": no verdict, as the revisions have no test text in common, by id and label. Where "
             "the source has no ids, its rows are numbered; `load.id_column` keeps them."
         )
-    texts = f"the same {change.texts} test texts"
+    texts = f"the {change.texts} test texts"
     if any(change.alone):
         texts = (
-            f"the {change.texts} test texts that both have ({change.alone[0]} more in "
+            f"the {change.texts} test texts that both revisions have ({change.alone[0]} more in "
             f"{_code(before.name)}, {change.alone[1]} more in {_code(after.name)})"
         )
     if not change.moved:
-        return f": no difference, the same label for each of {texts}."
+        return f": no difference, it predicts the same label as before for each of {texts}."
     p = f"p = {change.p_value:.3f}" if change.p_value >= 0.001 else "p < 0.001"
     return (
         f": **{change.verdict}**. {gate.figure} {change.before:.4f} → {change.after:.4f} "
@@ -431,7 +423,9 @@ def _metrics(before: Revision, after: Revision) -> Iterator[str]:
         rows.append([_code(model), _code(before.name), *_figures(was)])
         rows.append(["", _code(after.name), *_figures(now)])
         both = [key in was and key in now for key in FIGURES]
-        differences = [f"{now[k] - was[k]:+.4f}" if b else "" for k, b in zip(FIGURES, both)]
+        differences = [
+            f"{now[k] - was[k]:+.4f}" if b else "" for k, b in zip(FIGURES, both, strict=True)
+        ]
         rows.append(["", "change", *differences])
     yield from _section("Metrics", rows, "No model was evaluated.")
 
@@ -471,9 +465,7 @@ def _parts(before: Revision, after: Revision, gate: Gate) -> Iterator[str]:
         yield f"F1 of a class, {gate.figure} of a slice; a few texts move it by chance."
 
 
-def _scores(
-    details: Mapping[str, Any], metric: str
-) -> Iterator[tuple[str, tuple[float, float]]]:
+def _scores(details: Mapping[str, Any], metric: str) -> Iterator[tuple[str, tuple[float, float]]]:
     for name, scores in details.get("classes", {}).items():
         yield f"class {_code(name)}", (scores["f1"], scores["texts"])
     for column, values in details.get("slices", {}).items():
@@ -526,7 +518,7 @@ def _stages(before: Revision, after: Revision) -> Iterator[str]:
             why = ["its command"]
         if why or outs:
             cause = _names(why) or "nothing that DVC watches"
-            rows.append([_code(name), cause, _names(outs) or "none: the same bytes"])
+            rows.append([_code(name), cause, f"{len(outs)} of {len(after.hashes(name, 'outs'))}"])
     head = ["stage", "ran for", "outputs that changed"]
     yield from _section("Stages", [head, *rows], "`dvc.lock` says the same.")
 
@@ -585,28 +577,30 @@ def _draw(spec: dict[str, Any], names: Mapping[str, str]) -> str:
     """Turn what DVC would show in a browser into an SVG, which has no mouse and no sliders."""
     import vl_convert
 
-    files = [str(value["filename"]) for value in spec["data"]["values"] if "filename" in value]
-    shared = _shared_end(files)
-    shown = {**names, **{file: file.removesuffix(shared) for file in files}}
-    for value in spec["data"]["values"]:
-        for key in ("rev", "filename"):
+    values = spec["data"]["values"]
+    shown = {**names, **_short({str(v[k]) for v in values for k in SOURCES if k in v})}
+    for value in values:
+        for key in ("rev", *SOURCES):
             if key in value:
                 value[key] = shown[value[key]]
         # The first threshold of a ROC curve is infinite, which JSON can't say.
         value.pop("threshold", None)
     _still(spec, shown, [names[rev] for rev in names])
+    spec["config"] = {"legend": {"symbolType": "stroke", "symbolSize": 600}}
     return str(vl_convert.vegalite_to_svg(spec))
 
 
-def _shared_end(files: Sequence[str]) -> str:
-    """The folders and the name that all paths end with: "/plots/roc.json" of two models' curves."""
-    reversed_parts = [list(reversed(file.split("/"))) for file in set(files)]
-    shared = 0
-    for parts in zip(*(parts[:-1] for parts in reversed_parts), strict=False):
-        if len(set(parts)) > 1:
+def _short(files: Collection[str]) -> dict[str, str]:
+    """Names for the files of one plot, without the folders and the file name that all share.
+
+    DVC writes ``file::column`` where the column differs too, of which the column says enough.
+    """
+    shared, ends = 0, [[*reversed(file.split("/"))][:-1] for file in files]
+    for parts in zip(*ends, strict=False):
+        if len(set(parts)) > 1 or len(files) < 2:
             break
         shared += 1
-    return "".join(f"/{part}" for part in reversed(reversed_parts[0][:shared])) if shared else ""
+    return {f: f.split("::")[-1] if "::" in f else f.rsplit("/", shared)[0] for f in files}
 
 
 def _still(part: Any, shown: Mapping[str, str], revisions: Sequence[str]) -> None:
@@ -630,22 +624,24 @@ def _still(part: Any, shown: Mapping[str, str], revisions: Sequence[str]) -> Non
         for layer in part["layer"]:  # a line that was faint beside its smoothed one
             if isinstance(layer.get("mark"), dict):
                 layer["mark"].pop("opacity", None)
+    elif "strokeDash" in part.get("encoding", {}):  # curves of several models, a panel for each
+        dashes = part["encoding"].pop("strokeDash")
+        part["encoding"]["column"] = {"field": dashes["field"], "sort": dashes["scale"]["domain"]}
     if "params" in part:  # the counts in a confusion matrix, which a checkbox shows
         kept = [p for p in part["params"] if p.get("name") == "showValues"]
         part["params"] = [{"name": p["name"], "value": True} for p in kept]
-    if part.get("field") == "rev":
+    if part.get("field") in ("rev", *SOURCES):
         part["title"] = None
-        if "sort" in part:  # by name, DVC's empty order puts panels under each other's headers
+        if part.get("sort") == []:
+            # DVC's empty order may put panels under each other's headers.
             part["sort"] = list(revisions)
-    if part.get("field") in ("filename", "field", "filename::field"):
-        part["title"] = None
-    if "domain" in part and isinstance(part["domain"], list):
-        part["domain"] = [shown.get(name, name) for name in part["domain"]]
-        if set(part["domain"]) == set(revisions):
-            part["domain"] = list(revisions)
+    for key in ("domain", "sort"):
+        if isinstance(part.get(key), list):
+            names = [shown.get(name, name) for name in part[key]]
+            part[key] = list(revisions) if set(names) == set(revisions) else names
     for key in ("width", "height"):
-        if part.get(key) == 300:
-            part[key] = PLOT
+        if part.get(key) == BROWSER:
+            part[key] = PAPER
     for key, item in part.items():
         if key != "values":
             _still(item, shown, revisions)
