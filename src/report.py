@@ -577,7 +577,9 @@ def _draw(spec: dict[str, Any], names: Mapping[str, str]) -> str:
     """Turn what DVC would show in a browser into an SVG, which has no mouse and no sliders."""
     import vl_convert
 
-    values = spec["data"]["values"]
+    # Panels stand in the order of the data, in which DVC puts the work tree first.
+    values = sorted(spec["data"]["values"], key=lambda value: list(names).index(value["rev"]))
+    spec["data"]["values"] = values
     shown = {**names, **_short({str(v[k]) for v in values for k in SOURCES if k in v})}
     for value in values:
         for key in ("rev", *SOURCES):
@@ -632,9 +634,6 @@ def _still(part: Any, shown: Mapping[str, str], revisions: Sequence[str]) -> Non
         part["params"] = [{"name": p["name"], "value": True} for p in kept]
     if part.get("field") in ("rev", *SOURCES):
         part["title"] = None
-        if part.get("sort") == []:
-            # DVC's empty order may put panels under each other's headers.
-            part["sort"] = list(revisions)
     for key in ("domain", "sort"):
         if isinstance(part.get(key), list):
             names = [shown.get(name, name) for name in part[key]]
