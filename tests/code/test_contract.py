@@ -18,7 +18,7 @@ from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 from ruamel import yaml
 
-from src import stage
+from src import report, stage
 
 STAGES = [
     "load",
@@ -49,6 +49,8 @@ SHARED = [
     "transformer",
     "predict",
 ]
+# Commands of a person, with a section of params.yaml of their own.
+COMMANDS = ["report"]
 YAML = yaml.YAML(typ="safe")  # of YAML 1.2, as DVC reads it
 PIPELINE: dict[str, Any] = YAML.load(ROOT / "dvc.yaml")
 PARAMS: dict[str, Any] = YAML.load(ROOT / "params.yaml")
@@ -88,8 +90,14 @@ def imported_transitively(module: str) -> set[str]:
 
 def test_every_module_is_a_stage_or_is_shared() -> None:
     modules = {path.stem for path in (ROOT / "src").glob("*.py")} - {"__init__"}
-    assert modules == {*STAGES, *SHARED}
-    assert set(PIPELINE["stages"]) == set(STAGES) == set(PARAMS)
+    assert modules == {*STAGES, *SHARED, *COMMANDS}
+    assert set(PIPELINE["stages"]) == set(STAGES)
+    assert set(PARAMS) == {*STAGES, *COMMANDS}
+
+
+def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
+    assert list(inspect.signature(report.Gate).parameters) == list(PARAMS["report"])
+    assert set(PARAMS["report"]["models"]) <= set(PIPELINE["stages"]["evaluate"]["matrix"]["model"])
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -186,7 +194,8 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
             written = PARAMS[name][key]
             assert value == written
             checked += 1
-    assert checked == sum(map(len, PARAMS.values())) + 4 * len(PARAMS["evaluate"])
+    of_stages = sum(len(PARAMS[name]) for name in STAGES)
+    assert checked == of_stages + 4 * len(PARAMS["evaluate"])
 
 
 def test_an_experiment_changes_one_line_of_params(tmp_path: Path) -> None:
@@ -250,7 +259,7 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
 
 
 def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
-    for module in [*STAGES, *SHARED]:
+    for module in [*STAGES, *SHARED, *COMMANDS]:
         assert not imported(module) & set(STAGES), module
     assert imported_transitively("predict") == {"predict", "stage", "batches"}
 
@@ -277,7 +286,7 @@ def test_light_stages_load_neither_torch_nor_transformers(name: str) -> None:
 
 
 def test_importing_the_modules_leaves_no_trace(tmp_path: Path) -> None:
-    modules = ", ".join(f"src.{name}" for name in [*STAGES, *SHARED])
+    modules = ", ".join(f"src.{name}" for name in [*STAGES, *SHARED, *COMMANDS])
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import logging, {modules}; "
         "assert not logging.root.handlers and not logging.getLogger('src').level"
