@@ -180,7 +180,7 @@ def confusion(before: str, after: str) -> str:
     ("before", "after", "cells"),
     [
         ("xx xx xx yx yx yy", "xx yy yy yy yy yy xy", ["3", "2", "1", "0", "1", "5", "1", "0"]),
-        ("xx xx xx", "yy yy yy yy yy xy", ["3", "5", "1"]),
+        ("xx xx xx", "yy yy yy yy yy xy", ["3", "0", "0", "0", "5", "1", "0", "0"]),
     ],
 )
 def test_each_confusion_matrix_stands_under_its_header(
