@@ -22,7 +22,6 @@ from src.stage import InputError
 GATE = Gate(models=["m"], metric="accuracy", max_drop=0.01, resamples=500, confidence=0.95, seed=1)
 STUMP = {"baseline.n_estimators": 1, "baseline.max_depth": 1}
 MINE = {"report.models": ["baseline"], "report.resamples": 200}
-CHANGED = ["baseline", "export_baseline", "evaluate@baseline", "evaluate@baseline-onnx", "compare"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The small project after a commit that made its baseline much worse."""
     project = copy_built(built, tmp_path_factory.mktemp("report") / "project")
     set_params(project, STUMP | MINE)
-    assert sorted(project.ran(project.dvc("repro"))) == sorted(CHANGED)
+    project.dvc("repro")
     project.commit()
     return project
 
