@@ -18,7 +18,7 @@ from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 from ruamel import yaml
 
-from src import report, stage
+from src import card, report, stage
 
 STAGES = [
     "load",
@@ -30,6 +30,7 @@ STAGES = [
     "export",
     "evaluate",
     "compare",
+    "card",
 ]
 SHARED = [
     "stage",
@@ -53,6 +54,8 @@ SHARED = [
 COMMANDS = ["report"]
 YAML = yaml.YAML(typ="safe")  # of YAML 1.2, as DVC reads it
 PIPELINE: dict[str, Any] = YAML.load(ROOT / "dvc.yaml")
+for group in PIPELINE["stages"].values():  # a stage for each key of a foreach is written once
+    group.update(group.get("do", {}))
 PARAMS: dict[str, Any] = YAML.load(ROOT / "params.yaml")
 
 
@@ -113,7 +116,8 @@ def test_a_stage_takes_the_paths_of_its_command_and_the_params_of_its_section(na
     params = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     assert [p.name for p in params] == list(PARAMS[name])
     assert all(p.default is p.empty for p in parameters)
-    assert PIPELINE["stages"][name]["params"] == [name]
+    others = card.SECTIONS if name == "card" else ()  # what it tells of the stages before
+    assert PIPELINE["stages"][name]["params"] == [*others, name]
 
 
 def test_the_quality_page_counts_the_tokens_that_training_reads() -> None:
@@ -156,6 +160,7 @@ IMPORTS = {
     "export": {"pandas", "dvclive", "torch", "transformers", "onnx", "onnxruntime"},
     "evaluate": {"pandas", "sklearn", "dvclive"},
     "compare": {"pandas", "sklearn", "dvclive"},
+    "card": {"pandas", "onnx"},
     "predict": set(),
     "doctor": set(),
 }
@@ -178,10 +183,15 @@ def test_commands_hold_only_whole_sections_and_names_written_in_the_pipeline() -
             if expression in PARAMS:
                 continue
             # The shell sees these unquoted, so they are plain words of dvc.yaml, not params.
-            axis, key = expression.split(".")
-            assert axis == "item"
-            assert all(re.fullmatch(r"[a-z0-9-]+", value) for value in entry["matrix"][key])
-    assert expressions == 9 + 3
+            if "foreach" in entry:
+                assert expression in ("key", "item")
+                values = [*entry["foreach"], *entry["foreach"].values()]
+            else:
+                axis, key = expression.split(".")
+                assert axis == "item"
+                values = entry["matrix"][key]
+            assert all(re.fullmatch(r"[a-z0-9/-]+", value) for value in values)
+    assert expressions == 10 + 3 + 4
 
 
 def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
@@ -195,7 +205,7 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
             assert value == written
             checked += 1
     of_stages = sum(len(PARAMS[name]) for name in STAGES)
-    assert checked == of_stages + 4 * len(PARAMS["evaluate"])
+    assert checked == of_stages + 4 * len(PARAMS["evaluate"]) + len(PARAMS["card"])
 
 
 def test_an_experiment_changes_one_line_of_params(tmp_path: Path) -> None:
@@ -234,7 +244,7 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
             check=False,
         )
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
-    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 * 5
+    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 * 5 + 2
 
 
 def test_documents_link_to_files_and_name_every_stage() -> None:
@@ -255,7 +265,7 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
     kept = [artifact["path"] for artifact in PIPELINE["artifacts"].values()]
     for path in [*drawn, *kept]:
         assert any(path == out or path.startswith(f"{out}/") for out in outs), path
-    assert (len(drawn), len(kept)) == (5 + 3 * 3 + 5, 2)
+    assert (len(drawn), len(kept)) == (5 + 3 * 3 + 5, 3)
 
 
 def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
@@ -280,7 +290,9 @@ def test_prediction_loads_three_packages() -> None:
     assert added - set(sys.stdlib_module_names) == {"src"}
 
 
-@pytest.mark.parametrize("name", ["load", "quality", "split", "baseline", "evaluate", "compare"])
+@pytest.mark.parametrize(
+    "name", ["load", "quality", "split", "baseline", "evaluate", "compare", "card"]
+)
 def test_light_stages_load_neither_torch_nor_transformers(name: str) -> None:
     assert not loaded_by(f"import src.{name}") & {"torch", "transformers", "onnxruntime"}
 

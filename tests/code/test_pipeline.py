@@ -19,6 +19,8 @@ STAGES = [
     "export",
     *(f"evaluate@{model}" for model in MODELS),
     "compare",
+    "card@onnx",
+    "card@onnx-int8",
 ]
 
 
