@@ -137,7 +137,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 71
+    assert checked == 90
 
 
 def test_imported_modules_are_deps_and_back() -> None:
@@ -146,7 +146,7 @@ def test_imported_modules_are_deps_and_back() -> None:
         needed = {f"src/{module}.py" for module in imported_transitively(name)}
         assert needed == {p for p in paths_of(entry, "deps") if p.startswith("src/")}, name
         checked += len(needed)
-    assert checked == 54
+    assert checked == 57
 
 
 HEAVY = {"torch", "transformers", "sklearn", "onnxruntime", "openvino", "onnx", "dvclive", "pandas"}
