@@ -69,7 +69,13 @@ Share = Annotated[float, Interval(gt=0, lt=1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
 
-def run(main: Callable[..., None], *, section: bool = True, alone: bool = True) -> None:
+def run(
+    main: Callable[..., None],
+    *,
+    section: bool = True,
+    alone: bool = True,
+    arguments: Callable[[], Sequence[str]] = lambda: sys.argv[1:],
+) -> None:
     """Call ``main`` with the typed values of the command line, and exit as a command should.
 
     Args:
@@ -77,12 +83,14 @@ def run(main: Callable[..., None], *, section: bool = True, alone: bool = True) 
         section: the options are the params.yaml section named after the module, and the run keeps
             a log file. False for a command that is not a stage.
         alone: a second process that runs the same stage on the same paths is refused.
+        arguments: gives the words of the command line, for a command that gets its section from
+            params.yaml itself.
     """
     name, start = Path(sys.argv[0]).stem, time.perf_counter()
     _start_log(name, to_file=section)
     sys.excepthook = lambda *exception: log.critical("%s broke", name, exc_info=exception)
     try:
-        positional, params = _bind(main, name, section, sys.argv[1:])
+        positional, params = _bind(main, name, section, arguments())
         if section:
             _die_with_parent()
             _expect_a_commit()
@@ -281,11 +289,16 @@ def _bind(
     for p in arguments_of_main:
         value = getattr(given, p.name)
         positional.extend(value if isinstance(value, list) else [value])
-    params = {p.name: _param(p, getattr(given, p.name), *where) for p in options.values()}
+    params = {p.name: value_of(p, getattr(given, p.name), *where) for p in options.values()}
     return positional, params
 
 
-def _param(p: inspect.Parameter, words: list[str] | None, prefix: str, place: str) -> Any:
+def value_of(p: inspect.Parameter, words: list[str] | None, prefix: str, place: str) -> Any:
+    """The typed value of one option from its words.
+
+    Raises:
+        InputError: the words are no such value.
+    """
     if words is None and p.default is not p.empty:
         return p.default
     kind = get_args(p.annotation)[0] if get_origin(p.annotation) is Annotated else p.annotation
