@@ -639,6 +639,7 @@ def _draw(trials: Sequence[FrozenTrial], search: Search) -> None:
                     marker=marker,
                     label=label,
                     color="tab:blue" if group is complete else "tab:gray",
+                    clip_on=False,  # at the end of a range
                 )
 
     scatter(axes[0], lambda t: t.number + 1)
@@ -662,8 +663,12 @@ def _draw(trials: Sequence[FrozenTrial], search: Search) -> None:
             panel.set_xlim(-0.5, len(given.choices) - 0.5)
         else:
             place = functools.partial(_number, param.name)
-            if getattr(given, "log", False):
+            panel.set_xlim(given.low, given.high)  # the whole range, also where nothing was tried
+            if given.log:
+                ticks = np.geomspace(given.low, given.high, 3)
                 panel.set_xscale("log")
+                panel.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+                panel.minorticks_off()
         scatter(panel, place)
         panel.set(xlabel=param.name, ylabel=search.metric)
     for panel in axes[1 + len(search.params) :]:

@@ -50,8 +50,8 @@ SHARED = [
     "transformer",
     "predict",
 ]
-# Commands of a person, with a section of params.yaml of their own.
-COMMANDS = ["report"]
+# Commands of a person, with a section of params.yaml of their own, which are no part of the pipeline.
+COMMANDS = ["report", "tune"]
 YAML = yaml.YAML(typ="safe")  # of YAML 1.2, as DVC reads it
 PIPELINE: dict[str, Any] = YAML.load(ROOT / "dvc.yaml")
 for group in PIPELINE["stages"].values():  # a stage for each key of a foreach is written once
@@ -101,6 +101,12 @@ def test_every_module_is_a_stage_or_is_shared() -> None:
 def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
     assert list(inspect.signature(report.Gate).parameters) == list(PARAMS["report"])
     assert set(PARAMS["report"]["models"]) <= set(PIPELINE["stages"]["evaluate"]["matrix"]["model"])
+
+
+def test_the_search_takes_the_params_of_its_section() -> None:
+    parameters = parameters_of("tune")
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+    assert [p.name for p in parameters] == list(PARAMS["tune"])
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -163,6 +169,7 @@ IMPORTS = {
     "card": {"pandas", "onnx"},
     "predict": set(),
     "doctor": set(),
+    "tune": set(),
 }
 
 
@@ -270,7 +277,7 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
 
 def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
     for module in [*STAGES, *SHARED, *COMMANDS]:
-        assert not imported(module) & set(STAGES), module
+        assert not imported(module) & {*STAGES, *COMMANDS}, module
     assert imported_transitively("predict") == {"predict", "stage", "batches"}
 
 
