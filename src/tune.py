@@ -596,7 +596,7 @@ def _report(study: Study, search: Search) -> None:
                 trial.user_attrs["experiment"],
                 "" if trial.value is None else f"{trial.value:.4f}",
                 *(trial.user_attrs["params"][name] for name in names),
-                f"{trial.user_attrs.get('seconds', math.nan):.0f}",
+                str(trial.user_attrs.get("seconds", "")),
                 f"failed: {trial.user_attrs['error']}" if trial.state == TrialState.FAIL else state,
             ]
         )
