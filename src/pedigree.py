@@ -58,7 +58,7 @@ def trace(repo: Repo, target: str) -> dict[str, Any]:
         InputError: the target is not one out.
     """
     for odb in (repo.cache.local, repo.cache.legacy):
-        odb.state = StateNoop()  # type: ignore[no-untyped-call] # files are hashed, not remembered
+        odb.state = StateNoop()  # files are hashed, not remembered
     parts = select(repo, [target])
     if len(parts) != 1:
         names = ", ".join(part.name for part in parts)
