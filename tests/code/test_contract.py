@@ -50,7 +50,7 @@ SHARED = [
     "transformer",
     "predict",
 ]
-# Commands of a person, with a section of params.yaml of their own, which are no part of the pipeline.
+# Commands of a person, no part of the pipeline, with a section of params.yaml of their own.
 COMMANDS = ["report", "tune"]
 YAML = yaml.YAML(typ="safe")  # of YAML 1.2, as DVC reads it
 PIPELINE: dict[str, Any] = YAML.load(ROOT / "dvc.yaml")
