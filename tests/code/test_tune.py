@@ -18,6 +18,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from src import tune
 from src.stage import InputError
 
+# What DVC reads its graph with.
+IN_DVC = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
 LINE = (
     "2026-01-01 10:00:00,000 INFO src.recording: step {}: validation/loss 0.5, validation/ece 0.25"
 )
@@ -107,6 +109,7 @@ def test_a_search_goes_on_after_a_kill_and_an_interrupt(project: Project) -> Non
     assert project.ran(project.dvc("repro", "baseline")) == []
 
 
+@IN_DVC
 def test_equal_params_are_not_run_twice_and_a_bad_trial_is_pruned(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +151,7 @@ def test_equal_params_are_not_run_twice_and_a_bad_trial_is_pruned(
     assert "Interrupted." in log
 
 
+@IN_DVC
 def test_other_code_or_params_begin_another_search(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
