@@ -61,7 +61,8 @@ class ResumableTrainer(Trainer):
         super().__init__(*args, **words)
         self._folder = folder
         self._steps = save_steps
-        self._epoch_rng = torch.get_rng_state()
+        self._epoch_order = torch.get_rng_state()
+        self._order: torch.Generator = torch.default_generator
         self._resumed: dict[str, Any] = {}  # what Trainer does not keep
         self.add_callback(_Callback(self))
 
@@ -120,7 +121,8 @@ class ResumableTrainer(Trainer):
     def _save_whole(self, saved: Path, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         ours = {
-            "epoch_rng": self._epoch_rng,
+            "epoch_order": self._epoch_order,
+            "order": self._order.get_state(),
             "epoch_steps": self._epoch_steps(),
             "loss": self._tr_loss.clone(),
             "loss_from": self._globalstep_last_logged,
@@ -150,13 +152,20 @@ class ResumableTrainer(Trainer):
             self._globalstep_last_logged = self._resumed["loss_from"]
             self._name_best()
 
-    def begin_epoch(self) -> None:
-        """Keep the state of the generator that the order of the texts is drawn from next."""
-        # Trainer itself puts the state back that follows this order.
-        if self._resumed and self.state.global_step % self._resumed["epoch_steps"]:
-            torch.set_rng_state(self._resumed["epoch_rng"])
+    def begin_epoch(self, generator: torch.Generator | None) -> None:
+        """Keep the state of what the order of the texts is drawn from next.
+
+        Args:
+            generator: what the processes of a training draw it from together; None for one
+                process, which draws it from torch's own. Trainer puts that one back to the state
+                that follows the draw.
+        """
+        self._order = generator or torch.default_generator
+        if self._resumed:
+            inside = self.state.global_step % self._resumed["epoch_steps"]
+            self._order.set_state(self._resumed["epoch_order" if inside else "order"])
         self._resumed = {}
-        self._epoch_rng = torch.get_rng_state()
+        self._epoch_order = self._order.get_state()
 
     def is_due(self) -> bool:
         """Whether a checkpoint is to be saved inside of an epoch after this step."""
@@ -172,8 +181,10 @@ class _Callback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._trainer.begin()
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._trainer.begin_epoch()
+    def on_epoch_begin(
+        self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any
+    ) -> None:
+        self._trainer.begin_epoch(getattr(train_dataloader, "synchronized_generator", None))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         control.should_save |= self._trainer.is_due()

@@ -100,7 +100,7 @@ def test_every_module_is_a_stage_or_is_shared() -> None:
 
 def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
     assert list(inspect.signature(report.Gate).parameters) == list(PARAMS["report"])
-    assert set(PARAMS["report"]["models"]) <= set(PIPELINE["stages"]["evaluate"]["matrix"]["model"])
+    assert set(PARAMS["report"]["models"]) <= set(PIPELINE["stages"]["evaluate"]["foreach"])
 
 
 def test_the_search_takes_the_params_of_its_section() -> None:

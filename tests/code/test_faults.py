@@ -226,6 +226,7 @@ def test_a_stage_ends_with_the_dvc_that_started_it_and_the_next_repro_goes_on(
     pid = int(log.stem.rsplit("-", 1)[1])
     assert is_running(pid)
     process.kill()
+    process.wait()  # DVC takes the lock of a process that is not waited for as held
     until(lambda: not is_running(pid), "the training to end")
     printed = project.dvc("repro", "train")
     assert "INFO src.checkpoints: goes on from step " in printed

@@ -101,7 +101,15 @@ def test_one_changed_param_reruns_what_depends_on_it(project: Project) -> None:
     set_params(project, {"baseline.n_estimators": 11})
     ran = project.ran(project.dvc("repro"))
     assert sorted(ran) == sorted(
-        ["baseline", "export_baseline", "evaluate@baseline", "evaluate@baseline-onnx", "compare"]
+        [
+            "baseline",
+            "export_baseline",
+            "evaluate@baseline",
+            "evaluate@baseline-onnx",
+            "compare",
+            "card@onnx",
+            "card@onnx-int8",
+        ]
     )
     assert "11" in project.dvc("params", "diff", "--md")
     assert "dvclive/evaluate/baseline/metrics.json" in project.dvc(

@@ -42,7 +42,7 @@ def test_a_colleague_pulls_equal_bytes_predicts_and_reruns_nothing(
 
     colleague = clone(project, tmp_path / "clone")
     colleague.dvc("pull", ONNX)
-    assert [path.name for path in (colleague.root / "models").glob("[!.]*")] == ["onnx"]
+    assert [path.name for path in (colleague.root / "models").glob("[!.]*/")] == ["onnx"]
     assert digest(colleague.root / ONNX) == digest(project.root / ONNX)
     answer = colleague.run("python", "-c", PREDICT, ONNX, "goal match")
     assert set(json.loads(answer)["probabilities"]) == {"film", "money", "sport"}

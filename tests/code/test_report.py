@@ -88,6 +88,7 @@ def test_the_way_back_is_better_and_the_work_tree_is_the_default(
     copy.git("checkout", "--quiet", "HEAD~1", "--", "dvc.lock", "dvclive")
     copy.dvc("checkout", "--force")
     (copy.root / "src" / "batches.py").open("a").write("# changed\n")
+    (copy.root / ".venv").mkdir()
     copy.run("make", "--touch", ".venv/installed")
     copy.run("make", "report", "BASE=main")
     page = (copy.root / "report" / "report.md").read_text()
@@ -115,7 +116,7 @@ def test_a_clone_without_remote_says_what_is_lacking_and_how_to_get_it(
     set_params(clone, {"baseline.max_depth": 2})
     printed = clone.run(".ci/locked", code=1)
     assert printed.startswith("Expected dvc.lock to match the code, the params and the data, found")
-    assert "would run: baseline" in printed
+    assert "baseline" in printed
 
 
 def frame(right: str, **columns: Any) -> pd.DataFrame:

@@ -24,7 +24,8 @@ from src.stage import InputError
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon:DeprecationWarning")
 
 FAULTS = 100
-ONNX = Path("models/onnx/model.onnx")
+MODEL = Path("models/transformer/model.safetensors")
+EXPORTED = Path("models/exported/onnx/model.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +114,15 @@ def test_a_folder_without_its_list_is_hashed_as_dvc_does() -> None:
         report = verify.check(repo)
     assert report.findings == []
     assert report.absent == len(lists) > 10
-    damage(ONNX, random.Random(1))
-    (found,) = findings("export", "split")
-    assert found.path == "models/onnx"
+    damage(MODEL, random.Random(1))
+    (found,) = findings("train", "split")
+    assert found.path == "models/transformer"
     assert "which file it is can't be told" in found.fault
     for path in lists:
         path.with_suffix(".away").rename(path)
-    (found,) = findings("export", "split")
-    assert found.path == str(ONNX)
-    shutil.copyfile(in_cache(ONNX), ONNX)
+    (found,) = findings("train", "split")
+    assert found.path == str(MODEL)
+    shutil.copyfile(in_cache(MODEL), MODEL)
 
 
 def test_each_of_100_faults_is_named_and_nothing_else() -> None:
@@ -155,58 +156,60 @@ def test_each_of_100_faults_is_named_and_nothing_else() -> None:
 
 
 def test_a_changed_file_that_dvc_takes_for_unchanged(project: Project) -> None:
-    flip(ONNX)
+    flip(MODEL)
     assert "up to date" in project.dvc("status")
-    project.dvc("checkout", "--force", "models/onnx")
-    printed = project.run("python", "-m", "src.verify", "models/onnx", code=1)
-    assert f"{ONNX} is not what dvc.lock says\n" in printed
-    assert printed.endswith("  dvc checkout --force --relink models/onnx\n")
+    project.dvc("checkout", "--force", "models/transformer")
+    printed = project.run("python", "-m", "src.verify", "models/transformer", code=1)
+    assert f"{MODEL} is not what dvc.lock says\n" in printed
+    assert printed.endswith("  dvc checkout --force --relink models/transformer\n")
     cure(project, findings())
     assert findings() == []
 
 
 def test_missing_and_additional_files(project: Project) -> None:
-    Path("models/onnx/config.json").unlink()
-    Path("models/onnx/left over").write_text("x")
+    Path("models/transformer/config.json").unlink()
+    Path("models/transformer/left over").write_text("x")
     shutil.rmtree("data/splits")
     faults = {finding.path: finding.fault for finding in findings()}
     assert faults == {
         "data/splits": "is missing",
-        "models/onnx/config.json": "is missing",
-        "models/onnx/left over": "is not in dvc.lock",
+        "models/transformer/config.json": "is missing",
+        "models/transformer/left over": "is not in dvc.lock",
     }
-    assert findings("models/onnx/model.onnx", "baseline") == []
-    assert [f.path for f in findings("models/onnx/config.json")] == ["models/onnx/config.json"]
+    assert findings("models/transformer/model.safetensors", "baseline") == []
+    assert [f.path for f in findings("models/transformer/config.json")] == [
+        "models/transformer/config.json"
+    ]
     cure(project, findings())
     assert findings() == []
 
 
 def test_a_corrupt_object_of_a_good_file(project: Project) -> None:
-    for path in (ONNX, Path("models/onnx")):
+    for path in (MODEL, Path("models/transformer")):
         flip(in_cache(path))
     assert "up to date" in project.dvc("status")
     found = findings()
-    assert {f.path for f in found} == {str(in_cache(path)) for path in (ONNX, ONNX.parent)}
-    assert cure(project, found) == ["dvc commit models/onnx"]
+    assert {f.path for f in found} == {str(in_cache(path)) for path in (MODEL, MODEL.parent)}
+    assert cure(project, found) == ["dvc commit models/transformer"]
     assert findings() == []
     assert project.git("status", "--porcelain") == ""
 
 
 def test_object_and_file_are_both_corrupt(project: Project) -> None:
-    flip(in_cache(ONNX))
-    flip(ONNX)
+    flip(in_cache(MODEL))
+    flip(MODEL)
     found = findings()
     assert cure(project, found) == [
-        "dvc fetch models/onnx",
-        "dvc checkout --force --relink models/onnx",
+        "dvc fetch models/transformer",
+        "dvc checkout --force --relink models/transformer",
     ]
     assert findings() == []
 
 
 def test_a_corrupt_file_that_the_cache_does_not_have(project: Project) -> None:
-    in_cache(ONNX).unlink()
-    flip(ONNX)
-    assert cure(project, findings()) == ["dvc pull --force models/onnx"]
+    in_cache(MODEL).unlink()
+    flip(MODEL)
+    assert cure(project, findings()) == ["dvc pull --force models/transformer"]
     assert findings() == []
 
 
@@ -246,35 +249,35 @@ def test_many_findings_are_counted_and_some_are_shown(capsys: pytest.CaptureFixt
 
 
 def test_a_lost_object_of_a_pushed_folder(project: Project) -> None:
-    there = in_cache(ONNX, project.root.parent / "remote")
+    there = in_cache(MODEL, project.root.parent / "remote")
     there.unlink()
     assert "in sync" in project.dvc("status", "--cloud")
     assert "up to date" in project.dvc("push")
     printed = project.run("python", "-m", "src.verify", "--remote", code=1)
-    assert f"{ONNX} has an object on the remote, {there}, that is missing\n" in printed
-    assert cure(project, on_remote()) == ["dvc push models/onnx"]
+    assert f"{MODEL} has an object on the remote, {there}, that is missing\n" in printed
+    assert cure(project, on_remote()) == ["dvc push models/transformer"]
     assert there.exists()
     assert on_remote() == []
 
 
 def test_corrupt_objects_on_a_remote(project: Project) -> None:
     remote = project.root.parent / "remote"
-    flip(in_cache(ONNX, remote))
+    flip(in_cache(MODEL, remote))
     in_cache(Path("models/baseline"), remote).unlink()
     flip(in_cache(Path("data/splits"), remote))
     found = on_remote()
-    assert [f.path for f in found] == ["data/splits", "models/baseline", str(ONNX)]
+    assert [f.path for f in found] == ["data/splits", "models/baseline", str(MODEL)]
     cure(project, found)
     assert on_remote() == []
 
 
 def test_nothing_is_taken_off_a_remote_that_the_cache_can_not_bring_back(project: Project) -> None:
-    flip(in_cache(ONNX, project.root.parent / "remote"))
-    in_cache(ONNX).rename("kept")
+    flip(in_cache(MODEL, project.root.parent / "remote"))
+    in_cache(MODEL).rename("kept")
     (found,) = on_remote()
     assert found.first == ()
     assert found.cure.startswith("# this again, and what it says, in a clone")
-    Path("kept").rename(in_cache(ONNX))
+    Path("kept").rename(in_cache(MODEL))
     cure(project, on_remote())
     assert on_remote() == []
 
@@ -295,7 +298,7 @@ def web(project: Project) -> Iterator[Path]:
 
 
 def test_a_remote_elsewhere_is_checked_by_size_or_by_content(project: Project, web: Path) -> None:
-    there = in_cache(ONNX, web)
+    there = in_cache(MODEL, web)
     flip(there)
     command = ("python", "-m", "src.verify", "--remote", "web")
     assert "(--download reads them): all is what dvc.lock says." in project.run(*command)
@@ -304,15 +307,21 @@ def test_a_remote_elsewhere_is_checked_by_size_or_by_content(project: Project, w
     assert "import Repo; Repo().cloud.get_remote_odb('web').delete('" in printed
     there.chmod(0o644)
     there.write_bytes(there.read_bytes()[:-1])
-    size = ONNX.stat().st_size
+    size = MODEL.stat().st_size
     assert f"that has {size - 1} bytes, and not {size}\n" in project.run(*command, code=1)
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["model/onnx"], "stage, found 'model/onnx' (did you mean 'models/onnx'?): `dvc stage"),
-        (["models/onnx/x"], "Expected models/onnx/x among the files of models/onnx, found it neit"),
+        (
+            ["model/transformer"],
+            "stage, found 'model/transformer' (did you mean 'models/transformer'?): `dvc stage",
+        ),
+        (
+            ["models/transformer/x"],
+            "Expected models/transformer/x among the files of models/transformer, found it neit",
+        ),
         (
             ["--remote", "storag"],
             "found 'storag' (did you mean 'storage'?) (remotes: storage): put",
@@ -344,7 +353,7 @@ def test_a_remote_with_nothing_on_it_and_a_project_without_outs(
 
 
 def test_the_pedigree_of_a_model(project: Project) -> None:
-    record = json.loads(project.run("python", "-m", "src.pedigree", "models/onnx"))
+    record = json.loads(project.run("python", "-m", "src.pedigree", "models/exported/onnx"))
     assert record["problems"] == []
     head = project.git("rev-parse", "HEAD").strip()
     assert record["git"] == {"revision": head, "dirty": False}
@@ -354,7 +363,7 @@ def test_the_pedigree_of_a_model(project: Project) -> None:
     assert "--lr 0.0001" in " ".join(train["cmd"].split())
     assert train["params"]["params.yaml"]["train"]["seed"] == 42
     assert "data/splits" in {dep["path"] for dep in train["deps"]}
-    assert record["files"][str(ONNX)] == provenance.sha256(ONNX)
+    assert record["files"][str(EXPORTED)] == provenance.sha256(EXPORTED)
     environment = record["environment"]["train"]
     assert environment["belongs_to_the_model"]
     assert environment["settings"] == {"precision": "no", "processes": 1, "threads": 2, "seed": 42}
@@ -370,15 +379,15 @@ def test_a_pedigree_in_doubt_says_why(project: Project) -> None:
     set_params(project, {"train.lr": 0.1})
     flip(Path("data/source/small.jsonl"))  # which neither git nor DVC sees
     Path("src/split.py").write_text(f"{Path('src/split.py').read_text()}\n")
-    flip(ONNX)
+    flip(EXPORTED)
     lock = Path("dvc.lock").read_text()
     first = lock.index("path: data/raw\n", lock.index("  split:\n"))
     digest = lock.index("md5: ", first)
     Path("dvc.lock").write_text(lock[: digest + 5] + "0" * 32 + lock[digest + 37 :])
-    record = trace("models/onnx")
+    record = trace("models/exported/onnx")
     assert record["git"]["dirty"]
     assert record["problems"] == [
-        f"{ONNX} is not what dvc.lock says.",
+        f"{EXPORTED} is not what dvc.lock says.",
         "load ran with another data/source than the present one.",
         "split ran with another data/raw than load made last.",
         "split ran with another src/split.py than the present one.",
@@ -386,8 +395,8 @@ def test_a_pedigree_in_doubt_says_why(project: Project) -> None:
     ]
     Path("data/source/small.jsonl").unlink()
     project.git("checkout", "--", ".")
-    shutil.copyfile(in_cache(ONNX), ONNX)
-    assert trace("models/onnx")["problems"] == []
+    shutil.copyfile(in_cache(EXPORTED), EXPORTED)
+    assert trace("models/exported/onnx")["problems"] == []
 
 
 def test_a_record_of_another_training_is_told_from_that_of_the_model(project: Project) -> None:
