@@ -353,3 +353,9 @@ def run_train(
         capture_output=True,
         text=True,
     )
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody waited for has."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"

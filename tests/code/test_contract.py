@@ -51,7 +51,7 @@ SHARED = [
     "predict",
 ]
 # Commands of a person, no part of the pipeline, with a section of params.yaml of their own.
-COMMANDS = ["report", "tune"]
+COMMANDS = ["report"]
 YAML = yaml.YAML(typ="safe")  # of YAML 1.2, as DVC reads it
 PIPELINE: dict[str, Any] = YAML.load(ROOT / "dvc.yaml")
 for group in PIPELINE["stages"].values():  # a stage for each key of a foreach is written once
@@ -101,12 +101,6 @@ def test_every_module_is_a_stage_or_is_shared() -> None:
 def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
     assert list(inspect.signature(report.Gate).parameters) == list(PARAMS["report"])
     assert set(PARAMS["report"]["models"]) <= set(PIPELINE["stages"]["evaluate"]["foreach"])
-
-
-def test_the_search_takes_the_params_of_its_section() -> None:
-    parameters = parameters_of("tune")
-    assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
-    assert [p.name for p in parameters] == list(PARAMS["tune"])
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -169,7 +163,6 @@ IMPORTS = {
     "card": {"pandas", "onnx"},
     "predict": set(),
     "doctor": set(),
-    "tune": set(),
 }
 
 

@@ -1,14 +1,13 @@
 """Experiments as docs/dvc-experiments.md tells them: made, queued, compared, kept and shared."""
 
 import json
-import os
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, copy_built
+from conftest import Project, copy_built, is_running
 
 METRICS = "dvclive/compare/metrics.json"
 
@@ -35,15 +34,8 @@ def shown(project: Project) -> dict[str, dict[str, Any]]:
 
 def workers(project: Project) -> list[int]:
     """The processes of the queue that have not ended."""
-    found = []
-    for file in (project.root / ".dvc/tmp/exps/celery").glob("*.pid"):
-        pid = int(file.read_text())
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            continue
-        found.append(pid)
-    return found
+    files = (project.root / ".dvc/tmp/exps/celery").glob("*.pid")
+    return [pid for pid in (int(file.read_text()) for file in files) if is_running(pid)]
 
 
 def test_one_experiment_with_two_params_is_shown_and_compared(project: Project) -> None:
@@ -80,6 +72,7 @@ def test_a_grid_runs_in_the_queue_two_at_a_time(project: Project) -> None:
             break
         time.sleep(1)
     assert status.count("Success") == 2
+    project.dvc("queue", "stop")
     for _ in range(600):
         if not workers(project):
             break

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, copy_built, run_train, set_params, train_command
+from conftest import ROOT, copy_built, is_running, run_train, set_params, train_command
 
 from src import checkpoints, stage, train
 
@@ -212,11 +212,6 @@ def repro(built: Path, tmp_path: Path) -> Iterator[tuple[Any, subprocess.Popen[b
     if process.poll() is None:
         process.kill()
     process.wait()
-
-
-def is_running(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def test_a_stage_ends_with_the_dvc_that_started_it_and_the_next_repro_goes_on(

@@ -187,7 +187,6 @@ def test_missing_and_additional_files(project: Project) -> None:
 def test_a_corrupt_object_of_a_good_file(project: Project) -> None:
     for path in (MODEL, Path("models/transformer")):
         flip(in_cache(path))
-    assert "up to date" in project.dvc("status")
     found = findings()
     assert {f.path for f in found} == {str(in_cache(path)) for path in (MODEL, MODEL.parent)}
     assert cure(project, found) == ["dvc commit models/transformer"]
@@ -266,7 +265,7 @@ def test_corrupt_objects_on_a_remote(project: Project) -> None:
     in_cache(Path("models/baseline"), remote).unlink()
     flip(in_cache(Path("data/splits"), remote))
     found = on_remote()
-    assert [f.path for f in found] == ["data/splits", "models/baseline", str(MODEL)]
+    assert {f.path for f in found} == {"data/splits", "models/baseline", str(MODEL)}
     cure(project, found)
     assert on_remote() == []
 
