@@ -87,7 +87,8 @@ def test_the_way_back_is_better_and_the_work_tree_is_the_default(
     copy = copy_built(project.root, tmp_path / "copy")
     copy.git("checkout", "--quiet", "HEAD~1", "--", "dvc.lock", "dvclive")
     copy.dvc("checkout", "--force")
-    (copy.root / "src" / "batches.py").open("a").write("# changed\n")
+    source = copy.root / "src" / "batches.py"
+    source.write_text(f"{source.read_text()}# changed\n")
     (copy.root / ".venv").mkdir()
     copy.run("make", "--touch", ".venv/installed")
     copy.run("make", "report", "BASE=main")
