@@ -13,11 +13,11 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback, TrainerState
 
@@ -34,11 +34,14 @@ def key_of(params: Mapping[str, Any], files: Iterable[Path]) -> str:
 
     Args:
         params: the values of all params.
-        files: the data and the weights to start from. Our modules that are imported, the versions
-            of torch and transformers and the kind of processor count too.
+        files: the data, the checkpoint to start from and the code that is no module. Our modules
+            that are imported, the versions of the libraries and the processor count too.
     """
     machine = torch.backends.cpu.get_cpu_capability()
-    said = [dict(params), torch.__version__, transformers.__version__, machine]
+    if torch.cuda.is_available():
+        machine = torch.cuda.get_device_name()
+    versions = [version(name) for name in ("torch", "transformers", "accelerate", "tokenizers")]
+    said = [dict(params), versions, machine]
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "src"]
     code = {found for module in modules if (found := getattr(module, "__file__", None))}
@@ -68,8 +71,11 @@ class ResumableTrainer(Trainer):
 
     def resume(self) -> Any:
         """Train, from the newest whole checkpoint on if there is one; what ``train`` returns."""
-        # The first process looks, for one that is broken is removed.
-        steps = [self._newest() if self.args.should_save else 0]
+        # The first process looks, for one that is broken is removed, as is what was not finished.
+        steps = [0]
+        if self.args.should_save:
+            shutil.rmtree(self.args.output_dir or "", ignore_errors=True)
+            steps = [self._newest()]
         broadcast_object_list(steps)
         if not (step := steps[0]):
             return self.train()
@@ -99,9 +105,8 @@ class ResumableTrainer(Trainer):
         for step in self._saved():
             place = self._at(step)
             if _is_whole(place):
-                state = TrainerState.load_from_json(str(place / "trainer_state.json"))
-                best = state.best_global_step or step
-                if best == step or _is_whole(self._at(best)):
+                best = _best_of(place)
+                if best in (0, step) or _is_whole(self._at(best)):
                     return step
             log.warning("checkpoint %s is not whole: an older one is looked for", place)
             shutil.rmtree(place)
@@ -112,7 +117,7 @@ class ResumableTrainer(Trainer):
         try:
             self._save_whole(saved, model, trial)
         except BaseException as error:
-            free = shutil.disk_usage(self._folder).free
+            free = shutil.disk_usage(self._folder).free if self._folder.exists() else LITTLE
             shutil.rmtree(saved, ignore_errors=True)  # it would keep taking up room
             if isinstance(error, RuntimeError) and free < LITTLE:  # torch.save does not say why
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(saved)) from error
@@ -131,9 +136,10 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             _finish(saved, self._at(self.state.global_step))
-            best = self.state.best_global_step
-            for step in self._saved()[KEPT:]:
-                if step != best:
+            kept = self._saved()[:KEPT]
+            kept += [_best_of(self._at(step)) for step in kept]  # each goes with its best
+            for step in self._saved():
+                if step not in kept:
                     shutil.rmtree(self._at(step))
         self.accelerator.wait_for_everyone()
         self._name_best()
@@ -201,6 +207,12 @@ def _finish(saved: Path, place: Path) -> None:
         shutil.rmtree(place)
     saved.rename(place)
     _sync(place.parent)
+
+
+def _best_of(place: Path) -> int:
+    """The step of the best checkpoint that one names, 0 if there is none yet."""
+    state = TrainerState.load_from_json(str(place / "trainer_state.json"))
+    return int(state.best_global_step or 0)
 
 
 def _is_whole(place: Path) -> bool:

@@ -200,6 +200,10 @@ def main(base: str, *head: str, out: str = "report") -> None:
     """
     if len(head) > 1:
         raise InputError(f"Expected BASE and HEAD, found {1 + len(head)} revisions: name two.")
+    if Path(out).exists() and not Path(out, "report.md").exists():
+        raise InputError(
+            f"Expected a report or nothing at {out}, found something else: name another."
+        )
     before, after = Revision(base), Revision(head[0] if head else WORK_TREE)
     gate = read_gate()
     for model in gate.models:

@@ -111,7 +111,7 @@ def run(
             raise
         log.error(
             "Expected room on the disk for what %s writes, found none left: free some and run it "
-            "again; nothing is half written (%s).",
+            "again; no data or model is half written (%s).",
             *(name, error),
         )
         sys.exit(1)

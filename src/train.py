@@ -99,7 +99,9 @@ def main(
     if launched:
         checkpoints = Path(os.environ[LAUNCHED])
     else:
-        key = key_of(params, [*started, *transformer.weights(start)])
+        machines = {"machines": os.environ.get("PET_NNODES", "1")}
+        code = Path(__file__)  # which is no module of that name in a process of its own
+        key = key_of(params | machines, [code, *started, *transformer.files_of(start)])
         checkpoints = model.parent / ".checkpoints" / key
     if not launched and (processes > 1 or "PET_NNODES" in os.environ):
         os.environ[LAUNCHED] = str(checkpoints.absolute())

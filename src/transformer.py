@@ -6,6 +6,7 @@ labels and ``max_characters``, and a tokenizer whose ``model_max_length`` is the
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,15 @@ def resolve(checkpoint: str, sha256: str) -> str:
     return place
 
 
-def weights(place: str) -> list[Path]:
-    """The file of the weights that ``resolve`` found, if there is one."""
-    try:
-        return [Path(str(cached_file(place, "model.safetensors")))]
-    except (OSError, ValueError):  # which from_pretrained will say
-        return []
+def files_of(place: str) -> list[Path]:
+    """The files of what ``resolve`` found: weights, config and tokenizer."""
+    if Path(place).is_dir():
+        return sorted(path for path in Path(place).iterdir() if path.is_file())
+    found = []
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        with suppress(OSError, ValueError):  # what is missed from_pretrained will say
+            found.append(Path(str(cached_file(place, name))))
+    return found
 
 
 def from_pretrained(

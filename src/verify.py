@@ -192,7 +192,7 @@ def check_remote(
             where = paths[oid] if at_hand else odb.fs.unstrip_protocol(paths[oid])
             finding = f"has an object on the remote, {where}, that {fault}"
             bad = [o for o in {oid, part.oid} if reads[o].fault != "is missing"]
-            first = tuple(_removal(odb, name, o) for o in sorted(bad))
+            first = tuple(_removal(odb, name or part.out.remote, o) for o in sorted(bad))
             cache = part.out.cache
             sources = {
                 o: _read(LOCAL, cache.oid_to_path(o), cache.hash_name) for o in (oid, part.oid)
