@@ -106,6 +106,9 @@ def run(
                 "`git restore data/quality.* dvclive` its committed metrics."
             )
         sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if not _is_of_a_full_disk(error):
             raise
@@ -114,9 +117,6 @@ def run(
             "again; no data or model is half written (%s).",
             *(name, error),
         )
-        sys.exit(1)
-    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         log.error("Interrupted.")

@@ -273,7 +273,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_rows(source / "small.jsonl", make_texts(60))
             make_checkpoint(source / "checkpoint")
             set_params(project, SMALL)
-            for name in ("dvc.lock", "data/quality.json", "data/quality.md"):
+            records = ("data/quality.json", "data/quality.md", *root.glob("models/*.json"))
+            for name in ("dvc.lock", *map(str, records)):
                 (root / name).unlink(missing_ok=True)
             shutil.rmtree(root / "dvclive", ignore_errors=True)
             project.commit()

@@ -225,7 +225,7 @@ def test_a_stage_ends_with_the_dvc_that_started_it_and_the_next_repro_goes_on(
     until(lambda: not is_running(pid), "the training to end")
     printed = project.dvc("repro", "train")
     assert "INFO src.checkpoints: goes on from step " in printed
-    assert project.git("status", "--porcelain").count("\n") == 3  # params, lock and metrics
+    assert project.git("status", "--porcelain").count("\n") == 4  # params, lock, metrics, record
     ended = files_of(project.root / "models" / "transformer")
     lock = (project.root / "dvc.lock").read_bytes()
     project.dvc("repro", "--force", "--single-item", "--no-run-cache", "train")

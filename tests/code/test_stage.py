@@ -182,7 +182,7 @@ def run_stage(tmp_path: Path, fail: str) -> tuple[int, str, str]:
         text=True,
         check=False,
     )
-    (file,) = (tmp_path / "logs").iterdir()
+    (file,) = (tmp_path / "logs").glob("*.log")
     assert "-work-" in file.name
     return done.returncode, done.stderr, file.read_text()
 

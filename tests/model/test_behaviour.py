@@ -83,7 +83,7 @@ def test_the_committed_figures_are_of_the_committed_params() -> None:
         section = name.split("@")[0]
         assert entry["params"]["params.yaml"][section] == params[section], f"run dvc repro {name}"
         checked += 1
-    assert checked == 7 + len(MODELS)
+    assert checked == 8 + len(MODELS) + 2  # cards
     if params["load"]["source"] != SHORT["load.source"]:
         pytest.skip("the figures are of other data")
     committed = {model: scores_of(Project(ROOT), model)["accuracy"] for model in MODELS}
