@@ -204,14 +204,16 @@ def repro(built: Path, tmp_path: Path) -> Iterator[tuple[Any, subprocess.Popen[b
             ["dvc", "repro", "train"], cwd=project.root, stdout=printed, stderr=printed
         )
 
-    def trains() -> Path | None:
+    def saved() -> Path | None:
         logs = set((project.root / "logs").glob("*-train-*.log")) - before
-        return next((log for log in logs if "step 20/" in log.read_text()), None)
+        whole = list(project.root.glob("models/.checkpoints/*/*/whole.json"))
+        return next(iter(logs), None) if whole else None
 
-    yield project, process, until(trains, "the training to begin")
-    if process.poll() is None:
+    try:
+        yield project, process, until(saved, "the first checkpoint")
+    finally:
         process.kill()
-    process.wait()
+        process.wait()
 
 
 def test_a_stage_ends_with_the_dvc_that_started_it_and_the_next_repro_goes_on(
