@@ -25,9 +25,9 @@ BATCH = 32
 
 def pedigree(folder: Path, threads: int, engine: Any) -> Predict:
     """Ours, on one of its engines."""
-    from src import predict
+    from src.classifier import Classifier
 
-    classifier = predict.Classifier(folder, threads, engine)
+    classifier = Classifier(folder, threads, engine)
     return lambda texts: classifier.logits(texts, batch_tokens=1024).argmax(axis=1).tolist()
 
 

@@ -21,10 +21,10 @@ from measure import command, machine, say, summary, write
 IMPORTS = 3  # runs of each start-up
 LATER = {  # what a stage imports once it knows its model
     "evaluate@baseline": "joblib, sklearn.ensemble",
-    "evaluate@baseline-onnx": "src.predict, onnxruntime",
+    "evaluate@baseline-onnx": "src.classifier, onnxruntime",
     "evaluate@transformer": "src.transformer",
-    "evaluate@onnx": "src.predict, onnxruntime",
-    "evaluate@onnx-int8": "src.predict, onnxruntime",
+    "evaluate@onnx": "src.classifier, onnxruntime",
+    "evaluate@onnx-int8": "src.classifier, onnxruntime",
     "export_baseline": "onnxruntime",
 }
 

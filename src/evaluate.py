@@ -105,9 +105,9 @@ def _engine(
         return list(pipeline.classes_), pipeline.predict_proba
 
     if (model / "manifest.json").exists():
-        from src import predict
+        from src.classifier import Classifier
 
-        exported = predict.Classifier(model, threads)
+        exported = Classifier(model, threads)
         return exported.labels, lambda texts: metrics.softmax(exported.logits(texts, batch_tokens))
 
     if (model / "model.safetensors").exists():

@@ -15,7 +15,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch.export import Dim
 
-from src import examples, predict, stage, transformer
+from src import examples, stage, transformer
+from src.classifier import Classifier, write_manifest
 from src.shortcuts import shorten
 from src.stage import Count, InputError, Interval, Threads
 
@@ -80,7 +81,7 @@ def main(
         quantize(fp32_folder / "model.onnx", int8_folder / "model.onnx")
         for name, folder in (("fp32", fp32_folder), ("int8", int8_folder)):
             _complete(folder, model, trained)
-            found = predict.Classifier(folder, threads).logits(texts, batch_tokens)
+            found = Classifier(folder, threads).logits(texts, batch_tokens)
             difference = float(np.abs(found - expected).max())
             equal = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
             log.info("%s: logits within %.2g of torch, %.4f of labels", name, difference, equal)
@@ -142,7 +143,7 @@ def _complete(folder: Path, model: Path, trained: transformer.Classifier) -> Non
     # config.json and tokenizer_config.json are for other tools that read such folders.
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(model / name, folder / name)
-    predict.write_manifest(
+    write_manifest(
         folder,
         labels=trained.labels,
         max_length=trained.tokenizer.model_max_length,

@@ -23,7 +23,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from src import examples, predict, stage
+from src import examples, stage
+from src.classifier import Classifier, write_manifest
 from src.stage import Count, InputError, Interval
 
 OPSETS = {"": 18, "ai.onnx.ml": 3}
@@ -62,14 +63,14 @@ def main(
         folder.mkdir()
         tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))
         onnx.save(graph(tfidf, forest, ids), folder / "model.onnx")
-        predict.write_manifest(
+        write_manifest(
             folder,
             labels=list(forest.classes_),
             max_length=UNLIMITED,
             max_characters=UNLIMITED,
             pad_token_id=ids[UNKNOWN],
         )
-        logits = predict.Classifier(folder, threads=1).logits(texts, batch_tokens)
+        logits = Classifier(folder, threads=1).logits(texts, batch_tokens)
         difference = float(np.abs(np.exp(logits) - expected).max())
         equal = float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
         log.info("probabilities within %.2g of scikit-learn's, %.4f of labels", difference, equal)

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT, SPLIT, make_texts
 
-from src import baseline, examples, export_baseline, predict, split
+from src import baseline, examples, export_baseline, split
+from src.classifier import Classifier
 from src.stage import InputError
 
 PARAMS: dict[str, Any] = {
@@ -122,7 +123,7 @@ def test_the_exported_baseline_is_scikit_learns(
 
     pipeline = joblib.load(tmp_path / "model" / "model.joblib")
     features = pipeline["tfidf"].transform(ODD)
-    ids = predict.Classifier(tmp_path / "onnx", threads=1)
+    ids = Classifier(tmp_path / "onnx", threads=1)
     expected = pipeline["forest"].predict_proba(features)
     assert np.exp(ids.logits(ODD, batch_tokens=30)) == pytest.approx(expected, abs=1e-6)
 

@@ -43,6 +43,7 @@ SHARED = [
     "recording",
     "shortcuts",
     "batches",
+    "classifier",
     "sources",
     "formats",
     "examples",
@@ -271,7 +272,7 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
 def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
     for module in [*STAGES, *SHARED, *COMMANDS]:
         assert not imported(module) & {*STAGES, *COMMANDS}, module
-    assert imported_transitively("predict") == {"predict", "stage", "batches"}
+    assert imported_transitively("predict") == {"predict", "classifier", "stage", "batches"}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -286,7 +287,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_prediction_loads_three_packages() -> None:
-    added = loaded_by("import src.predict") - loaded_by("import numpy, onnxruntime, tokenizers")
+    added = loaded_by("import src.classifier") - loaded_by("import numpy, onnxruntime, tokenizers")
     assert added - set(sys.stdlib_module_names) == {"src"}
 
 

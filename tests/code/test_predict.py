@@ -13,8 +13,9 @@ from conftest import ROOT, make_texts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src import export_baseline, predict
+from src import export_baseline
 from src.batches import batches
+from src.classifier import Classifier, write_manifest
 from src.stage import InputError
 
 
@@ -34,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     export_baseline.tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))
     onnx.save(export_baseline.graph(tfidf, forest, ids), folder / "model.onnx")
-    predict.write_manifest(
+    write_manifest(
         folder,
         labels=list(forest.classes_),
         max_length=100,
@@ -100,10 +101,10 @@ def test_one_flipped_bit_is_refused(name: str, model: Path, tmp_path: Path) -> N
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=rf"^Expected sha256 \w+ of {folder / name}, found "):
-        predict.Classifier(folder, threads=1)
+        Classifier(folder, threads=1)
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"^Expected {folder / name}, found no such file"):
-        predict.Classifier(folder, threads=1)
+        Classifier(folder, threads=1)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +118,11 @@ def test_a_manifest_of_another_shape_is_refused(
     text = json.dumps(manifest | change if change else [])
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(InputError, match=r"manifest.json.*: get the model anew"):
-        predict.Classifier(tmp_path, threads=1)
+        Classifier(tmp_path, threads=1)
 
 
 def test_a_long_text_is_cut_before_it_is_tokenized(model: Path) -> None:
-    classifier = predict.Classifier(model, threads=1)
+    classifier = Classifier(model, threads=1)
     start = "bank " * 200  # 1000 characters
     cut, whole = classifier.logits([start + "goal " * 1000, start], batch_tokens=1)
     assert list(cut) == list(whole)
@@ -164,17 +165,17 @@ def test_an_engine_that_is_not_there_gets_one_sentence(
     _, err = run(model, "goal", "--engine", "tpu", code=1)
     assert "--engine is 'tpu': expected one of onnxruntime, openvino, cuda" in err
     with pytest.raises(InputError, match=r"has, found one with TfIdf.*: use --engine onnx"):
-        predict.Classifier(model, 1, "openvino")  # it has no trees
+        Classifier(model, 1, "openvino")  # it has no trees
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
         pytest.raises(InputError, match=r"^Expected a GPU for --engine cuda"),
     ):
-        predict.Classifier(model, 1, "cuda")
+        Classifier(model, 1, "cuda")
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(InputError, match="found none: `pip install openvino`, or use another"):
-        predict.Classifier(model, 1, "openvino")
+        Classifier(model, 1, "openvino")
 
 
 def test_a_reader_that_leaves_early_is_no_error_of_ours(model: Path) -> None:

@@ -14,7 +14,8 @@ from conftest import TRAIN, make_checkpoint, run_train
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from src import examples, export, metrics, predict, recording, shortcuts, train, transformer
+from src import examples, export, metrics, recording, shortcuts, train, transformer
+from src.classifier import Classifier
 from src.stage import InputError
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -82,13 +83,13 @@ def test_an_architecture_from_checkpoint_to_prediction(
     # Lengths and batch sizes that the export did not see, and one that is cut.
     texts = ["goal", "", "bank profit " * 30, *texts_of(splits)]
     expected = transformer.Classifier(model, threads=1).logits(texts, batch_tokens=48)
-    exported = predict.Classifier(tmp_path / "fp32", threads=1)
+    exported = Classifier(tmp_path / "fp32", threads=1)
     assert exported.logits(texts, batch_tokens=30) == pytest.approx(expected, abs=1e-5)
     assert exported.labels == ["film", "money", "sport"]
-    openvino = predict.Classifier(tmp_path / "fp32", threads=1, engine="openvino")
+    openvino = Classifier(tmp_path / "fp32", threads=1, engine="openvino")
     # It computes in bf16 on a processor that is made for it.
     assert openvino.logits(texts, batch_tokens=30) == pytest.approx(expected, abs=0.02)
-    int8 = predict.Classifier(tmp_path / "int8", threads=1).logits(texts, batch_tokens=30)
+    int8 = Classifier(tmp_path / "int8", threads=1).logits(texts, batch_tokens=30)
     assert int8.shape == expected.shape
     assert not np.array_equal(int8, expected)
 

@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT, Project, copy_project, set_params
 from ruamel.yaml import YAML
 
-from src import evaluate, examples, predict, transformer
+from src import evaluate, examples, transformer
+from src.classifier import Classifier
 
 MODELS = ["baseline", "baseline-onnx", "transformer", "onnx", "onnx-int8"]
 SENTENCES = {
@@ -95,7 +96,7 @@ def test_the_committed_figures_are_of_the_committed_params() -> None:
 def test_onnx_scores_like_torch(project: Project) -> None:
     texts = list(examples.read(project.root / "data/splits/test.parquet")["text"])
     torch = transformer.Classifier(project.root / "models/transformer", 2).logits(texts, 32)
-    onnx = predict.Classifier(project.root / "models/onnx", 2).logits(texts, 32)
+    onnx = Classifier(project.root / "models/onnx", 2).logits(texts, 32)
     assert np.abs(onnx - torch).max() <= 1e-5
     report = json.loads((project.root / "dvclive/export/metrics.json").read_text())
     assert report["fp32"]["max_logit_difference"] <= 1e-5
@@ -120,7 +121,7 @@ def test_case_and_spaces_at_the_end_change_nothing(project: Project, model: str)
 
 
 def test_more_sport_makes_sport_likelier(project: Project) -> None:
-    exported = predict.Classifier(project.root / "models/onnx", threads=1)
+    exported = Classifier(project.root / "models/onnx", threads=1)
     business = SENTENCES["business"]
     pair = list(exported.predict([business, f"{SENTENCES['sports']} {business}"], 2))
     sport = [prediction["probabilities"]["sports"] for prediction in pair]
