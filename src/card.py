@@ -1,6 +1,5 @@
 """Ship a model: copy its exported folder, and write into it the card that says what it is."""
 
-import hashlib
 import json
 import logging
 import math
@@ -10,7 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import dvc.api
@@ -23,6 +22,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from src import examples, stage
+from src.markdown import code, public, table
 from src.stage import InputError
 
 # What other stages were told; DVC reads it, as it reads it for them.
@@ -228,7 +228,7 @@ def _section(page: Path, heading: str, checkpoint: str) -> list[str]:
         raise InputError(f"Expected {page}, found nothing: run `dvc repro` first.")
     _, _, after = page.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
     lines = after.partition("\n## ")[0].splitlines()
-    return [line.replace(checkpoint, _public(checkpoint)) for line in lines if line]
+    return [line.replace(checkpoint, public(checkpoint)) for line in lines if line]
 
 
 def _weights(path: Path) -> dict[str, int]:
@@ -247,7 +247,7 @@ def _front_matter(facts: Facts, title: str, license: str, languages: Sequence[st
     datasets = [
         m[1] for place in source if (m := re.match(r"hf://datasets/([^/@]+/[^/@]+)", place))
     ]
-    data = ", ".join(map(_public, source))
+    data = ", ".join(map(public, source))
     results = [
         EvalResult(
             task_type="text-classification",
@@ -289,19 +289,6 @@ def _is_on_hub(checkpoint: str) -> bool:
     return not Path(checkpoint).exists()
 
 
-def _public(place: str) -> str:
-    """A source or checkpoint without what names a user or lets one in."""
-    parts = []
-    for part in place.split("::"):
-        if PurePath(part).is_absolute() or part.startswith(("~", "file:")):
-            parts.append(PurePath(part).name)
-        elif "://" in part:  # a link may hold a password, or a signature after its question mark
-            parts.append(re.sub(r"(?<=://)[^/@]*@", "", part).partition("?")[0])
-        else:
-            parts.append(part)
-    return "::".join(parts)
-
-
 def _purpose(
     facts: Facts, languages: Sequence[str], intended_use: str, license: str, contact: str
 ) -> list[str]:
@@ -310,12 +297,12 @@ def _purpose(
     unsaid = "Not stated."
     return [
         f"It gives a text one of {len(labels)} labels, and a probability to each: "
-        f"{', '.join(map(_code, labels))}. It is an encoder of the kind "
-        f"{_code(facts.config['model_type'])} with a classification head, exported to ONNX; its "
+        f"{', '.join(map(code, labels))}. It is an encoder of the kind "
+        f"{code(facts.config['model_type'])} with a classification head, exported to ONNX; its "
         f"weights are {numbers}.",
         "## Intended use",
         intended_use.strip() or unsaid,
-        _table(
+        table(
             ["", ""],
             [
                 ["Languages", ", ".join(languages) or unsaid],
@@ -328,42 +315,42 @@ def _purpose(
 
 def _training(facts: Facts) -> list[str]:
     params = facts.params["train"]
-    rows = [[_code(key), _code(value)] for key, value in params.items() if key != "checkpoint"]
+    rows = [[code(key), code(value)] for key, value in params.items() if key != "checkpoint"]
     return [
         "## How it was trained",
-        f"From the checkpoint {_code(_public(params['checkpoint']))}, with Hugging Face Trainer; "
-        f"the epoch that was best by {_code(params['metric_for_best_model'])} on the validation "
+        f"From the checkpoint {code(public(params['checkpoint']))}, with Hugging Face Trainer; "
+        f"the epoch that was best by {code(params['metric_for_best_model'])} on the validation "
         "texts was kept.",
-        _table(["param", "value"], rows),
+        table(["param", "value"], rows),
     ]
 
 
 def _data(facts: Facts) -> list[str]:
     quality, split = facts.quality, facts.params["split"]
     dropped = {why: count for why, count in quality["dropped"].items() if count}
-    reasons = ", ".join(f"{count:,} {_code(why)}" for why, count in dropped.items())
+    reasons = ", ".join(f"{count:,} {code(why)}" for why, count in dropped.items())
     classes = [
-        [_code(label), *(f"{(frame['label'] == label).sum():,}" for frame in facts.counts.values())]
+        [code(label), *(f"{(frame['label'] == label).sum():,}" for frame in facts.counts.values())]
         for label in facts.manifest["labels"]
     ]
     total = ["all", *(f"{len(frame):,}" for frame in facts.counts.values())]
-    hashes = [[path.name, _code(_sha256(path))] for path in facts.splits.values()]
+    hashes = [[path.name, code(stage.sha256(path))] for path in facts.splits.values()]
     column, *values = split["train_only"] or [""]
     limited = (
-        f" Training and validation are limited to texts whose {_code(column)} is "
-        f"{', '.join(map(_code, values))}."
+        f" Training and validation are limited to texts whose {code(column)} is "
+        f"{', '.join(map(code, values))}."
         if values
         else ""
     )
     parts = [
         "## The data",
-        f"From {', '.join(_code(_public(place)) for place in facts.params['load']['source'])}: "
+        f"From {', '.join(code(public(place)) for place in facts.params['load']['source'])}: "
         f"{quality['rows']:,} rows came in, {quality['kept']:,} were kept, and "
         f"{quality['rows'] - quality['kept']:,} were dropped{f' ({reasons})' if dropped else ''}. "
-        f"The split is {_code(split['strategy'])} with seed {split['seed']}; texts that are equal "
+        f"The split is {code(split['strategy'])} with seed {split['seed']}; texts that are equal "
         f"up to case, spaces and Unicode form are on one side.{limited}",
-        _table(["label", *facts.counts], [*classes, total]),
-        _table(["file", "sha256"], hashes),
+        table(["label", *facts.counts], [*classes, total]),
+        table(["file", "sha256"], hashes),
     ]
     if facts.warnings:
         parts += ["What the data's own check warns of:", "\n".join(facts.warnings)]
@@ -382,17 +369,17 @@ def _results(facts: Facts) -> list[str]:
     parts = [
         "## How it was judged",
         f"On {len(facts.predictions):,} test texts, which no stage trains on or chooses by.",
-        _table(["figure", "value", f"{100 * confidence:g} % interval (bootstrap)"], rows),
+        table(["figure", "value", f"{100 * confidence:g} % interval (bootstrap)"], rows),
         f"Calibration: the labels it gives have a mean probability of {facts.scores.mean():.4f}, "
         f"and {test['accuracy']:.4f} of them are right, so that on the whole it is {bias}, by "
         f"{abs(surer):.4f}. The expected calibration error is over 15 bins, log loss in nats.",
         *_comparison(facts),
         "By label:",
-        _table(
+        table(
             ["label", "precision", "recall", "F1", "test texts"],
             [
                 [
-                    _code(label),
+                    code(label),
                     *(f"{scores[key]:.4f}" for key in ("precision", "recall", "f1")),
                     f"{scores['texts']:,.0f}",
                 ]
@@ -404,15 +391,15 @@ def _results(facts: Facts) -> list[str]:
         trained = facts.counts["train"][column].fillna("(none)").value_counts()
         rows = [
             [
-                _code(value),
+                code(value),
                 *(f"{scores[key]:.4f}" for key in SCORES),
                 f"{scores['texts']:,}",
                 f"{trained.get(value, 0):,}",
             ]
             for value, scores in values.items()
         ]
-        head = [_code(column), *(shown for _, shown in SCORES.values()), "test texts", "trained on"]
-        parts += [f"By {_code(column)}:", _table(head, rows)]
+        head = [code(column), *(shown for _, shown in SCORES.values()), "test texts", "trained on"]
+        parts += [f"By {code(column)}:", table(head, rows)]
     return parts
 
 
@@ -420,7 +407,7 @@ def _comparison(facts: Facts) -> Iterable[str]:
     name, figures = facts.baseline
     confidence = facts.params["compare"]["confidence"]
     yield (
-        f"Against the model {_code(name)} on the same texts (paired bootstrap, "
+        f"Against the model {code(name)} on the same texts (paired bootstrap, "
         f"{100 * confidence:g} % intervals):"
     )
     rows = []
@@ -440,7 +427,7 @@ def _comparison(facts: Facts) -> Iterable[str]:
                 verdict,
             ]
         )
-    yield _table(["figure", f"of {_code(name)}", "difference", "p", "the difference is"], rows)
+    yield table(["figure", f"of {code(name)}", "difference", "p", "the difference is"], rows)
 
 
 def _limits(facts: Facts, languages: Sequence[str]) -> list[str]:
@@ -449,7 +436,7 @@ def _limits(facts: Facts, languages: Sequence[str]) -> list[str]:
     wrong = facts.predictions[~facts.right]
     sure = int((facts.scores[~facts.right] >= SURE).sum())
     pairs = Counter(zip(wrong["label"], wrong["predicted"], strict=True)).most_common(CONFUSED)
-    confused = ", ".join(f"{_code(a)} taken for {_code(b)} ({count:,})" for (a, b), count in pairs)
+    confused = ", ".join(f"{code(a)} taken for {code(b)} ({count:,})" for (a, b), count in pairs)
     classes = facts.details["classes"]
     weakest = min(classes, key=lambda label: classes[label]["f1"])
     scripts = ", ".join(f"{100 * s:.1f} % {n}" for n, s in facts.quality["scripts"].items())
@@ -467,15 +454,15 @@ def _limits(facts: Facts, languages: Sequence[str]) -> list[str]:
         "not read.",
         f"Of {len(facts.predictions):,} test texts {len(wrong):,} got a wrong label, {sure:,} of "
         f"them with a probability of {SURE:g} or more{f': {confused}' if pairs else ''}.",
-        f"The weakest label is {_code(weakest)}, with F1 {classes[weakest]['f1']:.4f} on "
+        f"The weakest label is {code(weakest)}, with F1 {classes[weakest]['f1']:.4f} on "
         f"{classes[weakest]['texts']:,.0f} test texts.",
     ]
     for column, values in facts.details["slices"].items():
         trained = set(facts.counts["train"][column].fillna("(none)"))
         if unseen := [value for value in values if value not in trained]:
             found.append(
-                f"It was not trained on texts whose {_code(column)} is "
-                f"{', '.join(map(_code, unseen))}; their figures above are of texts unlike those "
+                f"It was not trained on texts whose {code(column)} is "
+                f"{', '.join(map(code, unseen))}; their figures above are of texts unlike those "
                 "it learnt from."
             )
     return ["## Limits", "\n".join(f"- {limit}" for limit in found)]
@@ -483,7 +470,7 @@ def _limits(facts: Facts, languages: Sequence[str]) -> list[str]:
 
 def _files(facts: Facts, exported: Path) -> list[str]:
     files = sorted(path for path in exported.iterdir() if path.is_file())
-    rows = [[path.name, f"{path.stat().st_size:,}", _code(_sha256(path))] for path in files]
+    rows = [[path.name, f"{path.stat().st_size:,}", code(stage.sha256(path))] for path in files]
     versions = [["Python", platform.python_version()]]
     for package in PACKAGES:
         try:
@@ -492,29 +479,12 @@ def _files(facts: Facts, exported: Path) -> list[str]:
             continue
     return [
         "## Files",
-        _table(["file", "bytes", "sha256"], rows),
+        table(["file", "bytes", "sha256"], rows),
         "## Versions",
         "Installed when this card was written; the model was saved by transformers "
         f"{facts.config.get('transformers_version', 'of an unknown version')}.",
-        _table(["package", "version"], versions),
+        table(["package", "version"], versions),
     ]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _code(value: object) -> str:
-    """What a user wrote, in Markdown: on one line, no sign with a meaning, nothing invisible."""
-    text = " ".join(str(value).split())
-    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
-    return "`" + shown.replace("`", "'").replace("|", "¦") + "`" if shown else "''"
 
 
 if __name__ == "__main__":

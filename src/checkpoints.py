@@ -21,6 +21,8 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback, TrainerState
 
+from src import stage
+
 PREFIX = "checkpoint-"  # as Trainer has it
 WHOLE = "whole.json"  # the last file of a checkpoint
 LITTLE = 1 << 20  # bytes, below which what could not be written found no room
@@ -46,7 +48,7 @@ def key_of(params: Mapping[str, Any], files: Iterable[Path]) -> str:
     modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "src"]
     code = {found for module in modules if (found := getattr(module, "__file__", None))}
     for path in [*files, *map(Path, sorted(code))]:
-        key.update(_sha256(path).encode())
+        key.update(stage.sha256(path).encode())
     return key.hexdigest()[:16]
 
 
@@ -198,7 +200,7 @@ class _Callback(TrainerCallback):
 
 def _finish(saved: Path, place: Path) -> None:
     """Mark a checkpoint as whole and move it to its place."""
-    hashes = {file.name: _sha256(file) for file in sorted(saved.iterdir())}
+    hashes = {file.name: stage.sha256(file) for file in sorted(saved.iterdir())}
     for file in saved.iterdir():
         _sync(file)
     (saved / WHOLE).write_text(json.dumps(hashes, indent=1))
@@ -218,14 +220,9 @@ def _best_of(place: Path) -> int:
 def _is_whole(place: Path) -> bool:
     try:
         hashes = json.loads((place / WHOLE).read_text())
-        return all(_sha256(place / name) == found for name, found in hashes.items())
+        return all(stage.sha256(place / name) == found for name, found in hashes.items())
     except (OSError, ValueError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

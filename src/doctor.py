@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import site
 import subprocess
@@ -24,10 +25,12 @@ from typing import Any
 from dvc.config import Config
 from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
-from dvc.repo import Repo, lock_repo
+from dvc.repo import Repo
 
 from src import stage
+from src.pedigree import changes
 from src.stage import InputError
+from src.verify import upstream_first
 
 OLDEST = (3, 11)  # the Python that the project asks for
 PATIENCE = 60  # seconds for a remote to answer
@@ -46,7 +49,8 @@ SECRET = re.compile(
 )
 NO_SECRET = re.compile(r"^ask_|^exclude_|_command$")
 IN_URL = re.compile(
-    r"://[^/@]*:[^/@]+@|[?&](?:sig|signature|token|password|secret)=", re.IGNORECASE
+    r"://[^/@]*:[^/@]+@|https?://[^/@]+@|[?&](?:sig|signature|token|password|secret)=",
+    re.IGNORECASE,
 )
 
 log = logging.getLogger("src.doctor")
@@ -263,7 +267,7 @@ def kept_twice(outs: Iterable[Out]) -> Iterator[str]:
     if found := sorted(cached & tracked):
         yield (
             f"Expected outputs that DVC keeps to be out of git, found {_list(found)} in it: "
-            f"`git rm -r --cached {' '.join(found)}`, ignore them in .gitignore and commit."
+            f"`git rm -r --cached {shlex.join(found)}`, ignore them in .gitignore and commit."
         )
     if found := sorted(cached - ignored - tracked):
         yield (
@@ -280,14 +284,7 @@ def kept_twice(outs: Iterable[Out]) -> Iterator[str]:
 
 def out_of_date(repo: Repo) -> Iterator[str]:
     """Stages whose record in dvc.lock is of other code, params or data than those here."""
-    graph = repo.index.graph  # from each stage to those whose outputs it reads
-    with lock_repo(repo):
-        names = [
-            planned.addressing
-            for planned in repo.index.stages
-            # What is not pulled yet is taken for what dvc.lock says of it.
-            if planned.changed(allow_missing=True, upstream=list(graph.successors(planned)))
-        ]
+    names = list(dict.fromkeys(name for name, _ in changes(repo, upstream_first(repo.index.graph))))
     if names:
         yield (
             "Expected dvc.lock to be of the code, params and data that are here, found that it is "

@@ -10,7 +10,7 @@ has a line for each reason not to believe it, and the exit code is then 1.
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dvc_data.hashfile.state import StateNoop
 
 from src import provenance, stage
 from src.stage import InputError
-from src.verify import check, files_of, select, shown, upstream_first
+from src.verify import check, files_of, reads_other, select, shown, upstream_first
 
 log = logging.getLogger("src.pedigree")
 
@@ -75,15 +75,15 @@ def trace(repo: Repo, target: str) -> dict[str, Any]:
     return {
         "target": part.path(part.inside),
         "git": _git(repo, problems),
-        "requirements.lock": provenance.sha256(requirements) if requirements.exists() else None,
+        "requirements.lock": stage.sha256(requirements) if requirements.exists() else None,
         "files": {
-            part.path(key): provenance.sha256(Path(part.path(key)))
+            part.path(key): stage.sha256(Path(part.path(key)))
             for key, read in files.items()
             if part.has(key) and not read.fault
         },
         "stages": {s.addressing: _locked(s) for s in ordered},
         "environment": _environment(ordered, problems),
-        "problems": [*problems, *_changes(ordered)],
+        "problems": [*problems, *(sentence for _, sentence in changes(repo, ordered))],
     }
 
 
@@ -108,27 +108,46 @@ def _locked(made_by: Any) -> dict[str, Any] | None:
     return ran.get(made_by.name)
 
 
-def _changes(stages: Sequence[Any]) -> list[str]:
-    """What of code, data and params is not what the stages ran with, so far as it is here."""
-    made = {out.fs_path: out for s in stages for out in s.outs}
-    changes = []
+def changes(repo: Repo, stages: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """What of code, data and params is not what the stages ran with.
+
+    What DVC keeps and was not pulled is taken for what dvc.lock or its .dvc file says of it.
+
+    Args:
+        repo: the project.
+        stages: some of its stages.
+
+    Yields:
+        The name of a stage, and a sentence.
+    """
+    made = {out.fs_path: out for out in repo.index.outs}
     for s in stages:
+        if not s.cmd:  # a .dvc file
+            continue
+        if not all(out.hash_info for out in s.outs):
+            yield s.addressing, f"{s.addressing} has not run."
+            continue
         changed_params = False
         for dep in s.deps:
             if isinstance(dep, ParamsDependency):
                 for values in dep.workspace_status().values():
                     changed_params = True
                     names = ", ".join(values) if isinstance(values, dict) else values
-                    changes.append(f"{s.addressing} ran with other params than these: {names}.")
+                    yield (
+                        s.addressing,
+                        f"{s.addressing} ran with other params than these: {names}.",
+                    )
             elif out := made.get(dep.fs_path):
                 if dep.hash_info != out.hash_info:
                     maker = out.stage.addressing
-                    changes.append(f"{s.addressing} ran with another {dep} than {maker} made last.")
-            elif dep.workspace_status():
-                changes.append(f"{s.addressing} ran with another {dep} than the present one.")
+                    yield (
+                        s.addressing,
+                        f"{s.addressing} ran with another {dep} than {maker} made last.",
+                    )
+            elif reads_other(repo, dep):
+                yield s.addressing, f"{s.addressing} ran with another {dep} than the present one."
         if s.cmd_changed and not changed_params:
-            changes.append(f"{s.addressing} ran with another command than the present one.")
-    return changes
+            yield s.addressing, f"{s.addressing} ran with another command than the present one."
 
 
 def _environment(stages: Sequence[Any], problems: list[str]) -> dict[str, Any]:
@@ -171,7 +190,7 @@ def _is_of(record: Mapping[str, Any], out: Any) -> bool:
         return True
     hashes = record.get("sha256", {})
     return all(
-        (folder / name).exists() and provenance.sha256(folder / name) == value
+        (folder / name).exists() and stage.sha256(folder / name) == value
         for name, value in hashes.items()
     )
 

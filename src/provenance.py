@@ -42,18 +42,12 @@ def record(model: Path, *packages: str, **settings: str | int) -> None:
         "processor": _processor(),
         "settings": settings,
         "md5": _md5_of_folder(files),
-        "sha256": {name: sha256(path) for name, path in files.items()},
+        "sha256": {name: stage.sha256(path) for name, path in files.items()},
     }
     if "torch" in packages:
         content["torch"] = _torch()
     with stage.replacing(record_of(model)) as file:
         stage.write_json(file, content)
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _md5_of_folder(files: dict[str, Path]) -> str:

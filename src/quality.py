@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 from tokenizers import Tokenizer
 
-from src import examples, stage
+from src import examples, markdown, stage
 from src.examples import Hashes
 from src.packages import package_path
 from src.stage import Count, InputError, Interval, Share, closest
@@ -443,48 +443,45 @@ def _near_duplicates(report: Report, sample: pa.Table, similarity: float) -> Non
 
 def _page(report: Report, checkpoint: str, max_length: int) -> str:
     figures = report.figures
-    places = ", ".join(map(_cell, report.source))
+    places = ", ".join(map(markdown.code, report.source))
     rows = f"{figures['rows']} rows came in from {places}, {figures['kept']} were kept."
     lines = ["# The data", "", rows, ""]
     if report.warnings:
         lines += ["## What to look at", "", *(f"- {w}" for w in report.warnings), ""]
     dropped = {reason: count for reason, count in figures["dropped"].items() if count}
     if dropped:
-        lines += ["## Dropped", "", *_table("reason", dropped), ""]
+        lines += ["## Dropped", "", _bars("reason", dropped), ""]
         lines += ["Each of these rows stands in `data/rejected.csv`, with its file and line.", ""]
-    lines += ["## Classes", "", *_table("class", figures["classes"]), ""]
+    lines += ["## Classes", "", _bars("class", figures["classes"]), ""]
     tokens = figures["tokens"]
+    unknown = [
+        [markdown.code(name), f"{100 * share:.2f} %", str(tokens["characters"].get(name, ""))]
+        for name, share in tokens["unknown"].items()
+    ]
+    scripts = [[name, f"{100 * share:.1f} %"] for name, share in figures["scripts"].items()]
     lines += [
         *("## Tokens", ""),
         f"Of {tokens['texts']} texts, by the tokenizer of `{checkpoint}`: the median text has "
         f"{tokens['median']:.0f} tokens, {100 * tokens['over_max_length']:.1f} % have more than "
         f"{max_length}, and {100 * tokens['lost']:.1f} % of all tokens are not read.",
-        *("", "| texts | unknown tokens | characters a token |", "| --- | --- | --- |"),
-        *(
-            f"| {_cell(name)} | {100 * share:.2f} % | {tokens['characters'].get(name, '')} |"
-            for name, share in tokens["unknown"].items()
-        ),
-        *("", "## Scripts", "", "| script | letters |", "| --- | --- |"),
-        *(f"| {name} | {100 * share:.1f} % |" for name, share in figures["scripts"].items()),
         "",
+        markdown.table(["texts", "unknown tokens", "characters a token"], unknown),
+        *("", "## Scripts", "", markdown.table(["script", "letters"], scripts), ""),
     ]
     for name, texts in report.examples.items():
         lines += [f"## Examples: {name.replace('_', ' ')}", ""]
-        lines += [f"- {_cell(text[:300])}" for text in texts] + [""]
+        lines += [f"- {markdown.code(text[:300])}" for text in texts] + [""]
     return "\n".join(lines)
 
 
-def _table(head: str, counts: Mapping[str, int]) -> list[str]:
+def _bars(head: str, counts: Mapping[str, int]) -> str:
     """A table with a bar for each count."""
     most = max(counts.values())
-    rows = [f"| {_cell(n)} | {c} | {'█' * round(BAR * c / most)} |" for n, c in counts.items()]
-    return [f"| {head} | texts | |", "| --- | --- | --- |", *rows]
-
-
-def _cell(text: str) -> str:
-    """Text of a user's in Markdown: on one line, its signs without meaning, nothing invisible."""
-    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in " ".join(text.split()))
-    return "`" + shown.replace("`", "'").replace("|", "¦") + "`"
+    rows = [
+        [markdown.code(name), str(count), "█" * round(BAR * count / most)]
+        for name, count in counts.items()
+    ]
+    return markdown.table([head, "texts", ""], rows)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,11 @@ import pandas as pd
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from sklearn.metrics import accuracy_score, f1_score
 
 from src import examples, metrics, stage
+from src.markdown import code, table, without_secrets
 from src.stage import Count, InputError, Interval, Seed, Share, closest
 
 GATE_CLOSED = 2  # the exit code
@@ -93,9 +95,10 @@ class Change:
             return "better"
         return "worse" if self.high < 0 else "no real difference"
 
-    def fails(self, max_drop: float) -> bool:
-        """Whether the model is worse, and by more than is allowed."""
-        return self.verdict == "worse" and self.before - self.after > max_drop
+    @property
+    def loss(self) -> float:
+        """What was lost of the metric, beyond chance; 0 if nothing was."""
+        return self.before - self.after if self.verdict == "worse" else 0.0
 
 
 class Revision:
@@ -132,7 +135,7 @@ class Revision:
                 f"Expected dvc.lock in {name}, found none: run `dvc repro` there and commit it, or "
                 "name a revision that has it."
             )
-        self.stages: dict[str, dict[str, Any]] = YAML(typ="safe").load(lock)["stages"]
+        self.stages = _stages_of(lock, self.name)
 
     @property
     def rev(self) -> str:
@@ -179,6 +182,13 @@ class Revision:
         found: dict[str, Any] = json.loads(self.text(path) or "{}")
         return found
 
+    def figures(self, model: str) -> dict[str, float]:
+        """The figures of a model on the test split, as they were committed."""
+        found: dict[str, float] = self.json(f"{self.models[model]['live']}/metrics.json").get(
+            "test", {}
+        )
+        return found
+
     def frame(self, path: str, columns: Sequence[str]) -> pd.DataFrame | None:
         """Some columns of examples, from DVC's cache or its remote; None if they are in neither."""
         with tempfile.TemporaryDirectory() as folder:
@@ -216,7 +226,7 @@ def main(base: str, *head: str, out: str = "report") -> None:
     with stage.replacing(Path(out)) as folder:
         folder.mkdir()
         lines = [
-            f"# From {_code(before.name)} to {_code(after.name)}",
+            f"# From {code(before.name)} to {code(after.name)}",
             *_verdicts(before, after, changes, gate),
             *_metrics(before, after),
             *_parts(before, after, gate),
@@ -228,8 +238,7 @@ def main(base: str, *head: str, out: str = "report") -> None:
         ]
         (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     log.info("wrote %s", Path(out) / "report.md")
-    failed = [m for m in gate.models if (c := changes.get(m)) and c.fails(gate.max_drop)]
-    if failed:
+    if failed := failing(before, after, changes, gate):
         log.error(
             "The gate is closed: %s got worse by more than report.max_drop %g of %s.",
             *(", ".join(failed), gate.max_drop, gate.figure),
@@ -248,7 +257,7 @@ def read_gate() -> Gate:
     for key, value in (section if isinstance(section, dict) else {}).items():
         words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     # Its signature is the schema, as a stage's main is of its section.
-    _, values = stage._bind(Gate, "report", True, words)  # type: ignore[arg-type]
+    _, values = stage.bind(Gate, "report", True, words)  # type: ignore[arg-type]
     return Gate(**values)
 
 
@@ -270,6 +279,27 @@ def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change
         if frame is not None:
             frames.append(frame)
     return judge(frames[0], frames[1], gate) if len(frames) == 2 else None
+
+
+def failing(
+    before: Revision, after: Revision, changes: Mapping[str, Change | None], gate: Gate
+) -> list[str]:
+    """The models of the gate that lost more than it allows.
+
+    Beyond chance; where predictions are not at hand, by the committed figures alone.
+    """
+    failed = []
+    for model in gate.models:
+        if change := changes.get(model):
+            lost = change.loss
+        elif model in changes:
+            was, now = (side.figures(model).get(gate.metric, 0.0) for side in (before, after))
+            lost = was - now
+        else:
+            lost = 0.0
+        if lost > gate.max_drop:
+            failed.append(model)
+    return failed
 
 
 def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate) -> Change:
@@ -319,11 +349,11 @@ def _verdicts(
 ) -> Iterator[str]:
     """The gate, and a sentence for each model, those of the gate first."""
     judged = {m: c for m in gate.models if (c := changes.get(m)) and c.texts}
-    failed = [m for m, c in judged.items() if c.fails(gate.max_drop)]
+    failed = failing(before, after, changes, gate)
     doubtful = [
         m for m, c in judged.items() if c.before - c.after > gate.max_drop and m not in failed
     ]
-    left = [m for m in gate.models if m not in judged]
+    left = [m for m in gate.models if m not in judged and m not in failed]
     yield ""
     allowed = f"more than the {gate.max_drop:g} of {gate.figure} that `report.max_drop` allows"
     if failed:
@@ -341,10 +371,10 @@ def _verdicts(
     ordered = [*gate.models, *(m for m in after.models if m not in gate.models)]
     for model in ordered:
         mark = "" if model in gate.models else " (not of the gate)"
-        yield f"- **{_code(model)}**{mark}{_verdict(model, before, after, changes, gate)}"
+        yield f"- **{code(model)}**{mark}{_verdict(model, before, after, changes, gate)}"
     for model in before.models:
         if model not in after.models:
-            yield f"- **{_code(model)}** is gone."
+            yield f"- **{code(model)}** is gone."
     yield ""
     yield (
         "Better or worse is a difference that chance hardly makes on these texts: the "
@@ -371,10 +401,15 @@ def _verdict(
 ) -> str:
     """What follows the name of a model."""
     if model not in before.models:
-        return f" is new: {_code(before.name)} has no such model to compare it with."
+        return f" is new: {code(before.name)} has no such model to compare it with."
     change = changes[model]
     if change is None:
-        return ": no verdict, as its predictions are not at hand."
+        was, now = (side.figures(model).get(gate.metric) for side in (before, after))
+        figures = f" {gate.figure} {was:.4f} → {now:.4f}" if was and now else ""
+        return (
+            f":{figures}; no verdict, as its predictions are not at hand to tell what chance may "
+            "have made."
+        )
     if not change.texts:
         return (
             ": no verdict, as the revisions have no test text in common, by id and label. Where "
@@ -384,7 +419,7 @@ def _verdict(
     if any(change.alone):
         texts = (
             f"the {change.texts} test texts that both revisions have ({change.alone[0]} more in "
-            f"{_code(before.name)}, {change.alone[1]} more in {_code(after.name)})"
+            f"{code(before.name)}, {change.alone[1]} more in {code(after.name)})"
         )
     if not change.moved:
         return f": no difference, it predicts the same label as before for each of {texts}."
@@ -403,7 +438,7 @@ def _how_to_get(lacking: Iterable[tuple[Revision, str]]) -> Iterator[str]:
     yield "These files are neither in DVC's cache nor in its remote, as far as it can be read here:"
     yield ""
     for side, path in lacking:
-        yield f"- {_code(path)} of {_code(side.name)}: {_code(side.missing[path])}"
+        yield f"- {code(path)} of {code(side.name)}: {code(side.missing[path])}"
     yield ""
     yield (
         "Whoever has them runs `dvc push`; then this report reads them from the remote, as "
@@ -415,17 +450,12 @@ def _metrics(before: Revision, after: Revision) -> Iterator[str]:
     """The figures of each model, on the test texts of each revision."""
     rows: list[Row] = [["model", "", *FIGURES.values()]]
     for model in dict.fromkeys([*after.models, *before.models]):
-        was, now = (
-            side.json(f"{side.models[model]['live']}/metrics.json").get("test", {})
-            if model in side.models
-            else {}
-            for side in (before, after)
-        )
+        was, now = (side.figures(model) if model in side.models else {} for side in (before, after))
         if was == now:
-            rows.append([_code(model), "both", *_figures(now)])
+            rows.append([code(model), "both", *_figures(now)])
             continue
-        rows.append([_code(model), _code(before.name), *_figures(was)])
-        rows.append(["", _code(after.name), *_figures(now)])
+        rows.append([code(model), code(before.name), *_figures(was)])
+        rows.append(["", code(after.name), *_figures(now)])
         both = [key in was and key in now for key in FIGURES]
         differences = [
             f"{now[k] - was[k]:+.4f}" if b else "" for k, b in zip(FIGURES, both, strict=True)
@@ -458,7 +488,7 @@ def _parts(before: Revision, after: Revision, gate: Gate) -> Iterator[str]:
                 continue
             change = 1.0 if a is None or b is None else b - a
             texts = f"{texts_b:g}" if texts_a == texts_b else f"{texts_a:g} → {texts_b:g}"
-            row = [_code(model), part, texts, _number(a), _number(b), f"{change:+.4f}"]
+            row = [code(model), part, texts, _number(a), _number(b), f"{change:+.4f}"]
             rows.append((change, row if a is not None and b is not None else [*row[:5], ""]))
     rows.sort(key=lambda item: -abs(item[0]))
     head = ["model", "texts of", "number", before.name, after.name, "change"]
@@ -471,19 +501,15 @@ def _parts(before: Revision, after: Revision, gate: Gate) -> Iterator[str]:
 
 def _scores(details: Mapping[str, Any], metric: str) -> Iterator[tuple[str, tuple[float, float]]]:
     for name, scores in details.get("classes", {}).items():
-        yield f"class {_code(name)}", (scores["f1"], scores["texts"])
+        yield f"class {code(name)}", (scores["f1"], scores["texts"])
     for column, values in details.get("slices", {}).items():
         for value, scores in values.items():
-            yield f"{_code(column)} {_code(value)}", (scores[metric], scores["texts"])
+            yield f"{code(column)} {code(value)}", (scores[metric], scores["texts"])
 
 
 def _params(before: Revision, after: Revision) -> Iterator[str]:
     was, now = dict(_flat(before.params())), dict(_flat(after.params()))
-    rows = [
-        [_code(key), _value(was, key), _value(now, key)]
-        for key in dict.fromkeys([*was, *now])
-        if was.get(key, was) != now.get(key, now)
-    ]
+    rows = [[code(key), _value(was, key), _value(now, key)] for key in _differing(was, now)]
     yield from _section("Params", [["param", before.name, after.name], *rows], "None changed.")
 
 
@@ -500,7 +526,7 @@ def _data(before: Revision, after: Revision) -> Iterator[str]:
             a, b = was.get(key), now.get(key)
             numbers = isinstance(a, int | float) and isinstance(b, int | float)
             change = f"{b - a:+.6g}" if numbers else ""  # type: ignore[operator]
-            rows.append([_code(key), _value(was, key), _value(now, key), change])
+            rows.append([code(key), _value(was, key), _value(now, key), change])
     kept = f"{now['kept']} of {now['rows']} rows, " if {"kept", "rows"} <= now.keys() else ""
     none = f"No figure of the data changed: {kept}as before." if now else "There are no figures."
     yield from _section("Data", [["figure", before.name, after.name, "change"], *rows], none)
@@ -511,7 +537,7 @@ def _stages(before: Revision, after: Revision) -> Iterator[str]:
     rows = []
     for name in dict.fromkeys([*before.stages, *after.stages]):
         if name not in before.stages or name not in after.stages:
-            rows.append([_code(name), "new" if name in after.stages else "gone", ""])
+            rows.append([code(name), "new" if name in after.stages else "gone", ""])
             continue
         was, now = before.stages[name], after.stages[name]
         params = _differing(*(dict(_flat(entry.get("params", {}))) for entry in (was, now)))
@@ -522,7 +548,7 @@ def _stages(before: Revision, after: Revision) -> Iterator[str]:
             why = ["its command"]
         if why or outs:
             cause = _names(why) or "nothing that DVC watches"
-            rows.append([_code(name), cause, f"{len(outs)} of {len(after.hashes(name, 'outs'))}"])
+            rows.append([code(name), cause, f"{len(outs)} of {len(after.hashes(name, 'outs'))}"])
     head = ["stage", "ran for", "outputs that changed"]
     yield from _section("Stages", [head, *rows], "`dvc.lock` says the same.")
 
@@ -540,9 +566,16 @@ def _plots(before: Revision, after: Revision, gate: Gate, folder: Path) -> Itera
     if before.sha == after.sha:
         yield "Both are the same commit."
         return
-    shown = _output(
-        *(sys.executable, "-m", "dvc", "plots", "diff", before.rev, after.rev, "--json")
-    )
+    try:
+        shown = _output(
+            *(sys.executable, "-m", "dvc", "plots", "diff", before.rev, after.rev, "--json")
+        )
+    except subprocess.CalledProcessError as error:
+        told = [line for line in error.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = (told or ["no reason"])[-1].removeprefix("ERROR: ")
+        log.warning("no plots: %s", reason)
+        yield f"`dvc plots diff` could not draw them: {code(reason)}."
+        return
     others = {m for side in (before, after) for m in side.models} - set(gate.models)
     names = {before.rev: before.name, after.rev: after.name}
     same, lacking = [], []
@@ -655,6 +688,24 @@ def _stale() -> list[str]:
     return sorted(Repo().status())
 
 
+def _stages_of(lock: str, name: str) -> dict[str, dict[str, Any]]:
+    """The stages of a dvc.lock.
+
+    Raises:
+        InputError: it is empty, or no YAML, as with the markers of a conflict.
+    """
+    try:
+        found = YAML(typ="safe").load(lock)
+    except YAMLError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("stages"), dict):
+        raise InputError(
+            f"Expected the stages that ran in dvc.lock of {name}, found none that can be read: "
+            "`python -m src.doctor` tells how a conflict is settled; else `dvc repro`."
+        )
+    return dict(found["stages"])
+
+
 def _output(*command: str) -> str:
     """What a command prints on standard output; CalledProcessError if it fails."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
@@ -686,8 +737,7 @@ def _section(title: str, rows: Sequence[Row], none: str) -> Iterator[str]:
         yield none
         return
     head, *body = rows
-    for row in (head, ["---"] * len(head), *body[:LONGEST]):
-        yield f"| {' | '.join(row)} |"
+    yield table(head, body[:LONGEST])
     if len(body) > LONGEST:
         yield from ["", f"And {len(body) - LONGEST} more."]
 
@@ -697,17 +747,12 @@ def _number(value: float | None) -> str:
 
 
 def _value(values: Mapping[str, Any], key: str) -> str:
-    return _code(json.dumps(values[key], ensure_ascii=False)) if key in values else ""
+    shown = json.dumps(values[key], ensure_ascii=False) if key in values else ""
+    return code(without_secrets(shown)) if shown else ""
 
 
 def _names(words: Iterable[str]) -> str:
-    return ", ".join(map(_code, words))
-
-
-def _code(text: str) -> str:
-    """Text of a user's in Markdown: on one line, its signs without meaning."""
-    shown = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
-    return "`" + shown.replace("`", "'").replace("|", "¦") + "`"
+    return ", ".join(map(code, words))
 
 
 def _sentence(error: Exception) -> str:

@@ -90,7 +90,7 @@ def run(
     _start_log(name, to_file=section)
     sys.excepthook = lambda *exception: log.critical("%s broke", name, exc_info=exception)
     try:
-        positional, params = _bind(main, name, section, arguments())
+        positional, params = bind(main, name, section, arguments())
         if section:
             _die_with_parent()
             _expect_a_commit()
@@ -179,7 +179,7 @@ def _is_of_a_full_disk(error: BaseException) -> bool:
         return True
     # What is written in Rust or C++ has exceptions of its own.
     told = str(error)
-    return "No space left on device" in told or "os error 28" in told or "code: 28" in told
+    return bool(re.search(r"No space left on device|\b(os error|code:) 28\b", told))
 
 
 def _memory() -> str:
@@ -200,11 +200,24 @@ def scratch(path: Path) -> Iterator[Path]:
     """A folder beside ``path`` for what is not finished; what killed runs left of it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+        if not _is_running(left.name.split(".")[-3]):
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+        prefix=f".{path.name}.{os.getpid()}.", suffix=".tmp", dir=path.parent
     ) as folder:
         yield Path(folder)
+
+
+def _is_running(pid: str) -> bool:
+    if sys.platform == "win32":  # where this would end the process
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:  # somebody else's
+        return True
+    except (ProcessLookupError, ValueError):
+        return False
+    return True
 
 
 @contextmanager
@@ -222,6 +235,12 @@ def write_json(path: Path, value: object) -> None:
     """Write ``value`` as JSON that is equal, byte for byte, for equal values."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def closest(word: str, among: Iterable[str]) -> str:
@@ -247,16 +266,19 @@ def _start_log(name: str, *, to_file: bool) -> None:
     logging.captureWarnings(True)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser of a command line whose mistakes are an ``InputError``."""
+
     def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and where to look."""
         raise InputError(f"{message}; `python -m src.{self.prog} --help` lists what it takes.")
 
 
-def _bind(
+def bind(
     main: Callable[..., None], name: str, section: bool, arguments: Sequence[str]
 ) -> tuple[list[Any], dict[str, Any]]:
     """Parse ``arguments`` by the signature of ``main``: positional values, then options by name."""
-    parser = _Parser(prog=name, description=inspect.getdoc(main), allow_abbrev=False)
+    parser = Parser(prog=name, description=inspect.getdoc(main), allow_abbrev=False)
     parameters = inspect.signature(main, eval_str=True).parameters.values()
     options = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
     arguments_of_main = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]

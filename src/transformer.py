@@ -4,7 +4,6 @@ A model folder is what ``save_pretrained`` writes: ``model.safetensors``, ``conf
 labels and ``max_characters``, and a tokenizer whose ``model_max_length`` is the length in tokens.
 """
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from logging import getLogger
@@ -23,6 +22,7 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
+from src import stage
 from src.batches import batches
 from src.packages import package_path
 from src.stage import InputError
@@ -57,9 +57,7 @@ def resolve(checkpoint: str, sha256: str) -> str:
             f"pins, found none ({_brief(error)}): correct train.checkpoint, or make "
             "train.sha256 ''."
         ) from error
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+    if (found := stage.sha256(weights)) != sha256:
         raise InputError(
             f"Expected sha256 {sha256} of {weights}, found {found}: the weights are not those that "
             "were pinned; get the right ones, or change train.sha256."

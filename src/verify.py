@@ -297,21 +297,58 @@ def files_of(repo: Repo, part: Part) -> tuple[dict[Key, str] | None, dict[Key, R
         listing = {(): part.oid}
         found = {(): out.fs_path} if os.path.lexists(out.fs_path) else {}
     else:
-        for root, _, names in repo.dvcignore.walk(LOCAL, out.fs_path):
-            inside = Path(root).relative_to(out.fs_path).parts
-            found |= {(*inside, name): str(Path(root, name)) for name in names}
+        found = _walk(repo, out.fs_path)
     if listing is not None:
         found = {key: path for key, path in found.items() if part.has(key)}
     reads = _read_all(LOCAL, list(found.values()), out.hash_name)
     files = {key: reads[path] for key, path in found.items()}
     if listing is None:  # files that add up to the folder's hash list themselves
-        tree: Any = Tree()  # type: ignore[no-untyped-call]
-        for key, read in files.items():
-            tree.add(key, None, HashInfo(out.hash_name, read.md5))
-        tree.digest()
-        if tree.oid == part.oid:
-            listing = {key: read.md5 for key, read in files.items()}
+        hashes = {key: read.md5 for key, read in files.items()}
+        if _folder_hash(out.hash_name, hashes) == part.oid:
+            listing = hashes
     return listing, files
+
+
+def reads_other(repo: Repo, dep: Any) -> bool:
+    """Whether a dependency that no stage makes is another than its stage ran with.
+
+    Files of it that DVC keeps and that were not pulled are taken for what their .dvc files say.
+    """
+    inside = Path(dep.fs_path)
+    absent = [
+        out
+        for out in repo.index.outs
+        if Path(out.fs_path).is_relative_to(inside) and not os.path.lexists(out.fs_path)
+    ]
+    if not absent:
+        return bool(dep.workspace_status())
+    files = _walk(repo, dep.fs_path)
+    reads = _read_all(LOCAL, list(files.values()), dep.hash_name)
+    hashes = {key: reads[path].md5 for key, path in files.items()}
+    for out in absent:
+        place = Path(out.fs_path).relative_to(inside).parts
+        for key, oid in (_listing(out.cache, out.hash_info.value) or {}).items():
+            hashes[*place, *key] = oid
+    now = hashes[()] if () in hashes else _folder_hash(dep.hash_name, hashes)
+    return now != str(dep.hash_info.value)
+
+
+def _walk(repo: Repo, folder: str) -> dict[Key, str]:
+    """The paths of the files of a folder that DVC sees, by their place in it."""
+    found: dict[Key, str] = {}
+    for root, _, names in repo.dvcignore.walk(LOCAL, folder):
+        inside = Path(root).relative_to(folder).parts
+        found |= {(*inside, name): str(Path(root, name)) for name in names}
+    return found
+
+
+def _folder_hash(name: str, hashes: Mapping[Key, str]) -> str:
+    """The hash of a folder, from those of its files."""
+    tree: Any = Tree()  # type: ignore[no-untyped-call]
+    for key, md5 in hashes.items():
+        tree.add(key, None, HashInfo(name, md5))
+    tree.digest()
+    return str(tree.oid)
 
 
 def _compare(
@@ -478,7 +515,7 @@ def _removal(odb: Any, name: str | None, oid: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = stage._Parser(
+    parser = stage.Parser(
         prog="verify",
         description="Check that files, DVC's cache or a remote hold what dvc.lock says.",
         allow_abbrev=False,

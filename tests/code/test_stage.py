@@ -41,7 +41,7 @@ def bind(**changes: list[str] | None) -> dict[str, Any]:
     for key, value in (GOOD | changes).items():
         if value is not None:
             words += [f"--{key}", *value]
-    positional, params = stage._bind(main, "forest", True, words)
+    positional, params = stage.bind(main, "forest", True, words)
     assert positional == [Path("data")]
     return params
 
@@ -55,7 +55,7 @@ def test_words_become_typed_values() -> None:
 
 def test_no_before_a_flag_is_false() -> None:
     words = ["data", "--trees", "3", "--lr", "0.1", "--kind", "char", "--no-deep", "--depth", "2"]
-    assert stage._bind(main, "forest", True, words)[1]["deep"] is False
+    assert stage.bind(main, "forest", True, words)[1]["deep"] is False
 
 
 @pytest.mark.parametrize(

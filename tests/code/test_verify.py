@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, Project, copy_built, set_params
 from dvc.repo import Repo
 
-from src import pedigree, provenance, verify
+from src import pedigree, stage, verify
 from src.stage import InputError
 
 # Of pygtrie, as DVC uses it.
@@ -356,13 +356,13 @@ def test_the_pedigree_of_a_model(project: Project) -> None:
     assert record["problems"] == []
     head = project.git("rev-parse", "HEAD").strip()
     assert record["git"] == {"revision": head, "dirty": False}
-    assert record["requirements.lock"] == provenance.sha256(Path("requirements.lock"))
+    assert record["requirements.lock"] == stage.sha256(Path("requirements.lock"))
     assert set(record["stages"]) == {"load", "split", "train", "export"}
     train = record["stages"]["train"]
     assert "--lr 0.0001" in " ".join(train["cmd"].split())
     assert train["params"]["params.yaml"]["train"]["seed"] == 42
     assert "data/splits" in {dep["path"] for dep in train["deps"]}
-    assert record["files"][str(EXPORTED)] == provenance.sha256(EXPORTED)
+    assert record["files"][str(EXPORTED)] == stage.sha256(EXPORTED)
     environment = record["environment"]["train"]
     assert environment["belongs_to_the_model"]
     assert environment["settings"] == {"precision": "no", "processes": 1, "threads": 2, "seed": 42}
