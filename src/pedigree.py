@@ -16,28 +16,24 @@ from typing import Any
 
 import networkx as nx
 from dvc.dependency import ParamsDependency
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import NoSCM, SCMError
 from dvc.utils.serialize import load_yaml
 from dvc_data.hashfile.state import StateNoop
 
 from src import provenance, stage
+from src.markdown import without_secrets
 from src.stage import InputError
-from src.verify import check, files_of, reads_other, select, shown, upstream_first
+from src.verify import check, files_of, project, reads_other, select, shown, upstream_first
 
 log = logging.getLogger("src.pedigree")
 
 
 def main(target: str) -> None:
     """Print where an out, such as models/onnx, comes from; exit with 1 if that is in doubt."""
-    try:
-        with Repo() as repo:
-            record = trace(repo, target)
-    except DvcException as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"Expected a DVC project, found: {told}") from error
-    print(json.dumps(record, indent=2, ensure_ascii=False))
+    with project() as repo:
+        record = trace(repo, target)
+    print(without_secrets(json.dumps(record, indent=2, ensure_ascii=False)))
     for problem in record["problems"]:
         log.error("%s", problem)
     if record["problems"]:

@@ -13,8 +13,9 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,6 +114,21 @@ class Part:
         return key[: len(self.inside)] == self.inside
 
 
+@contextmanager
+def project() -> Iterator[Repo]:
+    """The DVC project of this folder.
+
+    Raises:
+        InputError: there is none, or DVC can't read it.
+    """
+    try:
+        with Repo() as repo:
+            yield repo
+    except DvcException as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"Expected a DVC project, found: {told}") from error
+
+
 def check(repo: Repo, targets: Sequence[str] = ()) -> Report:
     """Hash the files of outs in the work tree, and their objects in the cache.
 
@@ -132,16 +148,19 @@ def check(repo: Repo, targets: Sequence[str] = ()) -> Report:
         faults = _compare(part, listing, files)
         wanted = [part.oid, *(oid for key, oid in (listing or {}).items() if part.has(key))]
         objects = _objects(part, wanted, seen, report) if part.out.use_cache else {}
+        complete = bool(objects)
         for oid, read in objects.items():
-            if read.fault != "is missing" and not read.is_of(oid):
+            if read.fault == "is missing":
+                complete = False
+            elif not read.is_of(oid):
                 path = shown(part.out.cache.oid_to_path(oid))
                 fault = f"of {part.name} {read.fault or 'is corrupt'}"
                 cure = _cure_of_object(part, whole=listing is not None and not faults)
-                report.findings.append(Finding(path, fault, (_rm(path),), cure))
-        complete = bool(objects) and all(r.fault != "is missing" for r in objects.values())
+                report.findings.append(_finding(path, fault, (_rm(path),), cure))
+                complete &= not cure.startswith("#")
         for key, fault in faults.items():
             first, cure = _cure_of_file(repo, part, key, fault, complete)
-            wrong_files.append(Finding(part.path(key), fault, first, cure))
+            wrong_files.append(_finding(part.path(key), fault, first, cure))
     # A sound cache comes first, for files are made from it.
     report.findings += wrong_files
     return report
@@ -398,6 +417,11 @@ def _objects(
     }
 
 
+def _finding(path: str, fault: str, first: tuple[str, ...], cure: str) -> Finding:
+    """A finding, which takes nothing away where only a person can bring something better."""
+    return Finding(path, fault, () if cure.startswith("#") else first, cure)
+
+
 def _cure_of_object(part: Part, whole: bool) -> str:
     name, made_by = shlex.quote(part.name), part.out.stage
     # DVC asks a person before it commits what was made from something else than it is now.
@@ -415,7 +439,9 @@ def _cure_of_file(
     away = () if fault == "is missing" else (_rm(path),)
     if complete:
         # Without --relink DVC leaves a file alone whose size and time it knows.
-        return (), f"dvc checkout --force --relink {name}"
+        back = f"dvc checkout --force --relink {name}"
+        meant = "" if part.out.stage.cmd else f"  # or, if the change is meant, `dvc commit {name}`"
+        return (), back + meant
     if part.out.use_cache:
         away = away if key else ()
         return away, f"dvc pull --force {name}" if _has_remote(part) else _again(part)
@@ -536,25 +562,21 @@ def main(targets: list[str], remote: str | None, download: bool) -> None:
     """Do what the command line says; exit with 1 if anything is not what dvc.lock says."""
     if download and remote is None:
         raise InputError("Expected --remote with --download, found none: add --remote.")
-    try:
-        with Repo() as repo:
-            if remote is None:
-                report = check(repo, targets)
-                summary = (
-                    f"Read {report.files} files of the work tree and {report.objects} objects of "
-                    f"the cache, {report.size:,} bytes"
-                )
-                if report.absent:
-                    summary += f"; {report.absent} objects are not in the cache"
-            else:
-                report, contents = check_remote(repo, targets, remote or None, download)
-                summary = (
-                    f"Found {report.objects} objects on the remote, {report.size:,} bytes"
-                    f"{', and read them' if contents else ' (--download reads them)'}"
-                )
-    except DvcException as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"Expected a DVC project, found: {told}") from error
+    with project() as repo:
+        if remote is None:
+            report = check(repo, targets)
+            summary = (
+                f"Read {report.files} files of the work tree and {report.objects} objects of "
+                f"the cache, {report.size:,} bytes"
+            )
+            if report.absent:
+                summary += f"; {report.absent} objects are not in the cache"
+        else:
+            report, contents = check_remote(repo, targets, remote or None, download)
+            summary = (
+                f"Found {report.objects} objects on the remote, {report.size:,} bytes"
+                f"{', and read them' if contents else ' (--download reads them)'}"
+            )
     _print(report, summary)
 
 

@@ -222,6 +222,22 @@ def test_nothing_but_the_stage_itself_can_make_it_again(project: Project) -> Non
     project.git("checkout", "--", ".")
 
 
+def test_the_only_copy_of_a_source_stays(project: Project) -> None:
+    project.dvc("remote", "default", "--unset")
+    source = Path("source.txt")
+    source.write_text("as it came\n")
+    project.dvc("add", "--quiet", str(source))
+    source.write_text("changed on purpose\n")
+    (edited,) = findings(str(source))
+    assert edited.cure.endswith("  # or, if the change is meant, `dvc commit source.txt`")
+    flip(in_cache(source))
+    for finding in findings(str(source)):
+        assert (finding.first, finding.cure[:15]) == ((), "# put a good co")
+    source.unlink()
+    project.git("reset", "--quiet", "--hard")
+    project.git("clean", "--quiet", "--force")
+
+
 def test_an_out_that_git_keeps(project: Project) -> None:
     file = Path("dvclive/train/metrics.json")
     flip(file)
