@@ -87,6 +87,7 @@ def run(
             params.yaml itself.
     """
     name, start = Path(sys.argv[0]).stem, time.perf_counter()
+    by_dvc = "DVC_STAGE" in os.environ  # which main may set for processes of its own
     _start_log(name, to_file=section)
     sys.excepthook = lambda *exception: log.critical("%s broke", name, exc_info=exception)
     try:
@@ -100,7 +101,7 @@ def run(
             log.info("%s took %.1f s%s", name, time.perf_counter() - start, _memory())
     except InputError as error:
         log.error("%s", error)
-        if "DVC_STAGE" in os.environ:
+        if by_dvc:
             log.info(
                 "`dvc checkout` brings back what this stage wrote before, and "
                 "`git restore data/quality.* dvclive` its committed metrics."
@@ -177,9 +178,12 @@ def _is_of_a_full_disk(error: BaseException) -> bool:
     """Whether an exception is, or tells, that a disk or a quota is full."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    # What is written in Rust or C++ has exceptions of its own.
-    told = str(error)
-    return bool(re.search(r"No space left on device|\b(os error|code:) 28\b", told))
+    return tells_of_a_full_disk(str(error))
+
+
+def tells_of_a_full_disk(text: str) -> bool:
+    """Whether a message is of a full disk; Rust, C++ and other processes have no errno."""
+    return bool(re.search(r"No space left on device|\b(os error|code:) 28\b", text))
 
 
 def _memory() -> str:

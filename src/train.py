@@ -1,5 +1,6 @@
 """Fine-tune the transformer classifier with Hugging Face Trainer."""
 
+import errno
 import logging
 import os
 import shutil
@@ -230,6 +231,8 @@ def _launch(processes: int, arguments: list[str]) -> None:
         told = failure.message["message"] if isinstance(failure.message, dict) else ""
         if told.startswith(prefix := f"{InputError.__name__}: "):
             raise InputError(told.removeprefix(prefix)) from error
+        if stage.tells_of_a_full_disk(told):
+            raise OSError(errno.ENOSPC, told) from error
         raise InputError(
             f"Expected {processes} processes to train, found that process {rank} ended with exit "
             f"code {failure.exitcode}: mend what its message above says, or, without one, look for "
