@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -34,10 +34,12 @@ from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.parsing.interpolate import to_str
 from dvc.repo import Repo
+from dvc.repo.experiments.utils import exp_refs
+from dvc.scm import Git
 from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -62,8 +64,8 @@ PICTURE = stage.LOGS / "tune.png"
 
 FORMS = "'PARAM int LOW HIGH', 'PARAM float LOW HIGH', with or without 'log', or 'PARAM one A B'"
 WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+SHOWN = ((TrialState.COMPLETE, "o", "tab:blue"), (TrialState.PRUNED, "x", "tab:gray"))
 FAILURES = 3  # in a row, after which something else than the params is wrong
-PATIENCE = 60.0  # seconds that DVC has to tidy up after it was interrupted
 EPOCH = re.compile(r" INFO src\.recording: step (\d+)/(\d+): (.*validation/.*)\n")
 
 # Ends a trial when this process is gone, however it went: it alone holds the other end of the pipe.
@@ -121,7 +123,7 @@ def main(
                 n_startup_trials=n_startup_trials, seed=(seed + len(study.trials)) % 2**32
             )
             tried = _try(study, target, metric, file, searched)
-            log.info("trial %d of %d: %s", number, n_trials, _line(study, tried, metric))
+            log.info("trial %d of %d: %s", number, n_trials, _line(tried, metric))
             _stop_if_trials_fail(study)
     except KeyboardInterrupt:
         log.error(
@@ -295,14 +297,12 @@ def _try(
             trial.set_user_attr("experiment", t.user_attrs["experiment"])
             trial.set_user_attr("as", t.number)
             return study.tell(trial, t.value if t.state == TrialState.COMPLETE else None, t.state)
-    name = f"{study.study_name}-{trial.number + 1}"
+    number, taken = trial.number + 1, {ref.name for ref in exp_refs(Git())}
+    while (name := f"{study.study_name}-{number}") in taken:  # of a search whose database is gone
+        number += 1
     trial.set_user_attr("experiment", name)
 
-    def is_bad(epoch: int, figures: Mapping[str, float]) -> bool:
-        trial.report(figures[metric.replace(".", "/")], epoch)
-        return trial.should_prune()
-
-    code, pruned = _run(name, target, texts, is_bad)
+    code, pruned = _run(name, target, texts, trial, metric)
     if code == 0:  # also if it was through before it could be ended
         value: Any = metrics_show(file, rev=name)
         for key in metric.split("."):
@@ -327,26 +327,15 @@ def _output_of(experiment: str) -> Path:
 
 
 def _run(
-    name: str,
-    target: str,
-    params: Mapping[str, str],
-    is_bad: Callable[[int, Mapping[str, float]], bool],
+    name: str, target: str, params: Mapping[str, str], trial: Trial, metric: str
 ) -> tuple[int, bool]:
-    """Run an experiment in a temporary folder of DVC's.
-
-    Args:
-        is_bad: is given an epoch, from 1 on, and its figures, but not the last one's; where it says
-            so, the experiment is interrupted.
-
-    Returns:
-        The exit code, and whether it was interrupted.
-    """
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--force", "--name", name]
+    """Run an experiment in a temporary folder of DVC's; its exit code, and if it was pruned."""
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, target]
     command += [f"--set-param={key}={value}" for key, value in params.items()]
     # To a file: a pipe that nobody reads any more would stop DVC in the midst of tidying up.
     with _output_of(name).open("wb") as file:
         process = subprocess.Popen(  # noqa: S603
-            [*command, target], stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
     guard = subprocess.Popen(  # noqa: S603
         [sys.executable, "-ISc", GUARD, str(process.pid)],
@@ -356,17 +345,13 @@ def _run(
     pruned = False
     try:
         for epoch, (is_last, figures) in enumerate(_epochs(_output_of(name), process), start=1):
-            if not is_last and is_bad(epoch, figures):
-                pruned = True
+            trial.report(figures[metric.replace(".", "/")], epoch)
+            if pruned := not is_last and trial.should_prune():
                 break
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
         guard.kill()
         guard.communicate()
     return process.returncode, pruned
@@ -391,9 +376,9 @@ def _epochs(
 
 def _error_of(output: Path) -> str:
     """The sentence of a stage that failed, or else the last line that was printed."""
-    lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
-    told = [line.split("ERROR src.stage: ")[1] for line in lines if "ERROR src.stage: " in line]
-    return (told or [line for line in lines if line.strip()] or ["nothing was printed."])[-1]
+    text = output.read_text(encoding="utf-8", errors="replace")
+    told = re.findall(r"ERROR src\.stage: (.+)", text) or re.findall(r"\S.*", text)
+    return str(told[-1]) if told else "nothing was printed."
 
 
 def _stop_if_trials_fail(study: Study) -> None:
@@ -410,56 +395,55 @@ def _stop_if_trials_fail(study: Study) -> None:
 # What is left to read
 
 
+def _line(trial: FrozenTrial, metric: str) -> str:
+    params = ", ".join(f"{name}={text}" for name, text in trial.user_attrs["params"].items())
+    figure = f"{metric} {_figure(trial)}, " if trial.value is not None else ""
+    return f"{trial.user_attrs['experiment']} ({params}): {figure}{_outcome(trial)}"
+
+
 def _figure(trial: FrozenTrial) -> str:
     return "" if trial.value is None else f"{trial.value:.4f}"
 
 
 def _outcome(trial: FrozenTrial) -> str:
+    more = {
+        TrialState.COMPLETE: "",
+        TrialState.PRUNED: f" after epoch {trial.last_step}",
+        TrialState.FAIL: f": {trial.user_attrs.get('error')}",
+    }[trial.state]
     if "as" in trial.user_attrs:
-        return f"{WORDS[trial.state]} as trial {trial.user_attrs['as'] + 1}, which has equal params"
-    if trial.state == TrialState.PRUNED:
-        return f"pruned after epoch {trial.last_step}"
-    error = f": {trial.user_attrs['error']}" if trial.state == TrialState.FAIL else ""
-    return f"{WORDS[trial.state]}{error}"
-
-
-def _line(study: Study, trial: FrozenTrial, metric: str) -> str:
-    attrs, best = trial.user_attrs, _best(study)
-    params = ", ".join(f"{name}={text}" for name, text in attrs["params"].items())
-    figure = f"{metric} {_figure(trial)}, " if trial.value is not None else ""
-    told = f"; best {_figure(best)} of {best.user_attrs['experiment']}" if best else ""
-    return f"{attrs['experiment']} ({params}): {figure}{_outcome(trial)}{told}"
+        more = f" as trial {trial.user_attrs['as'] + 1}, which has equal params"
+    return WORDS[trial.state] + more
 
 
 def _advice(study: Study) -> str:
     if (best := _best(study)) is None:
-        return "no trial has a figure."
+        return "No trial has a figure."
     name = best.user_attrs["experiment"]
-    return f"`dvc exp apply {name}` brings the best into the work tree."
+    return f"`dvc exp apply {name}` brings the best into the work tree, `dvc repro` what follows."
 
 
 def _report(study: Study, title: str, metric: str, space: Mapping[str, Distribution]) -> None:
     """Write the table and the picture of a search."""
-    done = _done(study)
-    falling = study.direction == StudyDirection.MINIMIZE
+    done, order = _done(study), list(WORDS)
+    sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+    done.sort(key=lambda t: (order.index(t.state), sign * (t.value or 0.0)))
     counts = [(sum(t.state == state for t in done), word) for state, word in WORDS.items()]
-    told = ", ".join(f"{count} {word}" for count, word in counts if count)
     rows = [["experiment", metric, *space, "seconds", "outcome"], ["---"] * (len(space) + 4)]
-    order = list(WORDS)
-    done.sort(key=lambda t: (order.index(t.state), (t.value or 0.0) * (1 if falling else -1)))
     for trial in done:
         params = [trial.user_attrs["params"][name] for name in space]
         seconds = f"{trial.duration.total_seconds():.0f}" if trial.duration else ""
         cells = [trial.user_attrs["experiment"], _figure(trial), *params, seconds, _outcome(trial)]
         rows.append([cell.replace("|", "/") for cell in cells])
-    lines = [
-        f"# {title}, {'lower' if falling else 'higher'} is better",
-        f"{len(done)} trials: {told or 'none yet'}. A pruned or failed one left no experiment.",
+    parts = [
+        f"# {title}, {'lower' if sign == 1 else 'higher'} is better",
+        f"Trials: {', '.join(f'{count} {word}' for count, word in counts if count) or 'none yet'}. "
+        "What is pruned or failed left no experiment.",
         "\n".join(f"| {' | '.join(row)} |" for row in rows),
-        f"{_advice(study)} Then `dvc repro` makes what follows from it.",
+        _advice(study),
     ]
     with stage.replacing(TABLE) as file:
-        file.write_text("\n\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        file.write_text("\n\n".join(parts) + "\n", encoding="utf-8", newline="\n")
     with stage.replacing(PICTURE) as file:
         _draw(study, title, metric, space).savefig(file, dpi=120)
 
@@ -469,37 +453,24 @@ def _draw(study: Study, title: str, metric: str, space: Mapping[str, Distributio
     columns = min(3, 1 + len(space))
     rows = math.ceil((1 + len(space)) / columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
-    history, *others = figure.subplots(rows, columns, squeeze=False).ravel()
-    groups = [
-        (study.get_trials(states=(TrialState.COMPLETE,)), "o", "tab:blue", "complete"),
-        (
-            study.get_trials(states=(TrialState.PRUNED,)),
-            "x",
-            "tab:gray",
-            "pruned, at its last epoch",
-        ),
-    ]
-    for trials, marker, color, label in groups:
-        shown = [t for t in trials if t.value is not None]
-        style = {"marker": marker, "color": color, "label": label, "clip_on": False}
-        values = [t.value for t in shown]
-        history.scatter([t.number + 1 for t in shown], values, **style)
-        for panel, name in zip(others, space, strict=False):
-            panel.scatter([t.params[name] for t in shown], values, **style)
-    better = min if study.direction == StudyDirection.MINIMIZE else max
-    numbers = [t.number + 1 for t in groups[0][0]]
-    best = list(itertools.accumulate((t.value or 0.0 for t in groups[0][0]), better))
-    history.step(numbers, best, where="post", color="tab:orange", label="best so far")
-    history.set(xlabel="trial", ylabel=metric)
-    history.xaxis.get_major_locator().set_params(integer=True)
-    history.legend(fontsize="small")
-    for panel, (name, distribution) in zip(others, space.items(), strict=False):
+    history, *others = panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, name in zip(panels, ["trial", *space], strict=False):
         panel.set(xlabel=name, ylabel=metric)
-        if not isinstance(distribution, CategoricalDistribution):
-            panel.set_xscale("log" if distribution.log else "linear")
-            panel.set_xlim(distribution.low, distribution.high)  # also where nothing was tried
+        for state, marker, color in SHOWN:
+            trials = [t for t in study.get_trials(states=(state,)) if t.value is not None]
+            x, y = [t.params.get(name, t.number + 1) for t in trials], [t.value for t in trials]
+            panel.scatter(x, y, marker=marker, color=color, label=WORDS[state], clip_on=False)
+        if getattr(space.get(name), "log", False):
+            panel.set_xscale("log")
     for panel in others[len(space) :]:
         panel.set_axis_off()
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    better = min if study.direction == StudyDirection.MINIMIZE else max
+    best = list(itertools.accumulate((t.value or 0.0 for t in complete), better))
+    numbers = [t.number + 1 for t in complete]
+    history.step(numbers, best, where="post", color="tab:orange", label="best so far")
+    history.xaxis.get_major_locator().set_params(integer=True)
+    history.legend(fontsize="small")
     figure.suptitle(title)
     return figure
 

@@ -1,5 +1,6 @@
 """A search is a row of DVC experiments: it goes on after a kill, and leaves nothing half done."""
 
+import json
 import re
 import signal
 import subprocess
@@ -67,7 +68,7 @@ def wait_for_the_end_of_the_trial(project: Project) -> None:
 
 
 def test_a_search_goes_on_after_a_kill_and_an_interrupt(project: Project) -> None:
-    space = ["baseline.criterion one gini entropy", "baseline.bootstrap one true false"]
+    space = ["baseline.max_df float 0.5 0.9", "baseline.bootstrap one true false"]
     changes = {"target": "baseline", "n_trials": 2, "space": space}
     set_params(project, {f"tune.{key}": value for key, value in changes.items()})
     project.commit()
@@ -89,11 +90,14 @@ def test_a_search_goes_on_after_a_kill_and_an_interrupt(project: Project) -> Non
     printed = project.run("python", "-m", "src.tune")
     told = re.findall(r"trial (\d) of 2: (tune-\w+-(\d)) \(", printed)
     assert [(number, trial) for number, _, trial in told] == [("1", "3"), ("2", "4")]
-    assert "(baseline.criterion=gini, baseline.bootstrap=true)" in printed  # what params.yaml has
+    # The killed trial again, with what params.yaml has as far as the space holds it.
+    killed = next((project.root / "logs").glob("tune-*-1.log")).read_text()
+    drawn = killed.split("--max_df ")[1].split()[0]
+    assert f"3 (baseline.max_df={drawn}, baseline.bootstrap=true): validation." in printed
     names = sorted(name for _, name, _ in told)
     assert experiments(project) == names
     table = (project.root / "logs" / "tune.md").read_text()
-    assert "\n2 trials: 2 complete." in table
+    assert "\nTrials: 2 complete." in table
     assert all(f"| {name} | " in table for name in names)
     assert (project.root / "logs" / "tune.png").read_bytes().startswith(b"\x89PNG")
     assert project.git("status", "--porcelain") == ""
@@ -102,9 +106,9 @@ def test_a_search_goes_on_after_a_kill_and_an_interrupt(project: Project) -> Non
     assert apply is not None
     assert apply[2] in names
     project.dvc(*apply[1].split())
-    assert project.ran(project.dvc("repro", "baseline")) == []
-    assert project.git("status", "--porcelain") != ""
-    project.git("stash")
+    figures = json.loads((project.root / "dvclive" / "baseline" / "metrics.json").read_text())
+    assert f"| {apply[2]} | {figures['validation']['log_loss']:.4f} |" in table
+    project.git("restore", "params.yaml", "dvc.lock", "dvclive")
 
 
 @IN_DVC
@@ -136,24 +140,49 @@ def test_equal_params_are_not_run_twice_and_a_bad_trial_is_pruned(
     printed = project.run("python", "-m", "src.tune")
     assert "2 of 3: seen (train.lr=5e-09): validation.log_loss 0.0100, complete as trial" in printed
     assert re.search(
-        r"trial 3 of 3: tune-\w+-3 \(train.lr=\S+\): .*, pruned after epoch 1;", printed
+        r"trial 3 of 3: tune-\w+-3 \(train.lr=\S+\): .*, pruned after epoch 1\n", printed
     )
     assert experiments(project) == before
     assert temporary_folders(project) == []
     table = (project.root / "logs" / "tune.md").read_text()
-    assert "\n3 trials: 2 complete, 1 pruned." in table
+    assert "\nTrials: 2 complete, 1 pruned." in table
     assert "Interrupted." in (project.root / "logs" / f"{name}-3.log").read_text()
     project.git("restore", "params.yaml")
 
 
-def test_a_search_stops_where_trials_fail(project: Project) -> None:
-    set_params(project, {"tune.target": "baseline", "tune.space": ["baseline.min_df int 900 990"]})
-    printed = project.run("python", "-m", "src.tune", code=1)
-    assert "Expected trials to run, found that 1 in a row failed, the last with: " in printed
-    assert "Traceback" not in printed
-    assert "\n1 trials: 1 failed." in (project.root / "logs" / "tune.md").read_text()
-    assert temporary_folders(project) == []
-    project.git("restore", "params.yaml")
+def test_a_search_stops_where_trials_fail(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str, *_: object) -> tuple[int, bool]:
+        printed = "Running\n10:00:00 ERROR src.stage: Expected more.\nERROR: failed to reproduce\n"
+        Path("logs", f"{name}.log").write_text(printed)
+        return 1, False
+
+    monkeypatch.chdir(project.root)
+    monkeypatch.setattr(tune, "_run", fail)
+    space = {"x": FloatDistribution(0, 1)}
+    study = optuna.create_study(study_name="broken")
+
+    def attempt() -> None:
+        assert tune._try(study, "train", "validation.ece", "file", space).state.name == "FAIL"
+        tune._stop_if_trials_fail(study)
+
+    with pytest.raises(
+        InputError, match=r"1 in a row failed, the last with: Expected more\. All it"
+    ):
+        attempt()
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=1.0, user_attrs={"params": {"x": "0"}, "experiment": "good"}
+        )
+    )
+    attempt()
+    attempt()
+    with pytest.raises(InputError, match=r"3 in a row failed, .* is in logs/broken-5\.log\."):
+        attempt()
+    tune._report(study, "broken", "validation.ece", space)
+    table = (project.root / "logs" / "tune.md").read_text()
+    assert "\nTrials: 1 complete, 4 failed." in table
 
 
 @IN_DVC
