@@ -22,12 +22,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import optuna
 from dvc.api import metrics_show, params_show
 from dvc.dependency.param import ParamsDependency
@@ -66,7 +67,6 @@ FORMS = "'PARAM int LOW HIGH', 'PARAM float LOW HIGH', with or without 'log', or
 WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 SHOWN = ((TrialState.COMPLETE, "o", "tab:blue"), (TrialState.PRUNED, "x", "tab:gray"))
 FAILURES = 3  # in a row, after which something else than the params is wrong
-EPOCH = re.compile(r" INFO src\.recording: step (\d+)/(\d+): (.*validation/.*)\n")
 
 # Ends a trial when this process is gone, however it went: it alone holds the other end of the pipe.
 # Only an interrupt of all its processes lets DVC remove its temporary folder.
@@ -114,9 +114,8 @@ def main(
         while (number := len(_done(study)) + 1) <= n_trials:
             if identify(target, metric, searched)[0] != name:
                 raise InputError(
-                    f"Expected code, data and params as {name} began with, found others, whose "
-                    "figures don't compare: put them back to go on with it, or run "
-                    "`python -m src.tune` for a new search."
+                    f"Expected code, data and params as {name} began with, found others: put them "
+                    "back to go on with it, or run `python -m src.tune` for a new search."
                 )
             # Seeded anew each time, so that a search that goes on draws no value twice.
             study.sampler = optuna.samplers.TPESampler(
@@ -307,10 +306,13 @@ def _try(
         value: Any = metrics_show(file, rev=name)
         for key in metric.split("."):
             value = value[key]
-        return study.tell(trial, float(value))
-    if pruned:
+        if math.isfinite(value):
+            return study.tell(trial, value)
+        trial.set_user_attr("error", f"{metric} is {value}.")
+    elif pruned:
         return study.tell(trial, state=TrialState.PRUNED)
-    trial.set_user_attr("error", _error_of(_output_of(name)))
+    else:
+        trial.set_user_attr("error", _error_of(_output_of(name)))
     return study.tell(trial, state=TrialState.FAIL)
 
 
@@ -342,12 +344,16 @@ def _run(
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
-    pruned = False
+    told = re.compile(rf"step (\d+)/(\d+): .*\b{metric.replace('.', '/')} ([^,\n]+)[,\n]")
+    epoch, pruned, has_ended = 0, False, False
     try:
-        for epoch, (is_last, figures) in enumerate(_epochs(_output_of(name), process), start=1):
-            trial.report(figures[metric.replace(".", "/")], epoch)
-            if pruned := not is_last and trial.should_prune():
-                break
+        while not (pruned or has_ended):
+            time.sleep(0.2)
+            has_ended = process.poll() is not None
+            for step, last, figure in told.findall(_text_of(_output_of(name)))[epoch:]:
+                epoch += 1
+                trial.report(float(figure), epoch)
+                pruned = pruned or (step != last and trial.should_prune())
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
@@ -357,26 +363,13 @@ def _run(
     return process.returncode, pruned
 
 
-def _epochs(
-    output: Path, process: "subprocess.Popen[bytes]"
-) -> Iterator[tuple[bool, dict[str, float]]]:
-    """Whether an epoch is the last, and its figures, as a training tells them, until it ends."""
-    seen = 0
-    while True:
-        has_ended = process.poll() is not None
-        found = EPOCH.findall(output.read_text(encoding="utf-8", errors="replace"))
-        for step, last, line in found[seen:]:
-            pairs = (part.rsplit(" ", 1) for part in line.split(", "))
-            yield step == last, {key: float(value) for key, value in pairs}
-        seen = len(found)
-        if has_ended:
-            return
-        time.sleep(0.2)
+def _text_of(output: Path) -> str:
+    return output.read_text(encoding="utf-8", errors="replace")
 
 
 def _error_of(output: Path) -> str:
     """The sentence of a stage that failed, or else the last line that was printed."""
-    text = output.read_text(encoding="utf-8", errors="replace")
+    text = _text_of(output)
     told = re.findall(r"ERROR src\.stage: (.+)", text) or re.findall(r"\S.*", text)
     return str(told[-1]) if told else "nothing was printed."
 
@@ -460,8 +453,16 @@ def _draw(study: Study, title: str, metric: str, space: Mapping[str, Distributio
             trials = [t for t in study.get_trials(states=(state,)) if t.value is not None]
             x, y = [t.params.get(name, t.number + 1) for t in trials], [t.value for t in trials]
             panel.scatter(x, y, marker=marker, color=color, label=WORDS[state], clip_on=False)
-        if getattr(space.get(name), "log", False):
-            panel.set_xscale("log")
+        given = space.get(name)
+        if isinstance(given, FloatDistribution | IntDistribution):
+            if given.log:
+                ticks = np.geomspace(given.low, given.high, 3)
+                panel.set_xscale("log")
+                panel.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks], minor=False)
+                panel.minorticks_off()
+            panel.set_xlim(given.low, given.high)  # also where nothing was tried
+        elif given:
+            panel.margins(x=0.3)
     for panel in others[len(space) :]:
         panel.set_axis_off()
     complete = study.get_trials(states=(TrialState.COMPLETE,))

@@ -69,7 +69,7 @@ def wait_for_the_end_of_the_trial(project: Project) -> None:
 
 def test_a_search_goes_on_after_a_kill_and_an_interrupt(project: Project) -> None:
     space = ["baseline.max_df float 0.5 0.9", "baseline.bootstrap one true false"]
-    changes = {"target": "baseline", "n_trials": 2, "space": space}
+    changes = {"target": "baseline", "n_trials": 1, "space": space}
     set_params(project, {f"tune.{key}": value for key, value in changes.items()})
     project.commit()
 
@@ -81,33 +81,29 @@ def test_a_search_goes_on_after_a_kill_and_an_interrupt(project: Project) -> Non
         search.send_signal(signal.SIGINT)
         printed = search.communicate()[0]
     assert search.returncode == 130
-    assert "ERROR src.tune: Interrupted with 0 of 2 trials: `python -m src.tune` goes" in printed
+    assert "ERROR src.tune: Interrupted with 0 of 1 trials: `python -m src.tune` goes" in printed
     assert "Traceback" not in printed
     assert temporary_folders(project) == []
     assert experiments(project) == []
     assert project.git("status", "--porcelain") == ""
 
     printed = project.run("python", "-m", "src.tune")
-    told = re.findall(r"trial (\d) of 2: (tune-\w+-(\d)) \(", printed)
-    assert [(number, trial) for number, _, trial in told] == [("1", "3"), ("2", "4")]
     # The killed trial again, with what params.yaml has as far as the space holds it.
     killed = next((project.root / "logs").glob("tune-*-1.log")).read_text()
     drawn = killed.split("--max_df ")[1].split()[0]
-    assert f"3 (baseline.max_df={drawn}, baseline.bootstrap=true): validation." in printed
-    names = sorted(name for _, name, _ in told)
-    assert experiments(project) == names
+    again = rf"trial 1 of 1: (tune-\w+-3) \(baseline.max_df={drawn}, baseline.bootstrap=true\): "
+    told = re.search(again, printed)
+    assert told is not None
+    assert experiments(project) == [told[1]]
     table = (project.root / "logs" / "tune.md").read_text()
-    assert "\nTrials: 2 complete." in table
-    assert all(f"| {name} | " in table for name in names)
+    assert "\nTrials: 1 complete." in table
     assert (project.root / "logs" / "tune.png").read_bytes().startswith(b"\x89PNG")
     assert project.git("status", "--porcelain") == ""
 
-    apply = re.search(r"`dvc (exp apply (\S+))`", table)
-    assert apply is not None
-    assert apply[2] in names
-    project.dvc(*apply[1].split())
+    assert f"`dvc exp apply {told[1]}` brings the best" in table
+    project.dvc("exp", "apply", told[1])
     figures = json.loads((project.root / "dvclive" / "baseline" / "metrics.json").read_text())
-    assert f"| {apply[2]} | {figures['validation']['log_loss']:.4f} |" in table
+    assert f"| {told[1]} | {figures['validation']['log_loss']:.4f} |" in table
     project.git("restore", "params.yaml", "dvc.lock", "dvclive")
 
 
@@ -160,7 +156,7 @@ def test_a_search_stops_where_trials_fail(
 
     monkeypatch.chdir(project.root)
     monkeypatch.setattr(tune, "_run", fail)
-    space = {"x": FloatDistribution(0, 1)}
+    space = {"x": FloatDistribution(0.1, 1, log=True)}
     study = optuna.create_study(study_name="broken")
 
     def attempt() -> None:
@@ -171,18 +167,23 @@ def test_a_search_stops_where_trials_fail(
         InputError, match=r"1 in a row failed, the last with: Expected more\. All it"
     ):
         attempt()
-    study.add_trial(
-        optuna.trial.create_trial(
-            value=1.0, user_attrs={"params": {"x": "0"}, "experiment": "good"}
-        )
-    )
+    tune._report(study, "broken", "validation.ece", space)  # with nothing to draw
+    for value, name in ((1.0, "good"), (0.5, "better"), (0.75, "middling")):
+        attrs = {"params": {"x": "0"}, "experiment": name}
+        study.add_trial(optuna.trial.create_trial(value=value, user_attrs=attrs))
     attempt()
     attempt()
-    with pytest.raises(InputError, match=r"3 in a row failed, .* is in logs/broken-5\.log\."):
+    with pytest.raises(InputError, match=r"3 in a row failed, .* is in logs/broken-7\.log\."):
         attempt()
     tune._report(study, "broken", "validation.ece", space)
     table = (project.root / "logs" / "tune.md").read_text()
-    assert "\nTrials: 1 complete, 4 failed." in table
+    assert "\nTrials: 3 complete, 4 failed." in table
+    assert [row.split(" | ")[0] for row in table.splitlines() if " complete |" in row] == [
+        "| better",
+        "| middling",
+        "| good",
+    ]
+    assert "`dvc exp apply better` brings the best" in table
 
 
 @IN_DVC
