@@ -294,7 +294,7 @@ def _try(
     for t in _done(study):
         if t.user_attrs["params"] == texts and t.state != TrialState.FAIL:
             trial.set_user_attr("experiment", t.user_attrs["experiment"])
-            trial.set_user_attr("as", t.number)
+            trial.set_user_attr("repeated", True)
             return study.tell(trial, t.value if t.state == TrialState.COMPLETE else None, t.state)
     number, taken = trial.number + 1, {ref.name for ref in exp_refs(Git())}
     while (name := f"{study.study_name}-{number}") in taken:  # of a search whose database is gone
@@ -404,8 +404,8 @@ def _outcome(trial: FrozenTrial) -> str:
         TrialState.PRUNED: f" after epoch {trial.last_step}",
         TrialState.FAIL: f": {trial.user_attrs.get('error')}",
     }[trial.state]
-    if "as" in trial.user_attrs:
-        more = f" as trial {trial.user_attrs['as'] + 1}, which has equal params"
+    if "repeated" in trial.user_attrs:
+        more = " earlier, with equal params"
     return WORDS[trial.state] + more
 
 
@@ -452,13 +452,14 @@ def _draw(study: Study, title: str, metric: str, space: Mapping[str, Distributio
         for state, marker, color in SHOWN:
             trials = [t for t in study.get_trials(states=(state,)) if t.value is not None]
             x, y = [t.params.get(name, t.number + 1) for t in trials], [t.value for t in trials]
-            panel.scatter(x, y, marker=marker, color=color, label=WORDS[state], clip_on=False)
+            if trials:
+                panel.scatter(x, y, marker=marker, color=color, label=WORDS[state], clip_on=False)
         given = space.get(name)
         if isinstance(given, FloatDistribution | IntDistribution):
             if given.log:
                 ticks = np.geomspace(given.low, given.high, 3)
                 panel.set_xscale("log")
-                panel.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks], minor=False)
+                panel.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
                 panel.minorticks_off()
             panel.set_xlim(given.low, given.high)  # also where nothing was tried
         elif given:

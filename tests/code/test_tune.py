@@ -134,7 +134,7 @@ def test_equal_params_are_not_run_twice_and_a_bad_trial_is_pruned(
     before = experiments(project)
 
     printed = project.run("python", "-m", "src.tune")
-    assert "2 of 3: seen (train.lr=5e-09): validation.log_loss 0.0100, complete as trial" in printed
+    assert "2 of 3: seen (train.lr=5e-09): validation.log_loss 0.0100, complete earlier" in printed
     assert re.search(
         r"trial 3 of 3: tune-\w+-3 \(train.lr=\S+\): .*, pruned after epoch 1\n", printed
     )
