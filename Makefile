@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check doctor remote format lock bench multilingual clean report
+.PHONY: run test check doctor remote format lock bench multilingual clean report tune
 
 run: .venv/installed
 	dvc repro
@@ -43,6 +43,10 @@ BASE ?= HEAD
 HEAD ?= workspace
 report: .venv/installed
 	python -m src.report $(BASE) $(HEAD)
+
+# Searches better params, as the section `tune` of params.yaml says; started again, it goes on.
+tune: .venv/installed
+	python -m src.tune
 
 # Every claim of docs/performance.md, measured anew: more than an hour. BBC News comes with the
 # requirements; TWEETS (a csv with the columns text, label and split) and SST2 (a folder with

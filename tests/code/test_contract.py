@@ -18,7 +18,7 @@ from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 from ruamel import yaml
 
-from src import card, report, stage
+from src import card, report, stage, tune
 
 STAGES = [
     "load",
@@ -53,7 +53,7 @@ SHARED = [
     "predict",
 ]
 # Commands of a person, no part of the pipeline, with a section of params.yaml of their own.
-COMMANDS = ["report"]
+COMMANDS = ["report", "tune"]
 YAML = yaml.YAML(typ="safe")  # of YAML 1.2, as DVC reads it
 PIPELINE: dict[str, Any] = YAML.load(ROOT / "dvc.yaml")
 for group in PIPELINE["stages"].values():  # a stage for each key of a foreach is written once
@@ -103,6 +103,16 @@ def test_every_module_is_a_stage_or_is_shared() -> None:
 def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
     assert list(inspect.signature(report.Gate).parameters) == list(PARAMS["report"])
     assert set(PARAMS["report"]["models"]) <= set(PIPELINE["stages"]["evaluate"]["foreach"])
+
+
+def test_the_search_takes_the_params_of_its_section() -> None:
+    parameters = parameters_of("tune")
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+    assert [p.name for p in parameters] == list(PARAMS["tune"])
+    section = tune.words_of(PARAMS["tune"])
+    _, params = stage._bind(tune.main, "tune", True, section)
+    assert params == PARAMS["tune"]
+    assert len(tune.read_space(params["space"], "train", PARAMS["train"])) == len(params["space"])
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -165,6 +175,7 @@ IMPORTS = {
     "card": {"pandas", "onnx"},
     "predict": set(),
     "doctor": set(),
+    "tune": set(),
 }
 
 
