@@ -45,6 +45,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from src import stage
+from src.markdown import table
 from src.stage import Count, InputError, Interval, Seed
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
@@ -201,7 +202,7 @@ def read_space(
             ) from None
         for end in ends:  # the stage's own check and sentence
             words = words_of({**section, name.partition(".")[2]: _value(end)})
-            stage._bind(stage_main, target, True, [*paths, *words])
+            stage.bind(stage_main, target, True, [*paths, *words])
     if not space:
         raise InputError(f"tune.space is empty: expected {FORMS}; add one in params.yaml.")
     return space
@@ -422,7 +423,7 @@ def _report(study: Study, title: str, metric: str, space: Mapping[str, Distribut
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
     done.sort(key=lambda t: (order.index(t.state), sign * (t.value or 0.0)))
     counts = [(sum(t.state == state for t in done), word) for state, word in WORDS.items()]
-    rows = [["experiment", metric, *space, "seconds", "outcome"], ["---"] * (len(space) + 4)]
+    rows = []
     for trial in done:
         params = [trial.user_attrs["params"][name] for name in space]
         seconds = f"{trial.duration.total_seconds():.0f}" if trial.duration else ""
@@ -432,7 +433,7 @@ def _report(study: Study, title: str, metric: str, space: Mapping[str, Distribut
         f"# {title}, {'lower' if sign == 1 else 'higher'} is better",
         f"Trials: {', '.join(f'{count} {word}' for count, word in counts if count) or 'none yet'}. "
         "What is pruned or failed left no experiment.",
-        "\n".join(f"| {' | '.join(row)} |" for row in rows),
+        table(["experiment", metric, *space, "seconds", "outcome"], rows),
         _advice(study),
     ]
     with stage.replacing(TABLE) as file:
