@@ -110,7 +110,7 @@ def test_the_search_takes_the_params_of_its_section() -> None:
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
     assert [p.name for p in parameters] == list(PARAMS["tune"])
     section = tune.words_of(PARAMS["tune"])
-    _, params = stage._bind(tune.main, "tune", True, section)
+    _, params = stage.bind(tune.main, "tune", True, section)
     assert params == PARAMS["tune"]
     assert len(tune.read_space(params["space"], "train", PARAMS["train"])) == len(params["space"])
 
