@@ -59,7 +59,7 @@ SETTINGS = {
     "onnx": [FIRST, AGAIN, ONE, ALONE],
     "onnx-int8": [FIRST, AGAIN, ONE, ALONE],
 }
-TRAININGS = [FIRST, AGAIN, AVX512, TORCH, MKL, ALL, ONE]
+TRAININGS = [FIRST, AGAIN, AVX512, ALL, ONE]
 
 
 def available(settings: list[Setting]) -> Iterator[Setting]:

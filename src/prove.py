@@ -79,11 +79,9 @@ def main(*targets: str, clones: Count = 2) -> None:
             if states[-1].lock != states[0].lock:
                 stack.pop_all()  # a person will want to look into the clones
                 _refuse_clones(states[0], states[-1], chain, commit, place, number)
-    count = len(states[0].stages)
     if clones > 1:
-        log.info(
-            "%d clones of %s gave one dvc.lock of %d stages, byte for byte", clones, commit, count
-        )
+        count = len(states[0].stages)
+        log.info("%d clones of %s gave one dvc.lock of %d stages", clones, commit, count)
     compare_with_committed(committed, states[0], chain, alone=clones == 1)
 
 
