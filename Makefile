@@ -68,6 +68,8 @@ bench: .venv/installed .venv-peers/installed .venv-optimum/installed .venv-openv
 	python benchmarks/stages.py --runs 1
 	python benchmarks/forest.py
 	python benchmarks/data.py
+	python benchmarks/noop.py
+	python benchmarks/drift.py
 	$(TRAINING) bbc --train-texts 320
 	$(INFERENCE) bbc
 	$(if $(TWEETS),$(TRAINING) tweets --train-texts 960 $(TWEETS_ARE))
