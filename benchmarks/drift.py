@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=ROOT / "models")
     parser.add_argument("--splits", type=Path, default=ROOT / "data/splits")
     parser.add_argument("--texts", type=int, default=200, help="of the test split, at random")
-    parser.add_argument("--train-texts", type=int, default=320)
+    parser.add_argument("--train-texts", type=int, default=160)
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -141,7 +141,7 @@ def drift(report: Report) -> str:
     """How far predictions, and what a training leaves, move from one setting to another."""
 
     def shown(value: float) -> str:
-        return f"{value:.1g}" if value else "0"
+        return f"{value:.1g}" if value else "0"  # 0 is the same bits
 
     lines = [
         [engine, setting, "", shown(row["logit"]), f"{row['flips']:.0f}"]
@@ -154,12 +154,6 @@ def drift(report: Report) -> str:
     ]
     head = ["", "setting", "largest difference of a weight", "of a logit"]
     return table([*head, "labels that changed of 1,000"], lines)
-
-
-def margins(report: Report) -> str:
-    """How far the two best labels of the closest text are apart, of each engine."""
-    found = {name: engine["margin"] for name, engine in report["engines"].items()}
-    return ", ".join(f"{margin:.2g} ({name})" for name, margin in found.items())
 
 
 def noop(report: Report) -> str:
@@ -284,7 +278,6 @@ def main() -> None:
         drift=drift(moved),
         drift_texts=moved["texts"],
         drift_train=moved["training"]["texts"],
-        margins=margins(moved),
         noop=noop(idle),
         noop_ratio=span(idle["ratio"]["cpu_s"], 2),
         noop_rounds=idle["rounds"],
