@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check doctor remote format lock bench multilingual clean report tune
+.PHONY: run test check doctor remote format lock bench multilingual clean report tune prove
 
 run: .venv/installed
 	dvc repro
@@ -21,6 +21,10 @@ check: .venv/installed
 # What makes experiments lie; QUEUE=1 adds what matters before `dvc exp run --queue` and `--temp`.
 doctor: .venv/installed
 	@python -m src.doctor $(if $(QUEUE),--queue)
+
+# Whether the last commit gives the same bits: two clean clones run every stage, one after the other.
+prove: .venv/installed
+	@python -m src.prove
 
 # Where the team keeps data and models, a folder or a URL; docs/remotes.md has what else a URL needs.
 remote: .venv/installed
@@ -68,6 +72,8 @@ bench: .venv/installed .venv-peers/installed .venv-optimum/installed .venv-openv
 	python benchmarks/stages.py --runs 1
 	python benchmarks/forest.py
 	python benchmarks/data.py
+	python benchmarks/noop.py
+	python benchmarks/drift.py
 	$(TRAINING) bbc --train-texts 320
 	$(INFERENCE) bbc
 	$(if $(TWEETS),$(TRAINING) tweets --train-texts 960 $(TWEETS_ARE))

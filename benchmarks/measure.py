@@ -58,6 +58,11 @@ def stage(
     name: str, *paths: object, log: Path, cwd: Path = ROOT, **changes: object
 ) -> dict[str, float]:
     """Run a stage with its section of params.yaml, except for ``changes``."""
+    return command(words_of(name, *paths, **changes), log, cwd, PYTHONPATH=str(ROOT))
+
+
+def words_of(name: str, *paths: object, **changes: object) -> list[object]:
+    """The command of a stage with its section of params.yaml, except for ``changes``."""
     section = params(name)
     words: list[object] = [sys.executable, "-m", f"src.{name}", *paths]
     for key, value in (section | changes).items():
@@ -65,7 +70,7 @@ def stage(
             words.append(f"--{key}" if value else f"--no-{key}")
         elif value != []:
             words += [f"--{key}", *(value if isinstance(value, list) else [value])]
-    return command(words, log, cwd, PYTHONPATH=str(ROOT))
+    return words
 
 
 def splits(folder: Path, changes: Mapping[str, str]) -> Path:

@@ -137,6 +137,34 @@ def forest(report: Report) -> str:
     return table(["", "fit, s", "file, MB", "one text, ms", "test accuracy"], rows)
 
 
+def drift(report: Report) -> str:
+    """How far predictions, and what a training leaves, move from one setting to another."""
+
+    def shown(value: float) -> str:
+        return f"{value:.1g}" if value else "0"  # 0 is the same bits
+
+    lines = [
+        [engine, setting, "", shown(row["logit"]), f"{row['flips']:.0f}"]
+        for engine, found in report["engines"].items()
+        for setting, row in found["rows"].items()
+    ]
+    lines += [
+        ["training", setting, shown(row["weight"]), shown(row["logit"]), f"{row['flips']:.0f}"]
+        for setting, row in report["training"]["rows"].items()
+    ]
+    head = ["", "setting", "largest difference of a weight", "of a logit"]
+    return table([*head, "labels that changed of 1,000"], lines)
+
+
+def noop(report: Report) -> str:
+    """A repro that has nothing to do, against DVC itself."""
+    lines = [
+        [name, span(row["figures"]["cpu_s"], 2), f"{row['figures']['peak_mib']['median']:.0f}"]
+        for name, row in report["rows"].items()
+    ]
+    return table(["", "CPU, s", "MiB"], lines)
+
+
 def rows(report: Report) -> str:
     """Time and memory by the number of rows."""
     lines = []
@@ -223,10 +251,11 @@ def load(prefix: str) -> dict[str, Report]:
 def main() -> None:
     """Write both files."""
     train, predict = load("training"), load("inference")
-    steps, trees = (json.loads((RESULTS / f"{n}.json").read_text()) for n in ("stages", "forest"))
+    names = ("stages", "forest", "drift", "noop")
+    steps, trees, moved, idle = (json.loads((RESULTS / f"{n}.json").read_text()) for n in names)
     draw(train, predict)
     machine = steps["machine"]
-    for report in (*train.values(), *predict.values(), trees):
+    for report in (*train.values(), *predict.values(), trees, moved, idle):
         if report["machine"]["processor"] != machine["processor"]:
             sys.exit("Expected reports from one machine, found several: measure all of them anew.")
     wall = {name: row["figures"]["wall_s"]["median"] for name, row in steps["rows"].items()}
@@ -246,6 +275,13 @@ def main() -> None:
         runs=steps["runs"],
         total=f"{sum(wall.values()):.0f}",
         forest=forest(trees),
+        drift=drift(moved),
+        drift_texts=moved["texts"],
+        drift_train=moved["training"]["texts"],
+        noop=noop(idle),
+        noop_ratio=span(idle["ratio"]["cpu_s"], 2),
+        noop_rounds=idle["rounds"],
+        **{f"noop_{key}": f"{count:,}" for key, count in idle["counts"].items()},
         share=f"{100 * share:.0f} %",
         rounds=min(
             len(row["runs"]) for report in train.values() for row in report["rows"].values()

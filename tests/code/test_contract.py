@@ -39,6 +39,7 @@ SHARED = [
     "provenance",
     "pedigree",
     "verify",
+    "prove",
     "checkpoints",
     "recording",
     "shortcuts",
