@@ -45,7 +45,8 @@ EXCERPT = 200  # characters of a rejected row that are kept
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet runs begins so
 
 # What reading and decompressing raise, and the packages whose clients raise errors of their own.
-UNREADABLE = (OSError, EOFError, ImportError, TypeError, ValueError, zlib.error, lzma.LZMAError)
+UNREADABLE = (OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, pa.ArrowException)
+UNKNOWN = (TypeError, ValueError)  # of fsspec, about a URL that lacks a part or is of no system
 CLIENTS = {"aiohttp", "backports", "botocore", "compression", "gcsfs", "google", "huggingface_hub"}
 
 
@@ -166,8 +167,10 @@ def _packed(stream: Any, suffix: str, mode: Literal["rb", "wb"]) -> Any:
 
 
 @contextmanager
-def _reaching(place: str, doing: str) -> Iterator[None]:
+def _reaching(place: str, doing: str, *further: type[Exception]) -> Iterator[None]:
     """Turn what goes wrong between here and ``place`` into one sentence; a defect stays as it is.
+
+    ``further`` are kinds of errors that are no defect there.
 
     Raises:
         InputError: names the place and what its system said.
@@ -178,10 +181,12 @@ def _reaching(place: str, doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         package = type(error).__module__.split(".")[0]
-        if not (isinstance(error, UNREADABLE) or package in CLIENTS):
+        if not (isinstance(error, (*UNREADABLE, *further)) or package in CLIENTS):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        remedy = "install it" if isinstance(error, ImportError) else "see that it is there and whole"
+        remedy = (
+            "install it" if isinstance(error, ImportError) else "see that it is there and whole"
+        )
         raise InputError(f"Expected to {doing} {place}, found: {reason}; {remedy}.") from error
 
 
@@ -198,8 +203,11 @@ def _opened(place: str, seek: bool) -> Iterator[tuple[Any, Callable[[], float | 
     with ExitStack() as stack:
         if place == STANDARD:
             stream: Any = sys.stdin.buffer
-        else:
+        elif is_local(place):
             with _reaching(place, "read"):
+                stream = stack.enter_context(Path(place).open("rb"))
+        else:
+            with _reaching(place, "read", *UNKNOWN):
                 stream = stack.enter_context(fsspec.open(place, "rb").open())
         if seek and not stream.seekable():
             whole = stack.enter_context(tempfile.TemporaryFile())
@@ -233,32 +241,48 @@ def reading(
     Raises:
         InputError: it can't be read, or has no such column.
     """
-    with _opened(place, seek=format == "parquet") as (stream, share), _reaching(place, "read"):
-        if format == "parquet":
-            yield _parquet(stream, place, text_column, batch_rows)
-            return
-        plain = _packed(stream, _packing(_name(place)), "rb")
-        buffered = plain if isinstance(plain, io.BufferedReader) else io.BufferedReader(plain)
-        start = buffered.peek(4)[:4]
-        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise InputError(
-                f"Expected UTF-8 in {place}, found the byte-order mark of UTF-16: convert it first, "
-                "for example with iconv."
-            )
-        # What is no UTF-8 becomes half surrogates, by which its row is known.
-        text = io.TextIOWrapper(buffered, "utf-8-sig", errors="surrogateescape", newline="")
-        lines = _Lines(text)
-        if format == "jsonl":
-            found = _json_lines(lines, place, text_column, batch_rows, verbatim)
-        else:
-            found = _delimited(lines, format, place, text_column, batch_rows)
-        found.share = share
+    with _opened(place, seek=format == "parquet") as (stream, share):
+        with _reaching(place, "read"):
+            if format == "parquet":
+                found = _parquet(stream, place, text_column, batch_rows)
+            else:
+                lines = _Lines(_decoded(stream, place))
+                if format == "jsonl":
+                    found = _json_lines(lines, place, text_column, batch_rows, verbatim)
+                else:
+                    found = _delimited(lines, format, place, text_column, batch_rows)
+                found.share = share
+        found.batches = _reached(found.batches, place)
         yield found
-        text.detach()  # standard input stays open
+
+
+def _reached(batches: Iterator[Batch], place: str) -> Iterator[Batch]:
+    while True:
+        with _reaching(place, "read"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _decoded(stream: Any, place: str) -> IO[str]:
+    """The text of a stream; what is no UTF-8 becomes half surrogates, by which its row is known."""
+    plain = _packed(stream, _packing(_name(place)), "rb")
+    buffered = plain if isinstance(plain, io.BufferedReader) else io.BufferedReader(plain)
+    if buffered.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(
+            f"Expected UTF-8 in {place}, found the byte-order mark of UTF-16: convert it first, "
+            "for example with iconv."
+        )
+    return io.TextIOWrapper(buffered, "utf-8-sig", errors="surrogateescape", newline="")
 
 
 class _BrokenError(Exception):
     """Why a line can't be a row, or a part of one."""
+
+
+class _Long(str):
+    """The beginning of a line that is too long."""
 
 
 class _Lines:
@@ -283,10 +307,12 @@ class _Lines:
         if not line:
             raise StopIteration
         self.number += 1
-        self.taken.append(line)
         if len(line) == FIELD and line[-1] not in "\r\n":
             while (rest := self._text.readline(FIELD)) and rest[-1] not in "\r\n":
                 pass
+            line = _Long(line[:EXCERPT])
+        self.taken.append(line)
+        if isinstance(line, _Long):
             raise _BrokenError(f"a line of more than {FIELD} characters")
         return line
 
@@ -436,9 +462,7 @@ def _constant(word: str) -> Any:
 JSON = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
-def _json_lines(
-    lines: _Lines, place: str, column: str, batch_rows: int, verbatim: bool
-) -> Input:
+def _json_lines(lines: _Lines, place: str, column: str, batch_rows: int, verbatim: bool) -> Input:
     def records() -> Iterator[tuple[tuple[int, str, dict[str, Any]] | Rejected, int]]:
         while True:
             lines.taken.clear()
@@ -568,7 +592,7 @@ class Output:
     schema: pa.Schema | None
     added: pa.Schema
 
-    def write(self, rows: pa.Table | list[str], added: Mapping[str, Sequence[Any]]) -> None:
+    def write(self, rows: Any, added: Mapping[str, Sequence[Any]]) -> None:
         """Write rows, with further columns."""
         raise NotImplementedError
 
@@ -592,9 +616,8 @@ class Delimited(Output):
             _refuse_binary(one, "csv and tsv have")
         self._writer.writerow(map(self._safe, [*schema.names, *self.added.names]))
 
-    def write(self, rows: pa.Table | list[str], added: Mapping[str, Sequence[Any]]) -> None:
+    def write(self, rows: Any, added: Mapping[str, Sequence[Any]]) -> None:
         """Write rows, with further columns."""
-        assert isinstance(rows, pa.Table)
         columns = [_cells(column) for column in rows.columns]
         self._writer.writerows(zip(*map(self._column, [*columns, *added.values()]), strict=True))
 
@@ -614,7 +637,7 @@ class Delimited(Output):
 class JsonLines(Output):
     """An object a line; lines that come as such keep their form, and get further keys."""
 
-    def write(self, rows: pa.Table | list[str], added: Mapping[str, Sequence[Any]]) -> None:
+    def write(self, rows: Any, added: Mapping[str, Sequence[Any]]) -> None:
         """Write rows, with further columns."""
         if isinstance(rows, pa.Table):
             names = rows.column_names
@@ -643,9 +666,8 @@ class Parquet(Output):
         self._whole = pa.schema([*own, *self.added], metadata=own.metadata)
         self._writer = pq.ParquetWriter(self.stream, self._whole, compression="zstd")
 
-    def write(self, rows: pa.Table | list[str], added: Mapping[str, Sequence[Any]]) -> None:
+    def write(self, rows: Any, added: Mapping[str, Sequence[Any]]) -> None:
         """Write rows, with further columns."""
-        assert isinstance(rows, pa.Table)
         more = [pa.array(added[one.name], one.type) for one in self.added]
         self._held.append(pa.table([*rows.columns, *more], schema=self._whole))
         self._rows += len(rows)
@@ -714,13 +736,14 @@ def send(file: Path, place: str) -> None:
 
 
 def _refuse_binary(one: pa.Field, has: str) -> None:
-    found = [one.type]
-    while found:
-        kind = found.pop()
-        found += [kind.field(k).type for k in range(kind.num_fields)]
-        if pa.types.is_dictionary(kind):
-            found.append(kind.value_type)
-        if any("binary" in str(k) for k in [kind]) and not found:
+    kinds = [one.type]
+    for kind in kinds:  # and those inside of it, as they are found
+        kinds += [kind.field(k).type for k in range(kind.num_fields)]
+        if (
+            pa.types.is_binary(kind)
+            or pa.types.is_large_binary(kind)
+            or pa.types.is_fixed_size_binary(kind)
+        ):
             raise InputError(
                 f"Expected columns of values that {has} a form for, found {one.name!r} of "
                 f"{one.type}: write parquet."
@@ -739,7 +762,10 @@ def _cells(column: Any) -> Sequence[Any]:
         return [None if v is None or math.isnan(v) else v for v in column.to_pylist()]
     if pa.types.is_dictionary(kind):
         return _cells(column.cast(kind.value_type))
-    cells: list[Any] = pc.cast(column, pa.string()).to_pylist()
+    try:
+        cells: list[Any] = pc.cast(column, pa.string()).to_pylist()
+    except pa.ArrowNotImplementedError:
+        cells = [None if value is None else str(value) for value in column.to_pylist()]
     return cells
 
 
