@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -31,6 +31,7 @@ from src.tables import STANDARD, Batch, Format, Input, Rejected
 ROWS = 512  # of a batch
 EVERY = 30  # seconds between two lines of the log
 NAMED = 20  # rejected rows that the log names where no file takes them
+RETRIES = 10  # of a batch whose node or process is lost
 AHEAD = 4  # batches a worker of Ray that wait for it or for their turn
 
 log = logging.getLogger("src.batch")
@@ -136,7 +137,7 @@ def predict(
             )
     if options.ray:
         workers.discard("")
-        log.info("scored on %d nodes", len(workers))
+        log.info("nodes of Ray that scored: %d", len(workers))
     _say(counts, options, rejected, classifier.max_length)
     return counts
 
@@ -224,7 +225,7 @@ def _fresh(place: str) -> Iterator[IO[bytes]]:
     """Where to write to; it becomes ``place`` only if the block ends well."""
     if place == STANDARD:
         # A copy, so that what is left in it when something breaks closes that and no more.
-        with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as stream:
+        with os.fdopen(os.dup(1), "wb") as stream:
             yield stream
     elif tables.is_local(place):
         target = Path(place)
@@ -461,6 +462,40 @@ def _there(
 
 
 @contextmanager
+def _cluster(address: str) -> Iterator[Any]:
+    """Ray, on a cluster that is there or on a local one for as long as the block lasts.
+
+    Raises:
+        InputError: there is no Ray, or no cluster.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError(
+            "Expected the package ray for --ray, found none: `pip install ray`, or leave it out."
+        ) from None
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster would tell its makers
+    with redirect_stdout(sys.stderr):  # Ray prints what happens to nodes
+        try:
+            ray.init(
+                address=address,
+                runtime_env={"py_modules": [str(Path(__file__).parent)]},
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).split("\n")[0]
+            raise InputError(
+                f"Expected a Ray cluster at --ray {address}, found: {reason}; start one with `ray "
+                "start --head`, or use --ray local."
+            ) from None
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
 def _on_ray(
     address: str, model: Path, engine: Engine, threads: int, batch_tokens: int
 ) -> Iterator[tuple[Submit, int]]:
@@ -470,30 +505,11 @@ def _on_ray(
     batches would depend on the cluster, and with them the last digits of the scores.
 
     Raises:
-        InputError: there is no Ray, no cluster, or no node that can run a task.
+        InputError: as of ``_cluster``, or no node can run a task.
     """
-    try:
-        import ray
-    except ImportError:
-        raise InputError(
-            "Expected the package ray for --ray, found none: `pip install ray`, or leave it out."
-        ) from None
-    try:
-        ray.init(
-            address=address,
-            runtime_env={"py_modules": [str(Path(__file__).parent)]},
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(
-            f"Expected a Ray cluster at --ray {address}, found: {reason}; start one with `ray "
-            "start --head`, or use --ray local."
-        ) from None
-    try:
+    with _cluster(address) as ray:
         needs = {"CPU": threads} | ({"GPU": 1} if engine == "cuda" else {})
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         at_once = sum(
             min(int(node.get(kind, 0) // count) for kind, count in needs.items()) for node in nodes
         )
@@ -502,11 +518,12 @@ def _on_ray(
                 f"Expected a node of the Ray cluster with {needs}, found {len(nodes)} without: "
                 "lower --threads, or add a node."
             )
-        names = ["manifest.json", *json.loads((model / "manifest.json").read_bytes())["files"]]
+        manifest = (model / "manifest.json").read_bytes()
+        names = ["manifest.json", *json.loads(manifest)["files"]]
         files = ray.put({name: (model / name).read_bytes() for name in names})
-        key = hashlib.sha256((model / "manifest.json").read_bytes()).hexdigest()
+        key = hashlib.sha256(manifest).hexdigest()
         task = ray.remote(_there).options(
-            num_cpus=threads, num_gpus=needs.get("GPU", 0), max_retries=10
+            num_cpus=threads, num_gpus=needs.get("GPU", 0), max_retries=RETRIES
         )
 
         def submit(texts: list[str]) -> Callable[[], Scores]:
@@ -517,8 +534,6 @@ def _on_ray(
             return lambda: _fetched(result)
 
         yield submit, AHEAD * at_once
-    finally:
-        ray.shutdown()
 
 
 def _fetched(result: Any) -> Scores:

@@ -391,8 +391,12 @@ def _delimited(lines: _Lines, format: Format, place: str, column: str, batch_row
                 continue
             start = lines.number - len(lines.taken) + 1
             size = sum(map(len, record))
-            if len(lines.taken) > 1 and format == "tsv" and any("\t" in f for f in record):
-                # A tab and a line end in one field are two stray quotes and rows between them.
+            if (
+                format == "tsv"
+                and len(lines.taken) > 1
+                and all(line.count("\t") == width - 1 for line in lines.taken)
+            ):
+                # Each line would be a row: the quotes are stray ones, of two rows.
                 yield reject("a quote that opens here takes in further rows"), 0
             elif len(record) != width:
                 reason = f"expected {width} fields, found {len(record)}"
@@ -600,6 +604,17 @@ class Output:
         """Write what is still held."""
 
 
+class _Ends:
+    """Rows that end in CR LF, which has the writer quote fields with either, end in LF here."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
+
+    def write(self, row: str) -> None:
+        """Take a row."""
+        self._text.write(f"{row[:-2]}\n")
+
+
 @dataclass
 class Delimited(Output):
     """CSV or TSV; ``excel_safe`` has no cell run as a formula."""
@@ -610,7 +625,8 @@ class Delimited(Output):
     def __post_init__(self) -> None:
         """Write the header."""
         self._text = io.TextIOWrapper(self.stream, "utf-8", newline="", write_through=False)
-        self._writer = csv.writer(self._text, delimiter=self.delimiter, lineterminator="\n")
+        ends = _Ends(self._text)
+        self._writer = csv.writer(ends, delimiter=self.delimiter, lineterminator="\r\n")
         schema = self.schema or pa.schema([])
         for one in schema:
             _refuse_binary(one, "csv and tsv have")
