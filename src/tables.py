@@ -603,6 +603,9 @@ class Output:
     def close(self) -> None:
         """Write what is still held."""
 
+    def drop(self) -> None:
+        """Leave it unfinished."""
+
 
 class _Ends:
     """Rows that end in CR LF, which has the writer quote fields with either, end in LF here."""
@@ -696,6 +699,10 @@ class Parquet(Output):
         self._flush()
         self._writer.close()
 
+    def drop(self) -> None:
+        """Leave it unfinished; a writer that is deleted open would write on."""
+        self._writer.is_open = False
+
     def _flush(self) -> None:
         if self._rows:
             self._writer.write_table(pa.concat_tables(self._held), row_group_size=GROUP)
@@ -734,7 +741,11 @@ def writing(
     else:
         delimiter = "\t" if format == "tsv" else ","
         output = Delimited(packed, schema, added, delimiter, excel_safe)
-    yield output
+    try:
+        yield output
+    except BaseException:
+        output.drop()
+        raise
     output.close()
     if packed is not stream:
         packed.close()

@@ -8,13 +8,15 @@ import io
 import json
 import logging
 import lzma
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -420,7 +422,7 @@ def test_a_mistake_is_one_sentence_and_loses_nothing(
     (folder / "damaged.jsonl.zst").write_bytes(zstd.compress(noise.encode())[:100] + b"goal")
     (folder / "out.csv").write_text("precious")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    given = {"input": "in.csv", "output": "out.csv", "prefix": "p_"} | options
+    given: Row = {"input": "in.csv", "output": "out.csv", "prefix": "p_"} | options
     for name in ("input", "output", "rejected"):
         if given.get(name, "-") != "-":
             given[name] = str(folder / given[name])
@@ -505,6 +507,17 @@ def test_a_run_that_breaks_goes_on_with_the_same_bytes(
     assert caplog.text.count("of the rows were scored before") == 1
 
 
+@contextmanager
+def started(model: Path, *words: str, **pipes: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """The command while it runs; what is left of it at the end is killed."""
+    command = [sys.executable, "-m", "src.predict", str(model), *words]
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def wait_for(path: Path, size: int, process: subprocess.Popen[bytes]) -> None:
     """Until a file is as large as that."""
     while not path.exists() or path.stat().st_size < size:
@@ -523,17 +536,13 @@ def test_a_killed_run_goes_on_with_the_same_bytes(
     predict.main(model, input=str(source), output=str(tmp_path / "whole.parquet"))
     output = tmp_path / "out.parquet"
     words = ["--input", "-", "--format", "csv", "--output", str(output)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "src.predict", str(model), *words], cwd=ROOT, stdin=subprocess.PIPE
-    )
-    assert process.stdin
-    process.stdin.write(b"".join(source.read_bytes().splitlines(keepends=True)[:700]))
-    process.stdin.flush()
-    wait_for(tmp_path / ".out.parquet.scores", RECORD, process)
-    with pytest.raises(InputError, match=r"the only process that writes .*, found another one at"):
-        predict.main(model, input=str(source), output=str(output), resume=True)
-    process.kill()
-    process.communicate()
+    with started(model, *words, stdin=subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(b"".join(source.read_bytes().splitlines(keepends=True)[:700]))
+        process.stdin.flush()
+        wait_for(tmp_path / ".out.parquet.scores", RECORD, process)
+        with pytest.raises(InputError, match=r"the only process that writes .*, found another one"):
+            predict.main(model, input=str(source), output=str(output), resume=True)
     assert not output.exists()
     predict.main(model, input=str(source), output=str(output), resume=True)
     assert "512 of the rows were scored before the interruption" in caplog.text
@@ -568,7 +577,11 @@ def test_what_tables_need_is_not_what_trains(model: Path, tmp_path: Path) -> Non
     absent = ("torch", "transformers", "dvc", "dvclive", "pandas", "sklearn", "ray", "requests")
     code = f"""
 import sys
-sys.modules |= dict.fromkeys({absent})
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
 from pathlib import Path
 from src.predict import main
 main(Path({str(model)!r}), input={str(source)!r}, output={str(output)!r})
@@ -592,7 +605,7 @@ def cluster() -> Iterator[Any]:
         from ray.cluster_utils import Cluster
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield made
-    made.shutdown()
+    made.shutdown()  # type: ignore[no-untyped-call]
 
 
 def test_a_cluster_that_loses_a_node_writes_the_same_bytes(
@@ -603,20 +616,18 @@ def test_a_cluster_that_loses_a_node_writes_the_same_bytes(
     source = write(tmp_path / "in.parquet", many)
     output = tmp_path / "out.parquet"
     words = ["--input", str(source), "--output", str(output), "--ray", cluster.address]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "src.predict", str(model), *words], cwd=ROOT, stderr=subprocess.PIPE
-    )
-    wait_for(tmp_path / ".out.parquet.scores", 10 * RECORD, process)
-    # Its workers stand still, so that what they have can't be done before the node is gone.
-    raylet = node.all_processes["raylet"][0].process.pid
-    workers = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
-    for worker in workers:
-        os.kill(int(worker), signal.SIGSTOP)
-    cluster.remove_node(node, allow_graceful=False)
-    for worker in workers:
-        with suppress(ProcessLookupError):
-            os.kill(int(worker), signal.SIGKILL)
-    _, err = process.communicate()
+    with started(model, *words, stderr=subprocess.PIPE) as process:
+        wait_for(tmp_path / ".out.parquet.scores", 10 * RECORD, process)
+        # Its workers stand still, so that what they have can't be done before the node is gone.
+        raylet = node.all_processes["raylet"][0].process.pid
+        workers = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
+        for worker in workers:
+            os.kill(int(worker), signal.SIGSTOP)
+        cluster.remove_node(node, allow_graceful=False)
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(int(worker), signal.SIGKILL)
+        _, err = process.communicate()
     assert process.returncode == 0, err.decode()
     assert b"nodes of Ray that scored: 2" in err
     whole = tmp_path / "whole.parquet"
