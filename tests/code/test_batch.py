@@ -9,6 +9,8 @@ import json
 import logging
 import lzma
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -377,8 +379,8 @@ def test_urls_in_and_out(
     ("options", "sentence"),
     [
         (
-            {"input": "absent.csv"},
-            r"a table at .*absent.csv \(seen from .*\), found nothing: correct",
+            {"input": "qqqqqqqqq.csv"},
+            r"a table at .*qqqqqqqqq.csv \(seen from .*\), found nothing: correct",
         ),
         ({"input": "inn.csv"}, r"found nothing \(did you mean 'in.csv'\?\): correct --input"),
         ({"input": "in.txt"}, "no ending that says so: name it with --format, one of csv, tsv, js"),
@@ -571,19 +573,24 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
     assert "1200/1200 [" in capsys.readouterr().err
 
 
-def test_what_tables_need_is_not_what_trains(model: Path, tmp_path: Path) -> None:
-    """Neither torch nor transformers, DVC nor pandas."""
-    source, output = write(tmp_path / "in.csv", [{"text": "goal"}]), tmp_path / "o.parquet"
-    absent = ("torch", "transformers", "dvc", "dvclive", "pandas", "sklearn", "ray", "requests")
-    code = f"""
+WITHOUT = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {absent}:
-            raise ModuleNotFoundError(name)
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+ABSENT = ["torch", "transformers", "dvc", "dvclive", "pandas", "sklearn", "ray", "requests"]
 sys.meta_path.insert(0, Absent())
 from pathlib import Path
 from src.predict import main
+"""
+
+
+def test_what_tables_need_is_not_what_trains(model: Path, tmp_path: Path) -> None:
+    """Neither torch nor transformers, DVC nor pandas."""
+    source, output = write(tmp_path / "in.csv", [{"text": "goal"}]), tmp_path / "o.parquet"
+    code = f"""
+{WITHOUT}
 main(Path({str(model)!r}), input={str(source)!r}, output={str(output)!r})
 try:
     main(Path({str(model)!r}), input={str(source)!r}, output="-", ray="auto")
@@ -598,8 +605,36 @@ except Exception as error:
     assert read(output)[0]["label"] == "sport"
 
 
+def test_the_files_that_the_readme_names_predict_texts_elsewhere(
+    model: Path, tmp_path: Path
+) -> None:
+    sentence = re.search(r"copy `models/onnx` and (.*?) of `src`", (ROOT / "README.md").read_text())
+    assert sentence
+    (tmp_path / "src").mkdir()
+    names = re.findall(r"`(\w+\.py)`", sentence[1])
+    for name in names:
+        shutil.copy(ROOT / "src" / name, tmp_path / "src")
+    code = f"""
+{WITHOUT}
+ABSENT += ["pyarrow", "fsspec", "tqdm"]
+main(Path({str(model)!r}), "goal")
+try:
+    main(Path({str(model)!r}), input="in.csv")
+except Exception as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[0])["label"] == "sport"
+    assert "it takes src/batch.py, src/tables.py, and `pip install pyarrow fs" in done.stdout
+    assert len(names) == 5
+
+
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from ray.cluster_utils import Cluster
