@@ -25,6 +25,17 @@ from onnx import TensorProto, helper
 
 from src.classifier import Classifier, write_manifest
 
+# Runs a module, and then writes how much memory the process has held at most, in KiB.
+PEAK = """
+import re, runpy, sys
+from pathlib import Path
+_, peak, module, *words = sys.argv
+sys.argv = [module, *words]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+status = Path("/proc/self/status").read_text()
+Path(peak).write_text(re.search(r"VmHWM:\\s+(\\d+)", status)[1])
+"""
+
 
 def main(model: Path, texts: Path, rows: list[int], predicted: int, rounds: int) -> None:
     """Measure, and write benchmarks/results/batch.json."""
@@ -75,8 +86,8 @@ def predicting(
     for number in range(rounds):
         measure.say(f"round {number + 1} of {rounds}")
         ours.append(predict(model, folder / "in.csv", folder / "ours.csv", folder / "log"))
-        words = [sys.executable, __file__, "--loop", model, folder / "in.csv", folder / "naive.csv"]
-        naive.append(measure.command(words, folder / "log", PYTHONPATH=str(measure.ROOT)))
+        words = ["benchmarks.batch", "--loop", model, folder / "in.csv", folder / "naive.csv"]
+        naive.append(run(folder / "log", *words))
     labels = [pd.read_csv(folder / f"{name}.csv")["label"] for name in ("ours", "naive")]
     return {
         "rows": count,
@@ -92,8 +103,16 @@ def predicting(
 
 def predict(model: Path, source: Path, target: Path, log: Path) -> dict[str, float]:
     """The command."""
-    words = ["--input", source, "--output", target]
-    return measure.command([sys.executable, "-m", "src.predict", model, *words], log)
+    return run(log, "src.predict", model, "--input", source, "--output", target)
+
+
+def run(log: Path, *words: object) -> dict[str, float]:
+    """Run a module; of an ended process, the system tells the memory of its parent too."""
+    peak = log.with_name("peak")
+    found = measure.command(
+        [sys.executable, "-c", PEAK, peak, *words], log, PYTHONPATH=f"{measure.ROOT}/benchmarks"
+    )
+    return found | {"peak_mib": int(peak.read_text()) / 1024}
 
 
 def loop(model: Path, source: Path, target: Path) -> None:

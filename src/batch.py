@@ -10,6 +10,8 @@ import hashlib
 import json
 import logging
 import os
+import re
+import socket
 import sys
 import tempfile
 import time
@@ -31,6 +33,7 @@ from src.tables import STANDARD, Batch, Format, Input, Rejected
 ROWS = 512  # of a batch
 EVERY = 30  # seconds between two lines of the log
 NAMED = 20  # rejected rows that the log names where no file takes them
+CONNECT = 10  # seconds until a cluster must have answered
 RETRIES = 10  # of a batch whose node or process is lost
 AHEAD = 4  # batches a worker of Ray that wait for it or for their turn
 
@@ -477,13 +480,16 @@ def _cluster(address: str) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster would tell its makers
     with redirect_stdout(sys.stderr):  # Ray prints what happens to nodes
         try:
+            if at := re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address):
+                # Ray itself would try for minutes.
+                socket.create_connection((at[1], int(at[2])), timeout=CONNECT).close()
             ray.init(
                 address=address,
                 runtime_env={"py_modules": [str(Path(__file__).parent)]},
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).split("\n")[0]
             raise InputError(
                 f"Expected a Ray cluster at --ray {address}, found: {reason}; start one with `ray "

@@ -402,6 +402,7 @@ def test_urls_in_and_out(
         ({"input": "cut.csv.gz"}, "Expected to read .*cut.csv.gz, found: Compressed file ended"),
         ({"input": "damaged.jsonl.zst"}, "Expected to read .*damaged.jsonl.zst, found: "),
         ({"ray": "127.0.0.1"}, "Expected a Ray cluster at --ray 127.0.0.1, found: "),
+        ({"ray": "127.0.0.1:1"}, "--ray 127.0.0.1:1, found: .*refused; start one with `ray st"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_loses_nothing(
