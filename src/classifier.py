@@ -76,8 +76,18 @@ class Classifier:
         Texts of like length are scored together, as many as ``batch_tokens`` tokens hold, padding
         included; a text of more tokens is scored alone.
         """
+        return self.score(self.encode(texts)[0], batch_tokens)
+
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """The token ids of each text, and whether it is longer than what the model reads of it."""
         short = [text[: self._max_characters] for text in texts]
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(short)]
+        encodings = self._tokenizer.encode_batch_fast(short)
+        pairs = zip(texts, encodings, strict=True)
+        cut = [len(text) > self._max_characters or bool(e.overflowing) for text, e in pairs]
+        return [encoding.ids for encoding in encodings], cut
+
+    def score(self, ids: Sequence[list[int]], batch_tokens: int) -> Logits:
+        """Logits of shape [texts, classes] for the token ids of each text, as ``logits`` has it."""
         scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
         for rows in batches([len(row) for row in ids], batch_tokens):
             tokens = np.full((len(rows), len(ids[rows[-1]])), self._pad_id, dtype=np.int64)
@@ -90,15 +100,21 @@ class Classifier:
 
     def predict(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Prediction]:
         """Yield ``label``, ``score`` and ``probabilities`` by label for each text."""
-        logits = self.logits(texts, batch_tokens).astype(np.float64)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        for row in exponentials / exponentials.sum(axis=1, keepdims=True):
+        for row in softmax(self.logits(texts, batch_tokens)):
             best = int(row.argmax())
             yield {
                 "label": self.labels[best],
                 "score": float(row[best]),
                 "probabilities": dict(zip(self.labels, row.tolist(), strict=True)),
             }
+
+
+def softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """Probabilities of shape [texts, classes]."""
+    wide = logits.astype(np.float64)
+    exponentials = np.exp(wide - wide.max(axis=1, keepdims=True))
+    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def _load(model: bytes, threads: int, engine: Engine) -> Callable[[Tokens, Tokens], Logits]:
