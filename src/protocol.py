@@ -329,34 +329,39 @@ def table(content: bytes, column: str, prefix: str, limits: Limits) -> Table:
     except UnicodeDecodeError as error:
         _invalid(f"The file must be in UTF-8, but byte {error.start} is not.")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[list[str]] = []
     try:
         header = next(reader, [])
-        if column not in header:
-            hint = stage.closest(column, header)
-            _invalid(f"text_column must be one of the file's columns{hint}.")
-        for name in (f"{prefix}label", f"{prefix}score"):
-            if name in header:
-                _invalid(f"The file has a column {name!r} already: set prefix, as in prefix=my_.")
-        for row in filter(None, reader):
-            if len(row) != len(header):
-                _invalid(
-                    f"Line {reader.line_num} has {len(row)} fields, but the header {len(header)}."
-                )
-            rows.append(row)
-            if len(rows) > limits.max_rows:
-                _too_large(f"The file has more than {limits.max_rows} rows: send it in parts.")
+        _check_header(header, column, prefix)
+        rows = list(_rows(reader, len(header), limits.max_rows))
     except csv.Error as error:
         _invalid(f"Line {reader.line_num} is no CSV: {error}.")
     index = header.index(column)
     texts = [row[index] for row in rows]
-    for row, one in enumerate(texts):
+    for number, one in enumerate(texts, 1):
         if len(one) > limits.max_characters:
             _too_large(
-                f"Row {row + 1} has a text of {len(one)} characters: send at most "
+                f"Row {number} has a text of {len(one)} characters: send at most "
                 f"{limits.max_characters}."
             )
     return Table(header, rows, texts)
+
+
+def _check_header(header: list[str], column: str, prefix: str) -> None:
+    if column not in header:
+        hint = stage.closest(column, header)
+        _invalid(f"text_column must be one of the file's columns{hint}.")
+    for name in (f"{prefix}label", f"{prefix}score"):
+        if name in header:
+            _invalid(f"The file has a column {name!r} already: set prefix, as in prefix=my_.")
+
+
+def _rows(reader: Any, fields: int, most: int) -> Iterator[list[str]]:
+    for count, row in enumerate(filter(None, reader), 1):
+        if len(row) != fields:
+            _invalid(f"Line {reader.line_num} has {len(row)} fields, but the header {fields}.")
+        if count > most:
+            _too_large(f"The file has more than {most} rows: send it in parts.")
+        yield row
 
 
 def _object(content: bytes, *known: str) -> dict[str, Any]:

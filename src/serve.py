@@ -8,24 +8,29 @@ answers at http://127.0.0.1:8000; docs/serving.md describes the routes and the l
 import asyncio
 import contextlib
 import hmac
-import json
 import logging
 import math
 import os
-import re
 import signal
 import socket
-import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 import orjson
 import uvicorn
-import yaml
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 from starlette.applications import Starlette
@@ -39,6 +44,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from src import openapi, protocol, stage
 from src.batching import Batcher, OverloadError, ScoringError, TooLongError
 from src.classifier import Classifier, Engine, Logits
+from src.folders import Loaded, Model
 from src.protocol import Limits, Problem
 from src.stage import Count, InputError, Interval, Threads
 
@@ -62,126 +68,81 @@ log = logging.getLogger("src.serve")
 Result = TypeVar("Result")
 
 
-class Model:
-    """A model folder that is served, and is loaded again when it changes.
-
-    Attributes:
-        name: the folder's own.
-        classifier: what answers now.
-    """
-
-    def __init__(self, folder: Path, load: Callable[[Path], Classifier]) -> None:
-        """Load the folder.
-
-        Raises:
-            InputError: it is no model folder, or a file in it is not the one of its manifest.
-        """
-        self.folder = folder
-        self.name = folder.name or folder.resolve().name
-        self._load = load
-        self.seen = self._files()
-        self._take(load(folder))
-
-    def _take(self, classifier: Classifier) -> None:
-        """Serve a classifier from now on, with what its folder says of itself."""
-        classifier.logits(["warm up"], batch_tokens=1)
-        self.manifest = json.loads((self.folder / "manifest.json").read_bytes())
-        config = self.folder / "config.json"
-        described = json.loads(config.read_bytes()) if config.exists() else {}
-        self.kind = str(described.get("model_type", "baseline"))
-        card = self.folder / "README.md"
-        self.card, self.page = _front_matter(card.read_text("utf-8") if card.exists() else "")
-        self.classifier = classifier
-
-    def changed(self) -> bool:
-        """Whether a file of the folder is another one than when it was last looked at."""
-        found = self._files()
-        return found != self.seen
-
-    def reload(self) -> None:
-        """Load the folder anew and swap; the old classifier goes on until then, or if this fails.
-
-        Raises:
-            InputError: as on the first load.
-        """
-        self.seen = self._files()
-        self._take(self._load(self.folder))
-
-    def _files(self) -> list[tuple[str, int, int, int]]:
-        with contextlib.suppress(OSError):  # it is just being replaced
-            stats = [(path.name, path.stat()) for path in sorted(self.folder.iterdir())]
-            return [(name, s.st_mtime_ns, s.st_size, s.st_ino) for name, s in stats]
-        return []
-
-    def described(self) -> dict[str, Any]:
-        """What ``/models`` says of it."""
-        return {
-            "name": self.name,
-            "labels": self.classifier.labels,
-            "kind": self.kind,
-            "max_length": self.manifest["max_length"],
-            "max_characters": self.manifest["max_characters"],
-            "sha256": self.manifest["files"]["model.onnx"],
-        }
-
-
-def _front_matter(page: str) -> tuple[dict[str, Any], str]:
-    """The YAML between two lines of three dashes that a model card starts with, and the rest."""
-    match = re.match(r"---\n(.*?)\n---\n(.*)", page, re.DOTALL)
-    if not match:
-        return {}, page
-    try:
-        found = yaml.safe_load(match[1])
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"Expected YAML between the dashes of README.md, found: {error}; get the model anew."
-        ) from None
-    return found if isinstance(found, dict) else {}, match[2]
-
-
 class Metrics:
     """What ``/metrics`` shows."""
 
     def __init__(self) -> None:
         """Register each figure."""
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        to = {"registry": self.registry}
-        seconds = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+        disable_created_metrics()
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self.requests = Counter(
-            "serve_requests", "Answers, by route and status.", ["route", "status"], **to
+            "serve_requests",
+            "Answers, by route and status; 499 is a client that left before its answer.",
+            ["route", "status"],
+            registry=registry,
         )
         self.seconds = Histogram(
-            "serve_request_seconds", "Time to the answer.", ["route"], buckets=seconds, **to
+            "serve_request_seconds",
+            "Time to the answer.",
+            ["route"],
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            registry=registry,
         )
         self.batch_texts = Histogram(
-            "serve_batch_texts", "Texts of a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128), **to
+            "serve_batch_texts",
+            "Texts of a batch.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+            registry=registry,
         )
         self.batch_tokens = Histogram(
             "serve_batch_tokens",
             "Tokens of a batch, without padding.",
             buckets=(16, 64, 128, 256, 512, 1024, 2048, 4096),
-            **to,
+            registry=registry,
         )
-        self.waiting = Gauge("serve_waiting_texts", "Texts that have no answer yet.", **to)
+        self.waiting = Gauge(
+            "serve_waiting_texts", "Texts that have no answer yet.", registry=registry
+        )
         self.texts = Counter(
-            "serve_texts", "Texts by the label that they got.", ["model", "label"], **to
+            "serve_texts",
+            "Texts by the label that they got.",
+            ["model", "label"],
+            registry=registry,
         )
         self.truncated = Counter(
-            "serve_truncated_texts", "Texts of which only the start was read.", ["model"], **to
+            "serve_truncated_texts",
+            "Texts of which only the start was read.",
+            ["model"],
+            registry=registry,
         )
-        self.given_up = Counter(
-            "serve_given_up", "Requests whose client had gone before the answer.", **to
+        self.reloads = Counter(
+            "serve_reloads",
+            "Models loaded again, or not since they were no good.",
+            ["model", "outcome"],
+            registry=registry,
         )
-        self.reloads = Counter("serve_reloads", "Models loaded again.", ["model", "outcome"], **to)
         self.loaded = Gauge(
-            "serve_model", "1 for each model that is served.", ["model", "sha256"], **to
+            "serve_model",
+            "1 for each model that is served.",
+            ["model", "sha256"],
+            registry=registry,
         )
 
     def batch(self, texts: int, tokens: int) -> None:
         """Take in a batch."""
         self.batch_texts.observe(texts)
         self.batch_tokens.observe(tokens)
+
+    def scored(
+        self, model: str, labels: Sequence[str], logits: Logits, cut: Sequence[bool]
+    ) -> None:
+        """Take in what texts got."""
+        for k, count in enumerate(np.bincount(logits.argmax(axis=1), minlength=len(labels))):
+            if count:
+                self.texts.labels(model, labels[k]).inc(int(count))
+        if True in cut:
+            self.truncated.labels(model).inc(sum(cut))
 
 
 class Service:
@@ -210,7 +171,7 @@ class Service:
         self._uploads = 0
         self._reloading = asyncio.Lock()
         for model in models:
-            self.metrics.loaded.labels(model.name, model.described()["sha256"]).set(1)
+            self.metrics.loaded.labels(model.name, model.now.sha256).set(1)
 
     def routes(self) -> list[Route]:
         """The table of routes; ``openapi.document`` describes each."""
@@ -250,18 +211,18 @@ class Service:
         named = [("/" if path.name == "index.html" else f"/{path.name}", path) for path in files]
         return [Route(name, partial(_file, path), methods=["GET"]) for name, path in named]
 
-    def _model(self, name: str | None) -> Model:
+    def _model(self, name: str | None) -> Loaded:
         if name is None:
-            return self.default
+            return self.default.now
         if name not in self.models:
             hint = stage.closest(name, self.models)
             raise Problem(
                 404, "not_found", f"There is no such model{hint}: {', '.join(self.models)}."
             )
-        return self.models[name]
+        return self.models[name].now
 
     async def _scored(
-        self, model: Model, texts: Sequence[str], until: float, truncate: bool = True
+        self, model: Loaded, texts: Sequence[str], until: float, truncate: bool = True
     ) -> tuple[Logits, list[bool]]:
         """Logits, and whether each text was cut, with errors as answers; counts what it gives."""
         classifier = model.classifier
@@ -281,10 +242,7 @@ class Service:
             ) from None
         except ScoringError:
             raise Problem(424, "backend", "The model broke on this; the log says how.") from None
-        for k, count in zip(*_counts(logits), strict=True):
-            self.metrics.texts.labels(model.name, classifier.labels[k]).inc(count)
-        if True in cut:
-            self.metrics.truncated.labels(model.name).inc(sum(cut))
+        self.metrics.scored(model.name, classifier.labels, logits, cut)
         return logits, cut
 
     async def predict(self, request: Request) -> Response:
@@ -364,7 +322,7 @@ class Service:
         )
 
     async def _in_slices(
-        self, model: Model, texts: list[str], until: float
+        self, model: Loaded, texts: list[str], until: float
     ) -> tuple[protocol.Scores, list[bool]]:
         """Score a file between the requests of others, which it waits for when they are many."""
         scores, cut = [], []
@@ -438,7 +396,7 @@ class Service:
 
     async def list_models(self, request: Request) -> Response:
         """The models; the first is the one of requests that name none."""
-        return _json([model.described() for model in self.models.values()])
+        return _json([model.now.described() for model in self.models.values()])
 
     async def card(self, request: Request) -> Response:
         """What a page about the model shows."""
@@ -448,14 +406,14 @@ class Service:
 
     async def info(self, request: Request) -> Response:
         """What text-embeddings-inference says of itself."""
-        model = self.default
+        model = self.default.now
         labels = model.classifier.labels
         names = {str(k): label for k, label in enumerate(labels)}
         kind = {"id2label": names, "label2id": {label: k for k, label in enumerate(labels)}}
         return _json(
             {
                 "model_id": model.name,
-                "model_sha": model.described()["sha256"],
+                "model_sha": model.sha256,
                 "model_dtype": "onnx",
                 "model_type": {"classifier": kind},
                 "max_concurrent_requests": self.max_texts,
@@ -481,29 +439,26 @@ class Service:
         page = openapi.page(openapi.document(self.limits, list(self.models)))
         return Response(page, media_type="text/html; charset=utf-8")
 
-    async def reload(self, only_changed: bool) -> None:
+    async def reload(self, *, only_changed: bool) -> None:
         """Load models anew; one that is no good leaves the old one serving."""
         async with self._reloading:
             for model in self.models.values():
-                if only_changed and not model.changed():
-                    continue
-                old = model.described()["sha256"]
-                try:
-                    await asyncio.to_thread(model.reload)
-                except Exception as error:  # whatever it is, the old one serves
-                    self.metrics.reloads.labels(model.name, "failed").inc()
-                    known = isinstance(error, InputError)
-                    log.error(
-                        "%s is still served as it was, since it could not be loaded again: %s",
-                        *(model.name, error if known else type(error).__name__),
-                        exc_info=None if known else error,
-                    )
-                    continue
-                new = model.described()["sha256"]
-                self.metrics.loaded.remove(model.name, old)
-                self.metrics.loaded.labels(model.name, new).set(1)
-                self.metrics.reloads.labels(model.name, "loaded").inc()
-                log.info("%s was loaded again: sha256 %s", model.name, new)
+                if not only_changed or await asyncio.to_thread(model.settled_on_another):
+                    await self._reload(model)
+
+    async def _reload(self, model: Model) -> None:
+        old = model.now.sha256
+        try:
+            await asyncio.to_thread(model.reload)
+        except Exception as error:  # whatever it is, the old one serves
+            self.metrics.reloads.labels(model.name, "failed").inc()
+            told = "%s is still served as it was, since its folder could not be loaded: %s"
+            log.error(told, model.name, error, exc_info=not isinstance(error, InputError))
+            return
+        self.metrics.loaded.remove(model.name, old)
+        self.metrics.loaded.labels(model.name, model.now.sha256).set(1)
+        self.metrics.reloads.labels(model.name, "loaded").inc()
+        log.info("%s was loaded again: sha256 %s", model.name, model.now.sha256)
 
 
 class Guard:
@@ -538,31 +493,25 @@ class Guard:
             await self.app(scope, receive, send_with_headers)
         except Problem as problem:
             await _error(problem)(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            self.metrics.given_up.inc()
-        except Exception as error:
-            # Its message may hold a part of a text; its place does not.
-            log.error("a request broke: %s", type(error).__name__, exc_info=_without_message(error))
-            if status:
-                raise
-            await _error(Problem(500, "backend", "The server broke on this; the log says where."))(
-                scope, receive, send_with_headers
-            )
+        except Exception as error:  # it has its answer, by `_broken`
+            # The message of an error may hold a part of a text; its place does not.
+            place = "".join(traceback.format_tb(error.__traceback__))
+            log.error("a request broke by %s\n%s", type(error).__name__, place)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            self.metrics.requests.labels(route, str(status or "gone")).inc()
+            self.metrics.requests.labels(route, str(status or 499)).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
     def _let_in(self, request: Request) -> None:
         path = request.url.path
         if path in OPEN:
             return
-        host = request.headers.get("host", "")
-        if "*" not in self.hosts and re.sub(r":\d*$", "", host).lower() not in self.hosts:
+        host = request.headers.get("host", "").lower()
+        if "*" not in self.hosts and _without_port(host) not in self.hosts:
             raise Problem(421, "misdirected", "This server does not answer for that host.")
         if not self.key or (path in self.open and request.method == "GET"):
             return
-        given = request.headers.get("authorization", "").encode()
+        given = request.headers.get("authorization", "").encode("latin-1")
         if not hmac.compare_digest(given, b"Bearer " + self.key):
             raise Problem(
                 401,
@@ -572,17 +521,30 @@ class Guard:
             )
 
 
-def _without_message(error: BaseException) -> BaseException:
-    return type(error.__class__.__name__, (Exception,), {})().with_traceback(error.__traceback__)
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and (port.isdecimal() or not port) else host
 
 
-async def _problem(request: Request, error: Exception) -> Response:
-    """The answer of Starlette's own errors, and of ours."""
-    if isinstance(error, HTTPException):
-        kind = {404: "not_found", 405: "method"}.get(error.status_code, "validation")
-        error = Problem(error.status_code, kind, str(error.detail), **dict(error.headers or {}))
-    assert isinstance(error, Problem)
-    return _error(error)
+async def _problem(_: Request, error: Exception) -> Response:
+    return _error(error) if isinstance(error, Problem) else await _broken(_, error)
+
+
+async def _starlette(_: Request, error: Exception) -> Response:
+    """Starlette's own errors, in the shape of ours."""
+    found = error if isinstance(error, HTTPException) else HTTPException(500)
+    kind = {404: "not_found", 405: "method"}.get(found.status_code, "validation")
+    message = {404: "There is no such route: see /docs.", 405: "Not by this method: see /docs."}
+    text = message.get(found.status_code, found.detail)
+    return _error(Problem(found.status_code, kind, text, **dict(found.headers or {})))
+
+
+async def _gone(_: Request, error: Exception) -> Response:  # noqa: ARG001
+    return Response(status_code=499)  # which nobody gets
+
+
+async def _broken(_: Request, error: Exception) -> Response:  # noqa: ARG001
+    return _error(Problem(500, "backend", "The server broke on this; its log says where."))
 
 
 def _error(problem: Problem) -> Response:
@@ -595,18 +557,13 @@ def _json(value: Any, **headers: str) -> Response:
     return Response(content, headers=named, media_type="application/json")
 
 
-async def _file(path: Path, request: Request) -> Response:
+async def _file(path: Path, _: Request) -> Response:
     return FileResponse(path, headers={"Cache-Control": "no-cache"})
 
 
 def _told(cut: Sequence[bool]) -> dict[str, str]:
     """The header that says which texts were cut; the body is that of the dialect."""
     return {"X-Truncated": protocol.rows_of(cut)} if True in cut else {}
-
-
-def _counts(logits: Logits) -> tuple[list[int], list[int]]:
-    best = logits.argmax(axis=1).tolist() if len(logits) else []
-    return list(dict.fromkeys(best)), [best.count(k) for k in dict.fromkeys(best)]
 
 
 async def _body(request: Request, most: int, until: float, kind: str = "application/json") -> bytes:
@@ -655,6 +612,38 @@ async def _while_wanted(request: Request, work: Awaitable[Result], until: float)
         task.cancel()
         gone.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+
+
+HANDLERS: dict[Any, Any] = {
+    Problem: _problem,
+    HTTPException: _starlette,
+    ClientDisconnect: _gone,
+    Exception: _broken,
+}
+
+
+class Server(uvicorn.Server):
+    """The routes on uvicorn, with its own ways with signals, logs and headers left out."""
+
+    def __init__(self, service: Service, hosts: Sequence[str], key: bytes) -> None:
+        """Serve to whoever calls it by one of ``hosts`` and has the key, if there is one."""
+        app = Starlette(routes=service.routes(), exception_handlers=HANDLERS)
+        config = uvicorn.Config(
+            Guard(app, hosts, key, service),
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(service.upload_deadline),
+        )
+        super().__init__(config)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: uvicorn would end by the one that ended it, and not with 0."""
+        yield
 
 
 def main(
@@ -727,22 +716,7 @@ async def _serve(
     watch: float,
 ) -> None:
     service = service_of(models)
-    app = Starlette(
-        routes=service.routes(), exception_handlers={Problem: _problem, HTTPException: _problem}
-    )
-    config = uvicorn.Config(
-        Guard(app, hosts, key, service),
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(service.upload_deadline),
-    )
-    server = uvicorn.Server(config)
-    # Uvicorn would end the process by the signal again, and so not with 0.
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    server = Server(service, hosts, key)
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
