@@ -24,9 +24,10 @@ ERRORS = {
 
 def document(limits: Limits, models: list[str]) -> dict[str, Any]:
     """The document, with the limits and models of this server."""
-    text = {"type": "string", "maxLength": limits.max_characters}
+    text = {"type": "string", "description": f"At most {limits.max_characters} characters."}
     single = {"type": "array", "items": text, "minItems": 1, "maxItems": 1}
-    batch = {"type": "array", "items": single, "minItems": 1, "maxItems": limits.max_items}
+    many = {"description": f"At most {limits.max_items} texts."}
+    batch = {"type": "array", "items": single, "minItems": 1} | many
     flag = {"type": ["boolean", "null"]}
     model = {"type": ["string", "null"], "enum": [*models, None]}
     predict = _object(
@@ -35,26 +36,26 @@ def document(limits: Limits, models: list[str]) -> dict[str, Any]:
             "raw_scores": flag | {"description": "Logits in place of probabilities."},
             "truncate": flag
             | {"description": "False: a text that is longer than the model reads gets 413."},
-            "truncation_direction": {"enum": ["Right", "right"]},
+            "truncation_direction": {"type": "string", "enum": ["Right", "right"]},
             "model": model | {"description": "Another model than the first."},
         },
         "inputs",
     )
-    texts = {"type": "array", "items": text, "maxItems": limits.max_items}
+    texts = {"type": "array", "items": text} | many
     parameters = _object(
         {
             "function_to_apply": {
                 "type": ["string", "null"],
                 "enum": ["softmax", "sigmoid", "none", None],
             },
-            "top_k": {"type": ["integer", "null"], "minimum": 1, "maximum": 2**31},
+            "top_k": {"type": ["integer", "null"], "minimum": 1},
         }
     )
     hub = _object(
         {
             "inputs": {"oneOf": [text, texts]},
-            "parameters": parameters,
-            "options": {"type": "object"},
+            "parameters": parameters | {"type": ["object", "null"]},
+            "options": {"type": ["object", "null"]},
         },
         "inputs",
     )
@@ -67,25 +68,30 @@ def document(limits: Limits, models: list[str]) -> dict[str, Any]:
             "datatype": {"const": "BYTES"},
             "shape": {
                 "type": "array",
-                "items": {"type": "integer", "minimum": 0, "maximum": limits.max_items},
+                "items": {"type": "integer", "minimum": 0},
                 "minItems": 1,
                 "maxItems": 2,
             },
             "data": {"type": "array", "items": text},
+            "parameters": {"type": ["object", "null"]},
         },
     }
     output = {
         "type": "object",
         "required": ["name"],
-        "properties": {"name": {"enum": list(V2_OUTPUTS)}},
+        "properties": {
+            "name": {"enum": list(V2_OUTPUTS)},
+            "parameters": {"type": ["object", "null"]},
+        },
     }
     infer = {
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": "string"},
+            "id": {"type": ["string", "null"]},
+            "parameters": {"type": ["object", "null"]},
             "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
-            "outputs": {"type": "array", "items": output},
+            "outputs": {"type": ["array", "null"], "items": output},
         },
     }
     prediction = _object(
@@ -114,7 +120,8 @@ def document(limits: Limits, models: list[str]) -> dict[str, Any]:
                 predict,
                 {"anyOf": [ranking, rankings]},
             ),
-            "/": _post("hub", "The same as Hugging Face's inference API does.", hub, rankings),
+            "/": _post("hub", "The same as Hugging Face's inference API does.", hub, rankings)
+            | _get("index", "A page to try the models, or this one.", kind="text/html"),
             "/models/{name}": _post(
                 "hub_model", "The same with a model by name.", hub, rankings, [name]
             ),
@@ -150,6 +157,8 @@ def document(limits: Limits, models: list[str]) -> dict[str, Any]:
             ),
             "/healthz": _get("healthz", "Whether the server runs."),
             "/health": _get("health", "Whether the server runs."),
+            "/openapi.json": _get("openapi", "This document."),
+            "/docs": _get("docs", "This page.", kind="text/html"),
             "/metrics": _get("metrics", "Figures for Prometheus.", None, kind="text/plain"),
         },
         "components": {

@@ -233,7 +233,9 @@ def _texts_of_tensor(tensor: dict[str, Any], tail: bytes, limits: Limits) -> lis
             _invalid(f"inputs[0] says it has {size} bytes, but {len(tail)} came after the JSON.")
         texts: list[Any] = list(_unpacked(tail))
     else:
-        data = _value(tensor, "data", list, "inputs[0].") or []
+        data = _value(tensor, "data", list, "inputs[0].")
+        if data is None:
+            _invalid("inputs[0].data is missing.")
         texts = [one for row in data for one in (row if isinstance(row, list) else [row])]
     if not all(isinstance(text, str) for text in texts):
         _invalid("inputs[0].data must hold texts.")

@@ -73,7 +73,7 @@ class Metrics:
 
     def __init__(self) -> None:
         """Register each figure."""
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter(
@@ -168,6 +168,8 @@ class Service:
         self.upload_deadline = upload_deadline
         self.batch_tokens = batch_tokens
         self.max_texts = max_texts
+        files = {f"/{path.name}": path for path in PAGES.glob("*") if path.is_file()}
+        self.pages = {path.replace("/index.html", "/"): file for path, file in files.items()}
         self._uploads = 0
         self._reloading = asyncio.Lock()
         for model in models:
@@ -192,7 +194,6 @@ class Service:
         }
         post: dict[str, Any] = {
             "/predict": self.predict,
-            "/": self.hub,
             "/models/{name}": self.hub,
             "/explain": self.explain,
             "/score": self.score,
@@ -201,15 +202,9 @@ class Service:
         return [
             *(Route(path, handler, methods=["GET"]) for path, handler in get.items()),
             *(Route(path, handler, methods=["POST"]) for path, handler in post.items()),
-            *self._pages(),
+            Route("/", self.index, methods=["GET", "POST"]),
+            *(Route(path, self.page, methods=["GET"]) for path in self.pages if path != "/"),
         ]
-
-    def _pages(self) -> list[Route]:
-        files = sorted(path for path in PAGES.glob("*") if path.is_file())
-        if not files:
-            return [Route("/", self.docs, methods=["GET"])]
-        named = [("/" if path.name == "index.html" else f"/{path.name}", path) for path in files]
-        return [Route(name, partial(_file, path), methods=["GET"]) for name, path in named]
 
     def _model(self, name: str | None) -> Loaded:
         if name is None:
@@ -248,6 +243,17 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """Hugging Face text-embeddings-inference."""
         return await self._classify(request, protocol.predict_request)
+
+    async def index(self, request: Request) -> Response:
+        """The page to try the models, and the address by which a client of the hub asks."""
+        return await (self.hub if request.method == "POST" else self.page)(request)
+
+    async def page(self, request: Request) -> Response:
+        """A file of the page."""
+        path = self.pages.get(request.url.path)
+        if path is None:
+            return await self.docs(request)
+        return FileResponse(path, headers={"Cache-Control": "no-cache"})
 
     async def hub(self, request: Request) -> Response:
         """Hugging Face's inference API, as ``huggingface_hub.InferenceClient`` speaks it."""
@@ -470,7 +476,7 @@ class Guard:
         self.hosts = hosts
         self.key = key
         self.metrics = service.metrics
-        self.open = {*OPEN, *(route.path for route in service._pages() if route.path != "/docs")}
+        self.pages = {"/", *service.pages}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -509,7 +515,7 @@ class Guard:
         host = request.headers.get("host", "").lower()
         if "*" not in self.hosts and _without_port(host) not in self.hosts:
             raise Problem(421, "misdirected", "This server does not answer for that host.")
-        if not self.key or (path in self.open and request.method == "GET"):
+        if not self.key or (path in self.pages and request.method == "GET"):
             return
         given = request.headers.get("authorization", "").encode("latin-1")
         if not hmac.compare_digest(given, b"Bearer " + self.key):
@@ -555,10 +561,6 @@ def _json(value: Any, **headers: str) -> Response:
     content = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     return Response(content, headers=named, media_type="application/json")
-
-
-async def _file(path: Path, _: Request) -> Response:
-    return FileResponse(path, headers={"Cache-Control": "no-cache"})
 
 
 def _told(cut: Sequence[bool]) -> dict[str, str]:
