@@ -5,6 +5,7 @@ import logging
 import math
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -175,8 +176,8 @@ class Batcher:
             start = time.perf_counter()
             try:
                 logits = classifier.score(ids, self._batch_tokens)
-            except Exception:
-                log.exception("a batch of %d texts broke", len(ids))
+            except Exception as error:
+                log_place("a batch of %d texts broke by %s\n%s", error, len(ids))
                 for request in requests:
                     request.given_up = True
                     _call(request, lambda answer: answer.set_exception(ScoringError()))
@@ -217,6 +218,12 @@ class Batcher:
             taken = {id(request) for request, _ in rows}
             self._waiting = deque(r for r in self._waiting if id(r) not in taken)
             return rows
+
+
+def log_place(message: str, error: Exception, *values: object) -> None:
+    """Log the kind of an error and where it was raised; its message may hold a part of a text."""
+    place = "".join(traceback.format_tb(error.__traceback__))
+    log.error(message, *values, type(error).__name__, place)
 
 
 def _work_of(classifier: Classifier, text: str) -> float:

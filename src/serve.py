@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,7 +41,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src import openapi, protocol, stage
-from src.batching import Batcher, OverloadError, ScoringError, TooLongError
+from src.batching import Batcher, OverloadError, ScoringError, TooLongError, log_place
 from src.classifier import Classifier, Engine, Logits
 from src.folders import Loaded, Model
 from src.protocol import Limits, Problem
@@ -500,9 +499,7 @@ class Guard:
         except Problem as problem:
             await _error(problem)(scope, receive, send_with_headers)
         except Exception as error:  # it has its answer, by `_broken`
-            # The message of an error may hold a part of a text; its place does not.
-            place = "".join(traceback.format_tb(error.__traceback__))
-            log.error("a request broke by %s\n%s", type(error).__name__, place)
+            log_place("a request broke by %s\n%s", error)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             self.metrics.requests.labels(route, str(status or 499)).inc()

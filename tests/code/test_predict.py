@@ -9,40 +9,18 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from conftest import ROOT, make_texts
+from conftest import ROOT, make_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src import export_baseline
 from src.batches import batches
-from src.classifier import Classifier, write_manifest
+from src.classifier import Classifier
 from src.stage import InputError
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder, from a baseline since that is quick to make."""
-    import onnx
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    rows = make_texts(60)
-    tfidf = TfidfVectorizer()
-    features = tfidf.fit_transform([row["text"] for row in rows])
-    forest = RandomForestClassifier(20, random_state=0).fit(features, [r["label"] for r in rows])
-    words = sorted(tfidf.vocabulary_)
-    ids = {word: k for k, word in enumerate([*words, export_baseline.UNKNOWN])}
-    folder = tmp_path_factory.mktemp("model")
-    export_baseline.tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))
-    onnx.save(export_baseline.graph(tfidf, forest, ids), folder / "model.onnx")
-    write_manifest(
-        folder,
-        labels=list(forest.classes_),
-        max_length=100,
-        max_characters=1000,
-        pad_token_id=len(words),
-    )
-    return folder
+    return make_model(tmp_path_factory.mktemp("model"))
 
 
 def run(*words: str | Path, stdin: bytes = b"", code: int = 0) -> tuple[str, str]:
