@@ -203,21 +203,21 @@ class Batcher:
                 if self._waiting or self._closed:
                     break
                 self._changed.wait()
-            rows: list[tuple[_Waiting, int]] = []
-            tokens = 0
-            for request in list(self._waiting):
-                if request.classifier is not self._waiting[0].classifier:
-                    continue
-                while request.taken < len(request.ids):
-                    tokens += max(1, len(request.ids[request.taken]))
-                    if rows and tokens > self._batch_tokens:
-                        return rows
-                    rows.append((request, request.taken))
-                    request.taken += 1
-            # All rows of these requests are taken.
-            taken = {id(request) for request, _ in rows}
-            self._waiting = deque(r for r in self._waiting if id(r) not in taken)
+            rows = self._take(self._waiting[0].classifier) if self._waiting else []
+            self._waiting = deque(r for r in self._waiting if r.taken < len(r.ids))
             return rows
+
+    def _take(self, classifier: Classifier) -> list[tuple[_Waiting, int]]:
+        rows: list[tuple[_Waiting, int]] = []
+        tokens = 0
+        for request in self._waiting:
+            while request.classifier is classifier and request.taken < len(request.ids):
+                tokens += max(1, len(request.ids[request.taken]))
+                if rows and tokens > self._batch_tokens:
+                    return rows
+                rows.append((request, request.taken))
+                request.taken += 1
+        return rows
 
 
 def log_place(message: str, error: Exception, *values: object) -> None:

@@ -349,8 +349,8 @@ class Service:
         until = time.monotonic() + self.deadline
         model = self._model(request.path_params["name"])
         labels = model.classifier.labels
-        kind = "" if "inference-header-content-length" in request.headers else "application/json"
-        content = await _body(request, self.limits.max_body, until, kind)
+        # Clients name no type of the body, or another one for binary tensors.
+        content = await _body(request, self.limits.max_body, until, "")
         length = request.headers.get("inference-header-content-length")
         asked = protocol.infer_request(content, length, self.limits)
         work = self._scored(model, asked.texts, until, self.limits.auto_truncate)

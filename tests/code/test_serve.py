@@ -348,12 +348,12 @@ def test_figures_for_prometheus(server: Running) -> None:
 
 
 def test_no_5xx_by_what_its_openapi_document_allows(server: Running, tmp_path: Path) -> None:
-    program = Path(sys.executable).parent / "schemathesis"
+    program = str(Path(sys.executable).parent / "schemathesis")
     # A schema can't say that a tensor has as many texts as its shape, or a file a column.
-    options = "--max-examples 2 --seed 1 --phases coverage,fuzzing --no-shrink"
+    options = "--max-examples 2 --seed 1 --phases coverage,fuzzing --no-shrink "
+    options += "--exclude-checks positive_data_acceptance"
     done = subprocess.run(
-        [program, "run", f"{server.url}/openapi.json", *options.split()]
-        + ["--exclude-checks", "positive_data_acceptance"],
+        [program, "run", f"{server.url}/openapi.json", *options.split()],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -567,7 +567,8 @@ def test_texts_of_many_requests_get_their_own_answers(classifiers: list[Classifi
             batcher.close()
 
     for k, found in enumerate(asyncio.run(all_at_once())):
-        assert found.tolist() == classifiers[k % 2].logits(asked[k], 1024).tolist()
+        alone = classifiers[k % 2].logits(asked[k], 1024)
+        np.testing.assert_allclose(found, alone, rtol=1e-5)  # a batch changes the last bits
     assert sum(sizes) == sum(map(len, asked))
     assert len(sizes) < sum(map(len, asked)), "texts of several requests share a batch"
 
