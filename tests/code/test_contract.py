@@ -50,6 +50,11 @@ SHARED = [
     "metrics",
     "transformer",
     "predict",
+    "batching",
+    "folders",
+    "openapi",
+    "protocol",
+    "serve",
 ]
 # Commands of a person, no part of the pipeline, with a section of params.yaml of their own.
 COMMANDS = ["report"]
@@ -272,7 +277,10 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
 def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
     for module in [*STAGES, *SHARED, *COMMANDS]:
         assert not imported(module) & {*STAGES, *COMMANDS}, module
-    assert imported_transitively("predict") == {"predict", "classifier", "stage", "batches"}
+    predict = {"predict", "classifier", "stage", "batches"}
+    assert imported_transitively("predict") == predict
+    serve = {"serve", "batching", "folders", "openapi", "protocol"}
+    assert imported_transitively("serve") == predict - {"predict"} | serve
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -289,6 +297,19 @@ def loaded_by(statement: str) -> set[str]:
 def test_prediction_loads_three_packages() -> None:
     added = loaded_by("import src.classifier") - loaded_by("import numpy, onnxruntime, tokenizers")
     assert added - set(sys.stdlib_module_names) == {"src"}
+
+
+def test_serving_loads_what_its_own_requirements_bring() -> None:
+    lock = (ROOT / "requirements-serve.lock").read_text()
+    brought = {name.replace("-", "_") for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
+    assert len(brought) <= 25
+    added = loaded_by("import src.serve") - loaded_by("pass") - set(sys.stdlib_module_names)
+    # What a package may use if it is there is no part of what it needs.
+    named = {"yaml": "pyyaml", "google": "protobuf", "_yaml": "pyyaml", "src": "numpy"}
+    heavy = {"torch", "transformers", "dvc", "pandas", "sklearn", "pyarrow"}
+    assert {"starlette", "uvicorn", "onnxruntime", "tokenizers"} <= added & brought
+    assert not added & heavy
+    assert {named.get(name, name) for name in added} - brought == set()
 
 
 @pytest.mark.parametrize(
@@ -308,8 +329,8 @@ def test_importing_the_modules_leaves_no_trace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def packages() -> Iterator[str]:
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
+def packages(name: str = "requirements.txt") -> Iterator[str]:
+    for line in (ROOT / name).read_text().splitlines():
         if match := re.match(r"([\w.-]+)", line):
             yield re.sub(r"[-_.]+", "-", match[0].lower())  # as the lock writes it
 
@@ -321,3 +342,12 @@ def test_every_package_is_pinned_in_the_lock() -> None:
         assert re.search(rf"^{re.escape(name)}(\[.*\])?==", lock, re.MULTILINE), name
     assert "torch==2.13.0\n" in lock
     assert len(names) >= 20
+
+
+def test_the_server_alone_has_the_versions_of_the_whole() -> None:
+    whole, serve = (
+        dict(re.findall(r"^([\w.-]+)(?:\[.*\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-serve.lock")
+    )
+    assert set(packages("requirements-serve.txt")) <= set(serve)
+    assert {name: whole.get(name) for name in serve} == serve
