@@ -714,6 +714,8 @@ async def _serve(
     key: bytes,
     watch: float,
 ) -> None:
+    # It warns of each request that is no HTTP, which anybody can send.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     service = service_of(models)
     server = Server(service, hosts, key)
     loop = asyncio.get_running_loop()
