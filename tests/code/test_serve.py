@@ -507,6 +507,11 @@ def test_what_is_past_its_deadline_or_not_awaited_is_not_computed(folders: list[
                 504,
                 "deadline",
             )
+        host, port = url.removeprefix("http://").split(":")
+        kind = b"Content-Type: application/json\r\nContent-Length: "
+        with socket.create_connection((host, int(port)), PATIENCE) as client:
+            client.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n" + kind + b"9\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 408"), "the body does not come"
         held.go.set()
         service.deadline = PATIENCE
         assert ask(url, "goal bank loan actor").status_code == 200
@@ -518,11 +523,11 @@ def test_what_is_past_its_deadline_or_not_awaited_is_not_computed(folders: list[
         held.began.clear()
         first = pool.submit(ask, url, "goal")
         assert held.began.wait(PATIENCE)
-        host, port = url.removeprefix("http://").split(":")
         body = b'{"inputs": "goal match coach league bank"}'
         with socket.create_connection((host, int(port)), PATIENCE) as client:
-            kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-            client.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n" + kind + body)
+            length = b"%d\r\n\r\n" % len(body)
+            head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n" + kind + length
+            client.sendall(head + body)
             wait_until(lambda: service.batcher.texts == 2)
         wait_until(lambda: service.batcher.texts == 1)  # it has gone
         held.go.set()
