@@ -26,7 +26,7 @@ from typing import Any
 
 from measure import write
 
-PORT = 8990
+PORT = int(os.environ.get("BENCHMARK_PORT", "8990"))
 WRK = """
 local bodies = {}
 for line in io.lines("%s") do bodies[#bodies + 1] = line end
@@ -133,7 +133,7 @@ def compare(arguments: argparse.Namespace) -> None:
     by_hand = [peer, str(Path(__file__).parent / "serve_peers.py")]
     folder = str(arguments.folder)
     servers = {
-        "src.serve": ours(arguments.folder, alone),
+        "src.serve": [*ours(arguments.folder, alone), "--deadline", "60"],  # none is refused
         "FastAPI by hand": [*by_hand, "fastapi", folder, str(PORT)],
         "LitServe": [*by_hand, "litserve", folder, str(PORT)],
     }

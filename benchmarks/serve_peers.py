@@ -49,7 +49,7 @@ class Model:
         ]
 
 
-def fastapi(folder: Path, port: int) -> None:
+def serve_fastapi(folder: Path, port: int) -> None:
     """FastAPI as its tutorial has it: a function of its thread pool for each request."""
     import uvicorn
     from fastapi import FastAPI
@@ -67,13 +67,18 @@ def fastapi(folder: Path, port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
-def litserve(folder: Path, port: int) -> None:
-    """LitServe with batches of up to 8, which is what the tokens of src.serve's batch hold."""
+if "litserve" in sys.argv[1:]:  # whose processes import this file to find the class
     import litserve
 
     class Api(litserve.LitAPI):  # type: ignore[misc]
+        """A model folder, by the steps that LitServe calls."""
+
+        def __init__(self, folder: Path, **options: Any) -> None:
+            super().__init__(**options)
+            self.folder = folder
+
         def setup(self, device: str) -> None:
-            self.model = Model(folder)
+            self.model = Model(self.folder)
 
         def decode_request(self, request: dict[str, str]) -> str:
             return request["inputs"]
@@ -84,10 +89,15 @@ def litserve(folder: Path, port: int) -> None:
         def encode_response(self, output: Any) -> Any:
             return output
 
-    api = Api(max_batch_size=8, batch_timeout=0.005)
+
+def serve_litserve(folder: Path, port: int) -> None:
+    """LitServe with batches of up to 8, which is what the tokens of src.serve's batch hold."""
+    api = Api(folder, max_batch_size=8, batch_timeout=0.005)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
     server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
 
 
 if __name__ == "__main__":
-    {"fastapi": fastapi, "litserve": litserve}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
+    {"fastapi": serve_fastapi, "litserve": serve_litserve}[sys.argv[1]](
+        Path(sys.argv[2]), int(sys.argv[3])
+    )

@@ -18,6 +18,7 @@ from src.classifier import Classifier, Logits
 
 RECENT = 0.2  # the weight of the last batch in the measure of how fast a model is
 SHARE = 0.5  # of the time to its deadline, what a new request may find waiting before it
+SHORT = 4000  # characters that are tokenized sooner than another thread has begun
 
 log = logging.getLogger("src.serve")
 
@@ -129,7 +130,10 @@ class Batcher:
         waiting = None
         try:
             loop = asyncio.get_running_loop()
-            ids, cut = await loop.run_in_executor(self._tokenizing, classifier.encode, texts)
+            if sum(map(len, texts)) <= SHORT:
+                ids, cut = classifier.encode(texts)
+            else:
+                ids, cut = await loop.run_in_executor(self._tokenizing, classifier.encode, texts)
             if not truncate and True in cut:
                 raise TooLongError(cut.index(True))
             logits = np.empty((len(ids), len(classifier.labels)), dtype=np.float32)
