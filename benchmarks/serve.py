@@ -55,19 +55,18 @@ print(len(seen))
 """
 
 
-def memory(process: int) -> float:
-    """Resident MiB of a process and those that it started, in halves of what they share (Pss)."""
-    total = 0
+def used(process: int) -> tuple[float, float]:
+    """Resident MiB and CPU seconds of a process and those that it started."""
+    pages, ticks = 0, 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             status = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            if int(folder.name) == process or int(status[2]) == process:  # of its group
-                told = (folder / "smaps_rollup").read_text()
-                found = re.search(r"^Pss:\s+(\d+)", told, re.MULTILINE)
-                total += int(found[1]) if found else 0
-        except OSError:
+        except OSError:  # it has ended
             continue
-    return total / 1024
+        if process in (int(folder.name), int(status[2])):  # itself, or its group
+            pages += int(status[21])
+            ticks += int(status[11]) + int(status[12])
+    return pages * os.sysconf("SC_PAGESIZE") / 2**20, ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -122,7 +121,9 @@ def load(script: Path, connections: int, seconds: int) -> dict[str, float]:
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
     figures["per_s"] = float(rate[1]) if rate else 0.0
+    count = re.search(r"(\d+) requests in", done.stdout)
     figures["errors"] = int(bad[1]) if bad else 0
+    figures["answers"] = int(count[1]) if count else 0
     return figures
 
 
@@ -155,8 +156,11 @@ def compare(arguments: argparse.Namespace) -> None:
                     load(script, 4, 1)  # warm
                     found: dict[str, Any] = {"start_s": seconds}
                     for connections in (1, 32):
-                        found[str(connections)] = load(script, connections, arguments.seconds)
-                    found["mib"] = memory(process)
+                        _, before = used(process)
+                        figures = load(script, connections, arguments.seconds)
+                        found["mib"], after = used(process)
+                        figures["cpu_ms"] = 1000 * (after - before) / max(1, figures["answers"])
+                        found[str(connections)] = figures
                 runs[name].append(found)
                 print(f"round {number + 1}", name, json.dumps(found), flush=True)
     rows = {}
@@ -171,11 +175,10 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def table(rows: dict[str, Any]) -> None:
     """The rows of docs/serving.md: medians of the rounds."""
-    print(
-        "| | 1: answers/s | p50, ms | p99, ms | 32: answers/s | p50, ms | p99, ms | MiB |", end=""
-    )
-    print(" start, s | packages |")
-    print("| --- " * 10 + "|")
+    columns = ["answers/s", "p50, ms", "p99, ms", "CPU, ms"]
+    columns = [f"{c}: {column}" for c in (1, 32) for column in columns]
+    columns += ["MiB", "start, s", "packages"]
+    print(f"| | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 1)}")
     for name, row in rows.items():
 
         def median(*path: str, runs: list[dict[str, Any]] = row["runs"]) -> float:
@@ -188,7 +191,8 @@ def table(rows: dict[str, Any]) -> None:
             return statistics.median(values)
 
         cells = [
-            f"{median(c, 'per_s'):.1f} | {median(c, 'p50_ms'):.0f} | {median(c, 'p99_ms'):.0f}"
+            f"{median(c, 'per_s'):.1f} | {median(c, 'p50_ms'):.0f} | {median(c, 'p99_ms'):.0f} | "
+            f"{median(c, 'cpu_ms'):.0f}"
             for c in ("1", "32")
         ]
         print(

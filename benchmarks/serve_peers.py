@@ -74,19 +74,24 @@ if "litserve" in sys.argv[1:]:  # whose processes import this file to find the c
         """A model folder, by the steps that LitServe calls."""
 
         def __init__(self, folder: Path, **options: Any) -> None:
+            """Take the folder."""
             super().__init__(**options)
             self.folder = folder
 
         def setup(self, device: str) -> None:
+            """Load the model."""
             self.model = Model(self.folder)
 
         def decode_request(self, request: dict[str, str]) -> str:
+            """Take the text."""
             return request["inputs"]
 
         def predict(self, texts: Sequence[str]) -> Any:
+            """Score a batch."""
             return self.model(texts)
 
         def encode_response(self, output: Any) -> Any:
+            """Give the labels."""
             return output
 
 
