@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def serving(words: list[str]) -> Iterator[tuple[int, float]]:
             time.sleep(0.02)
         yield process.pid, time.perf_counter() - start
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # LitServe's own processes too
         process.wait()
 
 
