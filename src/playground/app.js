@@ -8,6 +8,9 @@ const MOST_TEXTS = 200; // shown at once; more are a file
 const MOST_LABELS = 6; // shown before the rest is folded
 const MOST_WORDS = 10; // in the list of those that mattered
 const MOST_ROWS = 8; // of a scored file, as a look at it
+const MOST_CHARACTERS = 300; // of a text after the last word that mattered
+const LEAST = 0.001; // the change of a probability that is worth telling
+const FULL = 0.05; // the change that is drawn in full, unless there is a larger one
 const NO_LIMIT = 1e9; // what the manifest of a model that reads everything says
 const ALL = "\0all"; // no name of a folder
 
@@ -95,13 +98,19 @@ async function busy(place, status, sentence, work) {
   calm();
   place.setAttribute("aria-busy", "true");
   status.textContent = sentence;
+  const own = Symbol("work");
+  working.set(place, own);
   try {
     return await work();
   } finally {
-    place.removeAttribute("aria-busy");
-    if (status.textContent === sentence) status.textContent = "";
+    if (working.get(place) === own) { // and not the work that came in its place
+      place.removeAttribute("aria-busy");
+      status.textContent = "";
+    }
   }
 }
+
+const working = new WeakMap();
 
 function milliseconds(time) {
   return time < 9950 ? `${Math.max(1, Math.round(time))} ms` : `${(time / 1000).toFixed(1)} s`;
@@ -151,6 +160,7 @@ function textsOf() {
 }
 
 async function classify() {
+  if (!state.models.length) return start();
   const texts = textsOf();
   if (!texts.length) {
     $("status").textContent = "Write a text first.";
@@ -180,12 +190,8 @@ async function classify() {
 }
 
 function show(texts, answers) {
-  const times = answers.map((one) =>
-    answers.length > 1
-      ? `${one.model.name} ${milliseconds(one.milliseconds)}`
-      : milliseconds(one.milliseconds),
-  );
-  const parts = [`${count(texts.length, "text")} in ${times.join(", ")}, there and back.`];
+  const times = answers.map((one) => `${one.model.name} ${milliseconds(one.milliseconds)}`);
+  const parts = [`${count(texts.length, "text")}; round trip: ${times.join(", ")}.`];
   if (answers.length > 1) {
     const agreed = texts.filter((_, row) => new Set(labelsOf(answers, row)).size === 1).length;
     parts.push(`The models agree on ${agreed} of ${texts.length}.`);
@@ -206,38 +212,38 @@ function labelsOf(answers, row) {
 
 function answerOf(text, row, answers, numbered) {
   const differ = new Set(labelsOf(answers, row)).size > 1;
-  const said = element("p", { className: "said", dir: "auto" }, text);
   const head = element(
     "div",
     { className: "answer-head" },
-    numbered && element("span", { className: "place" }, `Text ${row + 1}`),
+    element("h2", { className: numbered ? "place" : "unseen" }, `Text ${row + 1}`),
     differ && element("span", { className: "badge" }, "The models differ"),
   );
-  const verdicts = answers.map((one) => verdictOf(text, row, one, answers.length > 1));
-  return element(
-    "li",
-    { className: "panel answer" },
-    head.childElementCount > 0 && head,
-    said,
-    element("div", { className: "verdicts" }, ...verdicts),
-  );
-}
-
-function verdictOf(text, row, answer, named) {
-  const { model } = answer;
-  const scores = answer.rows[row];
-  const place = element("div", { className: "explanation" });
+  const places = answers.map(() => element("div", { className: "explanation" }));
   const why = element(
     "button",
     { type: "button", className: "quiet", "aria-expanded": "false" },
     "Which words mattered?",
   );
-  why.onclick = () => unfold(why, place, model, text);
-  const limits = limitsOf(model);
+  why.onclick = () => unfold(why, places, answers.map((one) => one.model), text);
+  const several = answers.length > 1;
   return element(
-    "section",
-    { className: "verdict", "aria-label": `${model.name}, text ${row + 1}` },
-    named && element("h2", { className: "of-model" }, model.name),
+    "li",
+    { className: "panel answer" },
+    head,
+    element("p", { className: "said", dir: "auto" }, text),
+    element("div", { className: "verdicts" }, ...answers.map((one) => verdictOf(row, one, several))),
+    why,
+    element("div", { className: "verdicts explanations" }, ...places),
+  );
+}
+
+function verdictOf(row, answer, named) {
+  const { model } = answer;
+  const scores = answer.rows[row];
+  return element(
+    "div",
+    { className: "verdict", role: "group", "aria-label": `${model.name}, text ${row + 1}` },
+    named && element("h3", { className: "of-model" }, model.name),
     element(
       "p",
       { className: "label" },
@@ -247,9 +253,7 @@ function verdictOf(text, row, answer, named) {
     ),
     bars(scores),
     answer.cut.has(row) &&
-      element("p", { className: "cut" }, `Only the start was read: at most ${limits}.`),
-    why,
-    place,
+      element("p", { className: "cut" }, `Only the start was read: at most ${limitsOf(model)}.`),
   );
 }
 
@@ -276,50 +280,46 @@ function bars(scores) {
 
 // ---------------------------------------------------------------- which words mattered
 
-async function unfold(button, place, model, text) {
-  if (button.getAttribute("aria-expanded") === "true") {
-    button.setAttribute("aria-expanded", "false");
-    place.replaceChildren();
-    return;
-  }
-  const status = element("p", { role: "status", className: "hint" });
-  place.replaceChildren(status);
-  button.setAttribute("aria-expanded", "true");
+async function unfold(button, places, models, text) {
+  const folded = button.getAttribute("aria-expanded") === "false";
+  button.setAttribute("aria-expanded", String(folded));
+  for (const place of places) place.replaceChildren();
+  if (!folded) return;
   try {
-    const found = await busy(place, status, "Leaving out each word…", async () => {
-      const answer = await post("/explain", { inputs: text, model: model.name });
-      return answer.json();
-    });
-    place.replaceChildren(...explanation(found, text, model));
+    for (const [k, model] of models.entries()) {
+      const status = element("p", { role: "status", className: "hint" });
+      places[k].replaceChildren(status);
+      const found = await busy(places[k], status, "Leaving out each word…", async () => {
+        const answer = await post("/explain", { inputs: text, model: model.name });
+        return answer.json();
+      });
+      if (button.getAttribute("aria-expanded") === "false") return; // folded meanwhile
+      const name = models.length > 1 ? [element("h3", { className: "of-model" }, model.name)] : [];
+      places[k].replaceChildren(...name, ...explanation(found, text, model));
+    }
   } catch (error) {
     button.setAttribute("aria-expanded", "false");
-    place.replaceChildren();
-    complain(error, () => unfold(button, place, model, text));
+    for (const place of places) place.replaceChildren();
+    complain(error, () => unfold(button, places, models, text));
   }
 }
 
 function explanation(found, text, model) {
-  const most = Math.max(...found.words.map((word) => Math.abs(word.change)), 0);
-  if (!most) return [element("p", { className: "hint" }, "No single word changes the answer.")];
-  const order = found.words.toSorted((a, b) => Math.abs(b.change) - Math.abs(a.change));
-  const rows = order.slice(0, MOST_WORDS).map((word) => {
-    const side = word.change < 0 ? "for" : "against";
-    return element(
-      "tr",
-      {},
-      element("th", { scope: "row" }, element("bdi", {}, word.word)),
-      element("td", {}, side),
-      element(
-        "td",
-        { className: "number" },
-        `${(-word.change * 100).toFixed(1).replace("-", "−")}`,
-      ),
-      element("td", { "aria-hidden": "true" }, bar(Math.abs(word.change) / most, side)),
-    );
-  });
-  const head = ["Word", "Speaks", "Points"].map((name, k) =>
-    element("th", { scope: "col", className: k === 2 ? "number" : "" }, name),
-  );
+  const words = found.words.filter((word) => Math.abs(word.change) >= LEAST);
+  const notes = [
+    found.words_left > 0 &&
+      `Only the first ${count(found.words.length, "word")} were left out in turn; ` +
+        `${count(found.words_left, "more word")} were not.`,
+    found.truncated && `The model read at most ${limitsOf(model)}.`,
+  ].filter(Boolean);
+  const told = notes.map((note) => element("p", { className: "cut" }, note));
+  if (!words.length) {
+    const few = `less than ${LEAST * 100} points`;
+    const sentence = `No single word decides: whichever is left out, the probability changes by ${few}.`;
+    return [element("p", { className: "hint" }, sentence), ...told];
+  }
+  const full = Math.max(FULL, ...words.map((word) => Math.abs(word.change)));
+  const order = words.toSorted((a, b) => Math.abs(b.change) - Math.abs(a.change));
   const caption = element(
     "caption",
     {},
@@ -327,47 +327,48 @@ function explanation(found, text, model) {
     element("bdi", {}, found.label),
     `, ${percent(found.score)}, falls when the word is left out.`,
   );
-  return [
-    marked(found.words, text, most),
-    element(
-      "table",
-      { className: "words" },
-      caption,
-      element("thead", {}, element("tr", {}, ...head, element("td", { "aria-hidden": "true" }))),
-      element("tbody", {}, ...rows),
-    ),
-    found.words_left > 0 &&
-      element(
-        "p",
-        { className: "cut" },
-        `Only the first ${count(found.words.length, "word")} were left out in turn; ` +
-          `${count(found.words_left, "more word")} were not.`,
-      ),
-    found.truncated &&
-      element("p", { className: "cut" }, `The model read at most ${limitsOf(model)}.`),
-  ].filter(Boolean);
+  const head = ["Word", "Speaks", "Points"].map((name, k) =>
+    element("th", { scope: "col", className: k === 2 ? "number" : "" }, name),
+  );
+  const table = element(
+    "table",
+    { className: "words" },
+    caption,
+    element("thead", {}, element("tr", {}, ...head, element("td", { "aria-hidden": "true" }))),
+    element("tbody", {}, ...order.slice(0, MOST_WORDS).map((word) => wordRow(word, full))),
+  );
+  return [marked(words, text, full), table, ...told];
+}
+
+function wordRow(word, full) {
+  const side = word.change < 0 ? "for" : "against";
+  const points = (-word.change * 100).toFixed(1).replace("-", "−");
+  return element(
+    "tr",
+    {},
+    element("th", { scope: "row" }, element("bdi", {}, word.word)),
+    element("td", {}, side),
+    element("td", { className: "number" }, points),
+    element("td", { "aria-hidden": "true" }, bar(Math.abs(word.change) / full, side)),
+  );
 }
 
 /** The text with its words marked, the stronger the more they matter. */
-function marked(words, text, most) {
+function marked(words, text, full) {
   // The server counts characters, JavaScript counts halves of those outside the basic plane.
   const characters = Array.from(text);
   const slice = (from, to) => characters.slice(from, to).join("");
   const made = element("p", { className: "marked", dir: "auto" });
   let at = 0;
   for (const { start, end, change } of words) {
-    const share = Math.abs(change) / most;
-    made.append(slice(at, start));
+    const side = change < 0 ? "for" : "against";
+    const mark = element("mark", { className: side }, slice(start, end));
+    mark.style.setProperty("--share", (Math.abs(change) / full).toFixed(3));
+    made.append(slice(at, start), mark);
     at = end;
-    if (share < 0.05) {
-      made.append(slice(start, end));
-      continue;
-    }
-    const mark = element("mark", { className: change < 0 ? "for" : "against" }, slice(start, end));
-    mark.style.setProperty("--share", share.toFixed(3));
-    made.append(mark);
   }
-  made.append(slice(at));
+  const rest = slice(at, at + MOST_CHARACTERS);
+  made.append(rest, at + MOST_CHARACTERS < characters.length ? "…" : "");
   return made;
 }
 
@@ -402,6 +403,7 @@ function size(bytes) {
 }
 
 async function scoreFile() {
+  if (!state.models.length) return start();
   const file = $("csv").files[0];
   if (!file) {
     $("file-status").textContent = "Choose a file first.";
@@ -437,9 +439,10 @@ function showScored(rows, cut, content, name, model) {
   const counts = new Map();
   for (const row of body) counts.set(row.at(-2), (counts.get(row.at(-2)) ?? 0) + 1);
   const most = [...counts].sort((a, b) => b[1] - a[1]);
-  const cells = (row, tag) =>
-    row.map((field) => element(tag, { dir: "auto" }, field.length > 80 ? `${field.slice(0, 80)}…` : field));
-  const first = body.slice(0, MOST_ROWS);
+  const short = (field) => (field.length > 80 ? `${field.slice(0, 80)}…` : field);
+  const cells = (row, tag) => row.map((field) => element(tag, { dir: "auto" }, short(field)));
+  const rounded = (row) => row.with(-1, Number(row.at(-1)).toFixed(4));
+  const first = body.slice(0, MOST_ROWS).map(rounded);
   $("scored").replaceChildren(
     element(
       "div",
@@ -451,7 +454,11 @@ function showScored(rows, cut, content, name, model) {
         element("a", { className: "primary", href: link, download }, `Download ${download}`),
       ),
       cut > 0 &&
-        element("p", { className: "cut" }, `Of ${count(cut, "row")} only the start was read: at most ${limitsOf(model)}.`),
+        element(
+          "p",
+          { className: "cut" },
+          `Of ${count(cut, "row")} only the start was read: at most ${limitsOf(model)}.`,
+        ),
       element(
         "ul",
         { className: "bars" },
@@ -615,6 +622,7 @@ function route(event) {
   }
   document.title = `${$(`${known}-title`).dataset.name} · Pedigree`;
   if (known === "model" && state.models.length) showCard(name || state.models[0].name, section);
+  if (event && state.models.length) calm(); // what went wrong on another page
   if (event && !section) {
     $(`${known}-title`).focus({ preventScroll: true });
     scrollTo(0, 0);
@@ -640,7 +648,7 @@ async function start() {
   });
   const labels = [...new Set(state.models.flatMap((model) => model.labels))];
   $("labels-known").replaceChildren(
-    `${count(labels.length, "label")}: `,
+    `The models here know ${count(labels.length, "label")}:`,
     element("span", { className: "chips" }, ...labels.slice(0, 30).map((label) => element("bdi", {}, label))),
   );
   route();

@@ -3,6 +3,7 @@
 
 import { element } from "./dom.js";
 
+const NUMBER = /^[+-]?[\d.,]+$/;
 const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|\[([^\]]+)\]\(([^)\s]+)\)/g;
 
 /**
@@ -69,27 +70,26 @@ function list(lines) {
 function table(lines) {
   const [head, , ...rows] = lines.map(cells);
   const named = head.some(Boolean);
+  const numbers = head.map((_, k) => k > 0 && rows.every((row) => !row[k] || NUMBER.test(row[k])));
+  const cell = (text, k, tag, scope) => {
+    const made = element(tag, { className: numbers[k] ? "number" : "" }, ...inline(text));
+    if (scope) made.scope = scope;
+    return made;
+  };
+  const header = head.map((text, k) => (text ? cell(text, k, "th", "col") : cell(text, k, "td")));
   const body = rows.map((row) =>
-    element("tr", {}, ...row.map((text, k) => cell(text, k === 0 ? "th" : "td", "row"))),
+    row.map((text, k) => (k ? cell(text, k, "td") : cell(text, k, "th", "row"))),
   );
-  const header = element("tr", {}, ...head.map((text) => cell(text, text ? "th" : "td", "col")));
   return region(
     named ? `Table by ${head[0] || head[1]}` : "Table",
     "table",
     element(
       "table",
       {},
-      ...(named ? [element("thead", {}, header)] : []),
-      element("tbody", {}, ...body),
+      ...(named ? [element("thead", {}, element("tr", {}, ...header))] : []),
+      element("tbody", {}, ...body.map((row) => element("tr", {}, ...row))),
     ),
   );
-}
-
-function cell(text, tag, scope) {
-  const made = element(tag, {}, ...inline(text));
-  if (tag === "th") made.scope = scope;
-  if (/^[`+-]?[\d.,]+`?( to [+-]?[\d.]+)?( %)?$/.test(text)) made.className = "number";
-  return made;
 }
 
 function cells(line) {
