@@ -440,7 +440,11 @@ function showScored(rows, cut, content, name, model) {
   for (const row of body) counts.set(row.at(-2), (counts.get(row.at(-2)) ?? 0) + 1);
   const most = [...counts].sort((a, b) => b[1] - a[1]);
   const short = (field) => (field.length > 80 ? `${field.slice(0, 80)}…` : field);
-  const cells = (row, tag) => row.map((field) => element(tag, { dir: "auto" }, short(field)));
+  const cells = (row, tag) =>
+    row.map((field) => {
+      const className = field.length > 24 ? "long" : "";
+      return element(tag, { dir: "auto", className }, short(field));
+    });
   const rounded = (row) => row.with(-1, Number(row.at(-1)).toFixed(4));
   const first = body.slice(0, MOST_ROWS).map(rounded);
   $("scored").replaceChildren(
