@@ -50,7 +50,8 @@ model-index:
 print("<b>")
 ```
 """
-LIMITS = "--max_items 2 --max_characters 2000 --max_words 8 --max_rows 20 --watch 0"
+LIMITS = "--deadline 20 --max_items 2 --max_characters 2000 --max_words 8 --max_rows 20 --watch 0"
+PATIENCE = 20_000  # milliseconds for what is going to come
 
 
 @contextmanager
@@ -105,6 +106,7 @@ def no_browser() -> NoReturn:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, CHROMIUM)), None) or no_browser()
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
@@ -121,7 +123,7 @@ def errors() -> list[str]:
 def page(browser: Browser, server: str, errors: list[str]) -> Iterator[Page]:
     """A page of its own, with neither errors nor breaches of the content security policy."""
     context = browser.new_context(accept_downloads=True)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
 
     def note(said: ConsoleMessage) -> None:
