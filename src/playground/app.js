@@ -29,6 +29,7 @@ const state = { models: [], mostItems: 32, cards: new Map() };
 
 // ---------------------------------------------------------------- the server
 
+/** Ask by a path without a slash before it, so that a proxy may serve all this under another. */
 async function ask(path, options = {}) {
   const key = sessionStorage.getItem("key");
   const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
@@ -59,7 +60,7 @@ async function predict(model, texts, signal) {
   const cut = new Set();
   for (let from = 0; from < texts.length; from += state.mostItems) {
     const inputs = texts.slice(from, from + state.mostItems).map((text) => [text]);
-    const answer = await post("/predict", { inputs, model: model.name }, signal);
+    const answer = await post("predict", { inputs, model: model.name, truncate: true }, signal);
     const truncated = answer.headers.get("X-Truncated");
     for (const row of truncated ? truncated.split(",") : []) cut.add(from + Number(row));
     rows.push(...(await answer.json()));
@@ -163,6 +164,7 @@ async function classify() {
   if (!state.models.length) return start();
   const texts = textsOf();
   if (!texts.length) {
+    calm();
     $("status").textContent = "Write a text first.";
     $("text").focus();
     return;
@@ -290,7 +292,7 @@ async function unfold(button, places, models, text) {
       const status = element("p", { role: "status", className: "hint" });
       places[k].replaceChildren(status);
       const found = await busy(places[k], status, "Leaving out each word…", async () => {
-        const answer = await post("/explain", { inputs: text, model: model.name });
+        const answer = await post("explain", { inputs: text, model: model.name });
         return answer.json();
       });
       if (button.getAttribute("aria-expanded") === "false") return; // folded meanwhile
@@ -416,7 +418,7 @@ async function scoreFile() {
   try {
     const [content, cut] = await busy($("scored"), $("file-status"), "Scoring…", async () => {
       const headers = { "Content-Type": "text/csv" };
-      const answer = await ask(`/score?${query}`, { method: "POST", headers, body: file });
+      const answer = await ask(`score?${query}`, { method: "POST", headers, body: file });
       return [await answer.blob(), Number(answer.headers.get("X-Truncated-Rows"))];
     });
     const rows = parse(await content.text());
@@ -502,7 +504,7 @@ async function showCard(name, section) {
   input.checked = true;
   if ($("card").dataset.model !== name) {
     try {
-      const card = await (await ask(`/models/${encodeURIComponent(name)}/card`)).json();
+      const card = await (await ask(`models/${encodeURIComponent(name)}/card`)).json();
       calm();
       $("card").replaceChildren(...cardOf(card));
       $("card").dataset.model = name;
@@ -636,7 +638,7 @@ function route(event) {
 async function start() {
   try {
     const [models, info] = await Promise.all(
-      ["/models", "/info"].map(async (path) => (await ask(path)).json()),
+      ["models", "info"].map(async (path) => (await ask(path)).json()),
     );
     state.models = models;
     state.mostItems = info.max_client_batch_size;
