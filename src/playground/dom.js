@@ -1,6 +1,8 @@
 // Elements of the page. Words go in as text nodes, so that what users and models write can never
 // become markup.
 
+export const $ = (id) => document.getElementById(id);
+
 /**
  * An element with properties, such as `className` or `onclick`, and children.
  * @param {string} tag
@@ -22,6 +24,15 @@ export function bar(share, className = "") {
   const fill = element("span", { className: "fill" });
   fill.style.setProperty("--share", String(Math.min(1, Math.max(0, share))));
   return element("span", { className: `track ${className}`, "aria-hidden": "true" }, fill);
+}
+
+/** Labels in a row. */
+export function chips(labels) {
+  return element(
+    "span",
+    { className: "chips" },
+    ...labels.map((label) => element("bdi", {}, label)),
+  );
 }
 
 const PERCENT = new Intl.NumberFormat("en", {

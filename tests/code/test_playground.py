@@ -341,6 +341,7 @@ def test_the_page_of_a_model_shows_its_card_as_text(page: Page, server: str) -> 
     expect(card.get_by_role("heading", name="Limits")).to_be_focused()
     choose(page, "second", "#card-models")
     expect(card.get_by_text("There is no model card")).to_be_visible()
+    expect(page.locator("#card-models input:checked")).to_be_focused()
     page.go_back()
     expect(card.get_by_role("heading", name="Limits")).to_be_visible()
 
