@@ -41,6 +41,8 @@ lock: .venv/installed
 	pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url \
 		--output-file requirements.lock requirements.txt
 	sed -i 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' requirements.lock
+	pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url \
+		--constraint requirements.lock --output-file requirements-serve.lock requirements-serve.txt
 
 # The page that a change is reviewed by, in report/: BASE and HEAD are git revisions or experiments.
 BASE ?= HEAD

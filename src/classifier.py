@@ -76,18 +76,21 @@ class Classifier:
         Texts of like length are scored together, as many as ``batch_tokens`` tokens hold, padding
         included; a text of more tokens is scored alone.
         """
-        return self.score(self.encode(texts)[0], batch_tokens)
+        ids, _ = self.encode(texts)
+        return self.score(ids, batch_tokens)
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
-        """The token ids of each text, and whether it is longer than what the model reads of it."""
+        """The token ids of each text, and whether it was cut: it has more than the model reads."""
         short = [text[: self._max_characters] for text in texts]
         encodings = self._tokenizer.encode_batch_fast(short)
-        pairs = zip(texts, encodings, strict=True)
-        cut = [len(text) > self._max_characters or bool(e.overflowing) for text, e in pairs]
+        cut = [
+            len(text) > self._max_characters or bool(encoding.overflowing)
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
         return [encoding.ids for encoding in encodings], cut
 
     def score(self, ids: Sequence[list[int]], batch_tokens: int) -> Logits:
-        """Logits of shape [texts, classes] for the token ids of each text, as ``logits`` has it."""
+        """Logits of shape [texts, classes] of what ``encode`` gave, batched as ``logits`` does."""
         scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
         for rows in batches([len(row) for row in ids], batch_tokens):
             tokens = np.full((len(rows), len(ids[rows[-1]])), self._pad_id, dtype=np.int64)

@@ -176,6 +176,33 @@ def make_texts(count: int, seed: int = 0) -> list[dict[str, str]]:
     return rows
 
 
+def make_model(folder: Path, seed: int = 0) -> Path:
+    """Write an exported model folder, from a baseline since that is quick to make."""
+    import onnx
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    from src import export_baseline
+    from src.classifier import write_manifest
+
+    rows = make_texts(60)
+    tfidf = TfidfVectorizer()
+    features = tfidf.fit_transform([row["text"] for row in rows])
+    forest = RandomForestClassifier(20, random_state=seed).fit(features, [r["label"] for r in rows])
+    words = sorted(tfidf.vocabulary_)
+    ids = {word: k for k, word in enumerate([*words, export_baseline.UNKNOWN])}
+    export_baseline.tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))
+    onnx.save(export_baseline.graph(tfidf, forest, ids), folder / "model.onnx")
+    write_manifest(
+        folder,
+        labels=list(forest.classes_),
+        max_length=100,
+        max_characters=1000,
+        pad_token_id=len(words),
+    )
+    return folder
+
+
 def make_checkpoint(folder: Path, kind: str = "bert", **config: Any) -> Path:
     """Save a tiny classifier of an architecture with random weights, and its tokenizer."""
     words = sorted({word for topic in TOPICS.values() for word in topic})

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ SHARED = [
     "predict",
     "batch",
     "tables",
+    "batching",
+    "folders",
+    "openapi",
+    "protocol",
+    "serve",
 ]
 # Commands of a person, no part of the pipeline, with a section of params.yaml of their own.
 COMMANDS = ["report", "tune"]
@@ -291,6 +297,8 @@ def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
     served = {"predict", "classifier", "stage", "batches"}
     assert imported_transitively("predict") == served | {"batch", "tables"}
     assert imported_transitively("classifier") == served - {"predict"}
+    serve = {"serve", "batching", "folders", "openapi", "protocol"}
+    assert imported_transitively("serve") == served - {"predict"} | serve
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -307,6 +315,17 @@ def loaded_by(statement: str) -> set[str]:
 def test_prediction_loads_three_packages() -> None:
     added = loaded_by("import src.predict") - loaded_by("import numpy, onnxruntime, tokenizers")
     assert added - set(sys.stdlib_module_names) == {"src"}
+
+
+def test_serving_loads_what_its_own_requirements_bring() -> None:
+    lock = (ROOT / "requirements-serve.lock").read_text()
+    brought = set(re.findall(r"^([\w.-]+)==", lock, re.MULTILINE))
+    assert len(brought) <= 25
+    owners = packages_distributions()
+    loaded = loaded_by("import onnxruntime, src.serve") - loaded_by("pass")
+    names = {name.lower().replace("_", "-") for one in loaded for name in owners.get(one, [])}
+    assert {"starlette", "uvicorn", "onnxruntime", "tokenizers", "pyyaml"} <= names
+    assert names - brought == set()
 
 
 @pytest.mark.parametrize(
@@ -326,8 +345,8 @@ def test_importing_the_modules_leaves_no_trace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def packages() -> Iterator[str]:
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
+def packages(name: str = "requirements.txt") -> Iterator[str]:
+    for line in (ROOT / name).read_text().splitlines():
         if match := re.match(r"([\w.-]+)", line):
             yield re.sub(r"[-_.]+", "-", match[0].lower())  # as the lock writes it
 
@@ -339,3 +358,12 @@ def test_every_package_is_pinned_in_the_lock() -> None:
         assert re.search(rf"^{re.escape(name)}(\[.*\])?==", lock, re.MULTILINE), name
     assert "torch==2.13.0\n" in lock
     assert len(names) >= 20
+
+
+def test_the_server_alone_has_the_versions_of_the_whole() -> None:
+    whole, serve = (
+        dict(re.findall(r"^([\w.-]+)(?:\[.*\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-serve.lock")
+    )
+    assert set(packages("requirements-serve.txt")) <= set(serve)
+    assert {name: whole.get(name) for name in serve} == serve

@@ -1,0 +1,120 @@
+// The playground: three pages over the routes of the server that this one came from.
+
+import { showCard } from "./card.js";
+import { $, chips, count } from "./dom.js";
+import { look, scoreFile } from "./file.js";
+import { ask, calm, complain, offer, state } from "./server.js";
+import { classify } from "./texts.js";
+
+/** A part of the address as it was before it went there; one that somebody garbled as it is. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+const MOST_LABELS = 30; // told of before there are results
+
+let shown = ""; // the page
+
+/** Show the page that the address names, as #/texts, #/file and #/model/NAME/SECTION do. */
+function route(event) {
+  // The link that skips to the content and the like are the browser's own.
+  if (location.hash && !location.hash.startsWith("#/")) return;
+  const [, page = "texts", name, section] = location.hash.split("/").map(decoded);
+  const known = $(page)?.classList.contains("page") ? page : "texts";
+  for (const one of document.querySelectorAll(".page")) one.hidden = one.id !== known;
+  for (const one of document.querySelectorAll("nav[aria-label=Pages] a")) {
+    if (one.hash === `#/${known}`) one.setAttribute("aria-current", "page");
+    else one.removeAttribute("aria-current");
+  }
+  document.title = `${$(`${known}-title`).dataset.name} · Pedigree`;
+  if (known === "model" && state.models.length) showCard(name || state.models[0].name, section);
+  if (event && state.models.length) calm(); // what went wrong on another page
+  if (event && known !== shown) {
+    $(`${known}-title`).focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }
+  shown = known;
+}
+
+async function start() {
+  try {
+    const [models, info] = await Promise.all(
+      ["models", "info"].map(async (path) => (await ask(path)).json()),
+    );
+    state.models = models;
+    state.mostItems = info.max_client_batch_size;
+    calm();
+  } catch (error) {
+    complain(error, start);
+    return;
+  }
+  offer($("text-models"), () => $("results").querySelector(".answers") && classify(), true);
+  offer($("file-models"), () => {});
+  offer($("card-models"), (name) => {
+    location.hash = `#/model/${encodeURIComponent(name)}`;
+  });
+  const labels = [...new Set(state.models.flatMap((model) => model.labels))];
+  $("labels-known").replaceChildren(
+    `The models here know ${count(labels.length, "label")}:`,
+    chips(labels.slice(0, MOST_LABELS)),
+  );
+  route();
+}
+
+/** Do what needs models, or ask for them anew if the server had none to tell of. */
+function whenStarted(work) {
+  return state.models.length ? work() : start();
+}
+
+function isDark() {
+  const theme = document.documentElement.dataset.theme;
+  return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function listen() {
+  const theme = $("theme");
+  const tell = () => theme.setAttribute("aria-pressed", String(isDark()));
+  theme.onclick = () => {
+    const name = isDark() ? "light" : "dark";
+    document.documentElement.dataset.theme = name;
+    localStorage.setItem("theme", name);
+    tell();
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", tell);
+  tell();
+
+  $("ask").onsubmit = (event) => {
+    event.preventDefault();
+    whenStarted(classify);
+  };
+  $("text").onkeydown = (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) whenStarted(classify);
+  };
+  $("score").onsubmit = (event) => {
+    event.preventDefault();
+    whenStarted(scoreFile);
+  };
+  $("csv").onchange = look;
+  const drop = $("drop");
+  drop.ondragover = (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  };
+  drop.ondragleave = () => drop.classList.remove("over");
+  drop.ondrop = (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    $("csv").files = event.dataTransfer.files;
+    look();
+  };
+  for (const page of document.querySelectorAll(".page h1")) page.dataset.name = page.textContent;
+  addEventListener("hashchange", route);
+}
+
+listen();
+route();
+start();
