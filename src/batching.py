@@ -1,4 +1,4 @@
-"""Texts of many requests, scored together by one thread, in the order in which they came."""
+"""Texts of many requests, scored together by one thread, the oldest always among them."""
 
 import asyncio
 import logging
