@@ -1,4 +1,4 @@
-"""Texts of many requests, scored together by one thread, in the order in which they came."""
+"""Texts of many requests, scored together by one thread, the oldest always among them."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -56,8 +56,11 @@ class _Waiting:
     answer: asyncio.Future[None]
     until: float
     given_up: bool = False
-    taken: int = 0
     scored: int = 0
+    left: list[int] = field(init=False)  # the rows that no batch has taken yet
+
+    def __post_init__(self) -> None:
+        self.left = list(range(len(self.ids)))
 
     def wanted(self) -> bool:
         return not self.given_up and time.monotonic() < self.until
@@ -197,31 +200,35 @@ class Batcher:
                     _call(request, lambda answer: answer.set_result(None))
 
     def _next(self) -> list[tuple[_Waiting, int]]:
-        """Texts of one model, the oldest first, as many as the tokens of a batch; [] at the end.
-
-        ``Classifier.score`` sorts them by length and parts those that would be much padded.
-        """
+        """Texts of one model for a batch, the oldest among them; [] at the end."""
         with self._changed:
             while True:
                 self._waiting = deque(r for r in self._waiting if r.wanted())
                 if self._waiting or self._closed:
                     break
                 self._changed.wait()
-            rows = self._take(self._waiting[0].classifier) if self._waiting else []
-            self._waiting = deque(r for r in self._waiting if r.taken < len(r.ids))
+            rows = self._take(self._waiting[0]) if self._waiting else []
+            self._waiting = deque(r for r in self._waiting if r.left)
             return rows
 
-    def _take(self, classifier: Classifier) -> list[tuple[_Waiting, int]]:
-        rows: list[tuple[_Waiting, int]] = []
-        tokens = 0
-        for request in self._waiting:
-            while request.classifier is classifier and request.taken < len(request.ids):
-                tokens += max(1, len(request.ids[request.taken]))
-                if rows and tokens > self._batch_tokens:
-                    return rows
-                rows.append((request, request.taken))
-                request.taken += 1
-        return rows
+    def _take(self, oldest: _Waiting) -> list[tuple[_Waiting, int]]:
+        """The oldest text and those of the most like length, so that little is padded."""
+        alike = len(oldest.ids[oldest.left[0]])
+        rows = [
+            (abs(len(request.ids[row]) - alike), request, row)
+            for request in self._waiting
+            if request.classifier is oldest.classifier
+            for row in request.left
+        ]
+        taken: list[tuple[_Waiting, int]] = []
+        longest = 0
+        for _, request, row in sorted(rows, key=lambda one: one[0]):  # the older first of equals
+            longest = max(longest, len(request.ids[row]))
+            if taken and (len(taken) + 1) * longest > self._batch_tokens:
+                break
+            taken.append((request, row))
+            request.left.remove(row)
+        return taken
 
 
 def log_place(message: str, error: Exception, *values: object) -> None:
