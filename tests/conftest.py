@@ -182,9 +182,6 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    from src import export_baseline
-    from src.classifier import write_manifest
-
     rows = make_texts(60)
     tfidf = TfidfVectorizer()
     features = tfidf.fit_transform([row["text"] for row in rows])
@@ -239,30 +236,6 @@ def make_checkpoint(folder: Path, kind: str = "bert", **config: Any) -> Path:
     settings = AutoConfig.for_model(kind, **small | config)
     model = AutoModelForSequenceClassification.from_config(settings)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
-    return folder
-
-
-def make_model(folder: Path) -> Path:
-    """Fill a model folder from a baseline, since that is quick to make; it reads 100 tokens."""
-    import onnx
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    rows = make_texts(60)
-    tfidf = TfidfVectorizer()
-    features = tfidf.fit_transform([row["text"] for row in rows])
-    forest = RandomForestClassifier(20, random_state=0).fit(features, [r["label"] for r in rows])
-    words = sorted(tfidf.vocabulary_)
-    ids = {word: k for k, word in enumerate([*words, export_baseline.UNKNOWN])}
-    export_baseline.tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))
-    onnx.save(export_baseline.graph(tfidf, forest, ids), folder / "model.onnx")
-    write_manifest(
-        folder,
-        labels=list(forest.classes_),
-        max_length=100,
-        max_characters=1000,
-        pad_token_id=len(words),
-    )
     return folder
 
 
