@@ -288,7 +288,7 @@ def test_a_lock_of_other_code_or_params(project: Project, tmp_path: Path) -> Non
     (said,) = doctor.out_of_date(Repo())
     assert said == (
         "Expected dvc.lock to be of the code, params and data that are here, found that it is not "
-        "for split, compare, card@onnx, card@onnx-int8: `dvc repro`, and commit dvc.lock with the "
+        "for split, compare, card@onnx-int8, card@onnx: `dvc repro`, and commit dvc.lock with the "
         "change."
     )
 
