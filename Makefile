@@ -116,5 +116,5 @@ clean:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Expected Python 3.11 or \
 	newer, found %d.%d: make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --requirement requirements.lock
+	.venv/bin/python -m pip install --no-compile --requirement requirements.lock
 	touch .venv/installed

@@ -93,7 +93,7 @@ def examine(queue: bool) -> Iterator[str]:
         if broken:  # what follows reads the pipeline, and compares it with git
             return
         repo = Repo()
-        outs = list(_outs(repo))
+        outs = list(outs_of(repo))
         yield from kept_twice(outs)
         yield from out_of_date(repo)
         yield from not_pushed(repo)
@@ -344,6 +344,35 @@ def _missing(remote: str, status: dict[str, str]) -> Iterator[str]:
 
 def not_committed(repo: Repo, outs: Iterable[Out]) -> Iterator[str]:
     """Code and data that a queued experiment would not find, or that its parent does not have."""
+    yield from not_kept(repo, outs)
+    changed = [path for state, path in _uncommitted(repo, outs) if state not in ("??", "!!")]
+    if changed:
+        yield (
+            f"Expected committed code, found changes in {_list(changed)}: an experiment is shown "
+            "under the last commit as if it had that code, so commit the changes before you queue."
+        )
+
+
+def not_kept(repo: Repo, outs: Iterable[Out]) -> Iterator[str]:
+    """Code and data that an experiment in a folder of its own would not find there."""
+    kept = {out.path for out in outs}
+    absent = [
+        path
+        for state, path in _uncommitted(repo, outs)
+        if state in ("??", "!!")
+        and not _within(path.rstrip("/"), kept)
+        and not repo.dvcignore.is_ignored(repo.fs, path)
+    ]
+    if absent:
+        yield (
+            f"Expected git or DVC to have the code and data that stages read, found neither has "
+            f"{_list(absent)}, which an experiment in a folder of its own would run without: "
+            "`git add` and commit them, or `dvc add` what is large."
+        )
+
+
+def _uncommitted(repo: Repo, outs: Iterable[Out]) -> Iterator[tuple[str, str]]:
+    """What stages read and git has not, or not so: the state that git gives, and the path."""
     kept = {out.path for out in outs}
     root = Path(repo.root_dir)
     deps = {
@@ -354,30 +383,16 @@ def not_committed(repo: Repo, outs: Iterable[Out]) -> Iterator[str]:
     }
     watched = sorted({"src", "dvc.yaml", *(dep for dep in deps if dep and not _within(dep, kept))})
     words = ["status", "--porcelain", "-z", "--untracked-files=all", "--ignored=traditional"]
-    absent, changed = [], []
     entries = iter(_git(*words, "--", *watched).stdout.split("\0")[:-1])
     for entry in entries:
         state, path = entry[:2], entry[3:]
         if state[0] in "RC":
             next(entries)  # the name it had before
-        if state not in ("??", "!!"):
-            changed.append(path)
-        elif not _within(path.rstrip("/"), kept) and not repo.dvcignore.is_ignored(repo.fs, path):
-            absent.append(path)
-    if absent:
-        yield (
-            f"Expected git or DVC to have the code and data that stages read, found neither has "
-            f"{_list(absent)}, which a queued experiment would run without: `git add` and commit "
-            "them, or `dvc add` what is large."
-        )
-    if changed:
-        yield (
-            f"Expected committed code, found changes in {_list(changed)}: an experiment is shown "
-            "under the last commit as if it had that code, so commit the changes before you queue."
-        )
+        yield state, path
 
 
-def _outs(repo: Repo) -> Iterator[Out]:
+def outs_of(repo: Repo) -> Iterator[Out]:
+    """The outputs of the pipeline and of .dvc files."""
     root = Path(repo.root_dir)
     for out in repo.index.outs:
         if out.protocol == "local" and (path := _relative(out.fs_path, root)):

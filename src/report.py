@@ -263,16 +263,12 @@ def read_gate() -> Gate:
 
 def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change | None:
     """Judge a model by the predictions of both revisions; None if a file of them is not at hand."""
-    splits = [
-        side.hashes(side.models[model]["stage"], "deps").get(side.models[model]["splits"])
-        for side in (before, after)
-    ]
-    frames = []
+    same, frames = same_splits(model, before, after), []
     for side in (before, after):
         paths = side.models[model]
         columns = ["id", "label", "predicted"]
         frame = side.frame(f"{paths['predictions']}/predictions.parquet", columns)
-        if frame is not None and splits[0] != splits[1]:
+        if frame is not None and not same:
             # Where the source has no ids, its rows are numbered: an id alone may be another text.
             texts = side.frame(f"{paths['splits']}/test.parquet", ["id", "text"])
             frame = None if texts is None else frame.merge(texts, on="id")
@@ -281,18 +277,28 @@ def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change
     return judge(frames[0], frames[1], gate) if len(frames) == 2 else None
 
 
+def same_splits(model: str, before: Revision, after: Revision) -> bool:
+    """Whether both revisions judged a model on the same splits, by dvc.lock."""
+    was, now = (
+        side.hashes(side.models[model]["stage"], "deps").get(side.models[model]["splits"])
+        for side in (before, after)
+    )
+    return was == now
+
+
 def failing(
     before: Revision, after: Revision, changes: Mapping[str, Change | None], gate: Gate
 ) -> list[str]:
     """The models of the gate that lost more than it allows.
 
-    Beyond chance; where predictions are not at hand, by the committed figures alone.
+    Beyond chance; where predictions are not at hand, by the committed figures alone, if they are of
+    the same texts.
     """
     failed = []
     for model in gate.models:
         if change := changes.get(model):
             lost = change.loss
-        elif model in changes:
+        elif model in changes and same_splits(model, before, after):
             was, now = (side.figures(model).get(gate.metric, 0.0) for side in (before, after))
             lost = was - now
         else:
@@ -403,6 +409,11 @@ def _verdict(
     if model not in before.models:
         return f" is new: {code(before.name)} has no such model to compare it with."
     change = changes[model]
+    if change is None and not same_splits(model, before, after):
+        return (
+            ": no verdict, as its predictions are not at hand, and the committed figures are of "
+            "another test split."
+        )
     if change is None:
         was, now = (side.figures(model).get(gate.metric) for side in (before, after))
         figures = f" {gate.figure} {was:.4f} → {now:.4f}" if was and now else ""

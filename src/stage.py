@@ -104,7 +104,7 @@ def run(
         if by_dvc:
             log.info(
                 "`dvc checkout` brings back what this stage wrote before, and "
-                "`git restore data/quality.* dvclive` its committed metrics."
+                "`git restore data/quality.* dvclive models` what git has of it."
             )
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`

@@ -44,7 +44,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from src import stage
+from src import doctor, stage
 from src.markdown import table
 from src.stage import Count, InputError, Interval, Seed
 
@@ -96,6 +96,9 @@ def main(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with Repo() as repo:
+        for lack in doctor.not_kept(repo, [*doctor.outs_of(repo)]):
+            raise InputError(lack)
     section = _params()[target]
     searched = read_space(space, target, section)
     name, file = identify(target, metric, searched)
@@ -132,8 +135,8 @@ def main(
         )
         sys.exit(130)
     finally:
-        _report(study, f"{name}: {metric} of {target}", metric, searched)
-    log.info("%s has %d trials: %s", name, len(_done(study)), _advice(study))
+        _report(study, f"{name}: {metric} of {target}", metric, file, searched)
+    log.info("%s has %d trials: %s", name, len(_done(study)), _advice(study, metric, file))
 
 
 # What is asked
@@ -304,9 +307,7 @@ def _try(
 
     code, pruned = _run(name, target, texts, trial, metric)
     if code == 0:  # also if it was through before it could be ended
-        value: Any = metrics_show(file, rev=name)
-        for key in metric.split("."):
-            value = value[key]
+        value = _measured(metric, file, name)
         if math.isfinite(value):
             return study.tell(trial, value)
         trial.set_user_attr("error", f"{metric} is {value}.")
@@ -315,6 +316,14 @@ def _try(
     else:
         trial.set_user_attr("error", _error_of(_output_of(name)))
     return study.tell(trial, state=TrialState.FAIL)
+
+
+def _measured(metric: str, file: str, revision: str | None = None) -> float:
+    """The metric of an experiment, or of the work tree."""
+    value: Any = metrics_show(file, rev=revision)
+    for key in metric.split("."):
+        value = value[key]
+    return float(value)
 
 
 def _text(value: Any, distribution: Distribution) -> str:
@@ -410,14 +419,23 @@ def _outcome(trial: FrozenTrial) -> str:
     return WORDS[trial.state] + more
 
 
-def _advice(study: Study) -> str:
-    if (best := _best(study)) is None:
+def _advice(study: Study, metric: str, file: str) -> str:
+    if (best := _best(study)) is None or best.value is None:
         return "No trial has a figure."
     name = best.user_attrs["experiment"]
-    return f"`dvc exp apply {name}` brings the best into the work tree, `dvc repro` what follows."
+    advice = f"`dvc exp apply {name}` brings the best into the work tree, `dvc repro` what follows."
+    if not Path(file).exists():
+        return advice
+    now = _measured(metric, file)  # of params that the space may not hold
+    sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+    if sign * best.value < sign * now:
+        return f"{advice} What is there now has {now:.4f}."
+    return f"None is better than what is in the work tree, which has {now:.4f}."
 
 
-def _report(study: Study, title: str, metric: str, space: Mapping[str, Distribution]) -> None:
+def _report(
+    study: Study, title: str, metric: str, file: str, space: Mapping[str, Distribution]
+) -> None:
     """Write the table and the picture of a search."""
     done, order = _done(study), list(WORDS)
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
@@ -434,12 +452,12 @@ def _report(study: Study, title: str, metric: str, space: Mapping[str, Distribut
         f"Trials: {', '.join(f'{count} {word}' for count, word in counts if count) or 'none yet'}. "
         "What is pruned or failed left no experiment.",
         table(["experiment", metric, *space, "seconds", "outcome"], rows),
-        _advice(study),
+        _advice(study, metric, file),
     ]
-    with stage.replacing(TABLE) as file:
-        file.write_text("\n\n".join(parts) + "\n", encoding="utf-8", newline="\n")
-    with stage.replacing(PICTURE) as file:
-        _draw(study, title, metric, space).savefig(file, dpi=120)
+    with stage.replacing(TABLE) as path:
+        path.write_text("\n\n".join(parts) + "\n", encoding="utf-8", newline="\n")
+    with stage.replacing(PICTURE) as path:
+        _draw(study, title, metric, space).savefig(path, dpi=120)
 
 
 def _draw(study: Study, title: str, metric: str, space: Mapping[str, Distribution]) -> Figure:

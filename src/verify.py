@@ -588,7 +588,8 @@ def _print(report: Report, summary: str) -> None:
         print(f"{finding.path} {finding.fault}")
     if len(report.findings) > SHOWN:
         print(f"... and {len(report.findings) - SHOWN} more")
-    print(f"{summary}: {len(report.findings)} are not what dvc.lock says. To put them right:")
+    are = "is" if len(report.findings) == 1 else "are"
+    print(f"{summary}: {len(report.findings)} {are} not what dvc.lock says. To put them right:")
     listed = report.findings[:SHOWN]
     commands = [command for finding in listed for command in finding.first]
     for command in dict.fromkeys([*commands, *(f.cure for f in listed if f.cure)]):

@@ -288,14 +288,14 @@ def test_a_lock_of_other_code_or_params(project: Project, tmp_path: Path) -> Non
     (said,) = doctor.out_of_date(Repo())
     assert said == (
         "Expected dvc.lock to be of the code, params and data that are here, found that it is not "
-        "for split, compare, card@onnx, card@onnx-int8: `dvc repro`, and commit dvc.lock with the "
+        "for split, compare, card@onnx-int8, card@onnx: `dvc repro`, and commit dvc.lock with the "
         "change."
     )
 
 
 def test_outputs_that_git_keeps_or_does_not(project: Project) -> None:
     def found() -> list[str]:
-        return list(doctor.kept_twice(doctor._outs(Repo())))
+        return list(doctor.kept_twice(doctor.outs_of(Repo())))
 
     assert found() == []
     ignore = project.root / ".gitignore"
@@ -320,7 +320,7 @@ def test_outputs_that_git_keeps_or_does_not(project: Project) -> None:
 def test_what_a_queued_experiment_would_not_find(project: Project) -> None:
     def found() -> list[str]:
         repo = Repo()
-        return list(doctor.not_committed(repo, doctor._outs(repo)))
+        return list(doctor.not_committed(repo, doctor.outs_of(repo)))
 
     (project.root / "src/__pycache__").mkdir(exist_ok=True)
     (project.root / "src/__pycache__/x.pyc").touch()
@@ -335,5 +335,5 @@ def test_what_a_queued_experiment_would_not_find(project: Project) -> None:
     with (project.root / "src/load.py").open("a") as file:
         file.write("# changed\n")
     absent, changed = found()
-    assert "found neither has data/source/more.jsonl, src/fresh.py, which a queued" in absent
+    assert "found neither has data/source/more.jsonl, src/fresh.py, which an ex" in absent
     assert changed.startswith("Expected committed code, found changes in src/load.py: an exp")

@@ -164,7 +164,7 @@ def test_a_training_that_had_stopped_early_does_not_train_on(
 def test_processes_that_share_a_training_go_on_together(
     splits: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    changes = {"processes": 2, "epochs": 4, "save_steps": 5, "logging_steps": 1}
+    changes = {"processes": 2, "epochs": 3, "save_steps": 5, "logging_steps": 1}
     changes["gradient_accumulation_steps"] = 2  # 12 steps an epoch
     (tmp_path / "a").mkdir()
     done = run_train(splits, tmp_path / "a" / "out", checkpoint, **changes)

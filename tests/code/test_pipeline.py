@@ -122,7 +122,8 @@ def test_one_changed_param_reruns_what_depends_on_it(project: Project) -> None:
 
 def test_an_experiment_with_a_small_lr(project: Project) -> None:
     """DVC writes 3e-5 as 3e-05, which is a string to a reader of YAML 1.1."""
-    printed = project.dvc("exp", "run", "--temp", "--name", "small-lr", "-S", "train.lr=3e-5")
+    run = ("exp", "run", "--temp", "--name", "small-lr", "-S", "train.lr=3e-5", "train")
+    printed = project.dvc(*run)
     assert "--lr 3e-05" in printed
     assert "small-lr" in project.dvc("exp", "show", "--md")
     assert "train.lr" in project.dvc("params", "diff", "HEAD", "small-lr", "--md")

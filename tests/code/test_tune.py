@@ -167,7 +167,7 @@ def test_a_search_stops_where_trials_fail(
         InputError, match=r"1 in a row failed, the last with: Expected more\. All it"
     ):
         attempt()
-    tune._report(study, "broken", "validation.ece", space)  # with nothing to draw
+    tune._report(study, "broken", "validation.ece", "file", space)  # with nothing to draw
     for value, name in ((1.0, "good"), (0.5, "better"), (0.75, "middling")):
         attrs = {"params": {"x": "0"}, "experiment": name}
         study.add_trial(optuna.trial.create_trial(value=value, user_attrs=attrs))
@@ -175,8 +175,13 @@ def test_a_search_stops_where_trials_fail(
     attempt()
     with pytest.raises(InputError, match=r"3 in a row failed, .* is in logs/broken-7\.log\."):
         attempt()
-    tune._report(study, "broken", "validation.ece", space)
+    tune._report(study, "broken", "validation.ece", "file", space)
     table = (project.root / "logs" / "tune.md").read_text()
+    record = "dvclive/train/metrics.json"  # of the work tree
+    now = json.loads(Path(record).read_text())["validation"]["ece"]
+    assert tune._advice(study, "validation.ece", record) == (
+        f"None is better than what is in the work tree, which has {now:.4f}."
+    )
     assert "\nTrials: 3 complete, 4 failed." in table
     assert [row.split(" | ")[0] for row in table.splitlines() if " complete |" in row] == [
         "| better",
@@ -274,6 +279,16 @@ def test_a_param_stands_in_the_space_once_and_the_space_has_one() -> None:
         tune.read_space(["train.lr float 1e-5 1e-3"] * 2, "train", PARAMS["train"])
     with pytest.raises(InputError, match=r"tune.space is empty"):
         tune.read_space([], "train", PARAMS["train"])
+
+
+def test_data_that_a_trial_would_not_find_is_named_before_the_first(project: Project) -> None:
+    new = project.root / "data" / "source" / "new.csv"
+    new.write_text("text,label\n")
+    printed = project.run("python", "-m", "src.tune", code=1)
+    new.unlink()
+    assert "to have the code and data that stages read, found neither has data/source/new.csv" in (
+        printed
+    )
 
 
 def test_test_texts_choose_no_model(project: Project) -> None:

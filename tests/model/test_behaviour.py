@@ -34,6 +34,8 @@ SHORT = {
     "train.epochs": 1,
     "train.lr": 1e-4,
     "train.batch_size": 16,
+    "evaluate.resamples": 100,
+    "compare.resamples": 100,
 }
 
 
@@ -95,8 +97,8 @@ def test_the_committed_figures_are_of_the_committed_params() -> None:
 
 def test_onnx_scores_like_torch(project: Project) -> None:
     texts = list(examples.read(project.root / "data/splits/test.parquet")["text"])
-    torch = transformer.Classifier(project.root / "models/transformer", 2).logits(texts, 32)
-    onnx = Classifier(project.root / "models/onnx", 2).logits(texts, 32)
+    torch = transformer.Classifier(project.root / "models/transformer", 2).logits(texts, 512)
+    onnx = Classifier(project.root / "models/onnx", 2).logits(texts, 512)
     assert np.abs(onnx - torch).max() <= 1e-5
     report = json.loads((project.root / "dvclive/export/metrics.json").read_text())
     assert report["fp32"]["max_logit_difference"] <= 1e-5
