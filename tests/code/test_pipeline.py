@@ -170,10 +170,10 @@ def test_a_mistake_is_one_sentence_and_loses_nothing(
     printed = project.dvc("repro", stage, code=255)
     assert f"ERROR src.stage: {sentence.format(root=project.root)}\n" in printed
     assert "`dvc checkout` brings back what this stage wrote before, and" in printed
-    assert "`git restore data/quality.* dvclive` its committed metrics." in printed
+    assert "`git restore data/quality.* dvclive models` what git has of it." in printed
     assert "Traceback" not in printed
     project.dvc("checkout")
-    project.git("restore", "data/quality.*", "dvclive")
+    project.git("restore", "data/quality.*", "dvclive", "models")
     assert {folder: digest(project.root / folder) for folder in folders} == before
     assert project.git("status", "--porcelain").split() == ["M", "params.yaml"]
     project.git("restore", "params.yaml")
