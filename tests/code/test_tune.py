@@ -100,7 +100,7 @@ def test_a_search_goes_on_after_a_kill_and_an_interrupt(project: Project) -> Non
     assert (project.root / "logs" / "tune.png").read_bytes().startswith(b"\x89PNG")
     assert project.git("status", "--porcelain") == ""
 
-    assert f"`dvc exp apply {told[1]}` brings the best" in table
+    assert "None is better than what is in the work tree" in table  # which uses every word
     project.dvc("exp", "apply", told[1])
     figures = json.loads((project.root / "dvclive" / "baseline" / "metrics.json").read_text())
     assert f"| {told[1]} | {figures['validation']['log_loss']:.4f} |" in table
