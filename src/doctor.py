@@ -132,7 +132,7 @@ def python() -> Iterator[str]:
             others.append(f"{name} {found} in place of {version}")
     if others:
         yield (
-            f"Expected the packages of {LOCK}, found {_list(others)}: "
+            f"Expected the packages of {LOCK}, found {listed(others)}: "
             f"`pip install --requirement {LOCK}`."
         )
 
@@ -237,7 +237,7 @@ def conflicts() -> Iterator[str]:
     unmerged = _git("diff", "--name-only", "--diff-filter=U", "-z").stdout.split("\0")[:-1]
     if unmerged:
         yield (
-            f"Expected no conflict, found one in {_list(unmerged)}: settle the files that people "
+            f"Expected no conflict, found one in {listed(unmerged)}: settle the files that people "
             "write, such as params.yaml and dvc.yaml, by hand; take what stages write from either "
             "side by `git checkout --theirs dvc.lock dvclive data/quality.*`; then `dvc checkout`, "
             "`dvc repro` and `git add --all`."
@@ -245,7 +245,7 @@ def conflicts() -> Iterator[str]:
     marked = [name for name in WRITTEN if name not in unmerged and _marked(Path(name))]
     if marked:
         yield (
-            f"Expected no conflict, found its markers in {_list(marked)}: settle by hand what "
+            f"Expected no conflict, found its markers in {listed(marked)}: settle by hand what "
             "people write, and take dvc.lock from a commit that is whole, as by "
             "`git checkout HEAD~1 dvc.lock`; then `dvc checkout` and `dvc repro`."
         )
@@ -255,8 +255,8 @@ def kept_twice(outs: Iterable[Out]) -> Iterator[str]:
     """Outputs that git would keep beside DVC, or that neither of them keeps."""
     paths = {out.path: out for out in outs}
     words = "\0".join(paths)
-    listed = _git("check-ignore", "--no-index", "-z", "--stdin", text=words).stdout
-    ignored = set(listed.split("\0"))
+    matched = _git("check-ignore", "--no-index", "-z", "--stdin", text=words).stdout
+    ignored = set(matched.split("\0"))
     tracked = {
         out
         for file in _git("ls-files", "-z", "--", *paths).stdout.split("\0")
@@ -266,18 +266,19 @@ def kept_twice(outs: Iterable[Out]) -> Iterator[str]:
     cached = {path for path, out in paths.items() if out.cached}
     if found := sorted(cached & tracked):
         yield (
-            f"Expected outputs that DVC keeps to be out of git, found {_list(found)} in it: "
+            f"Expected outputs that DVC keeps to be out of git, found {listed(found)} in it: "
             f"`git rm -r --cached {shlex.join(found)}`, ignore them in .gitignore and commit."
         )
     if found := sorted(cached - ignored - tracked):
         yield (
-            f"Expected git to ignore what DVC keeps, found that it does not ignore {_list(found)}: "
-            "add them to .gitignore, or a failed run lets `git add --all` take them."
+            "Expected git to ignore what DVC keeps, found that it does not ignore "
+            f"{listed(found)}: add them to .gitignore, or a failed run lets `git add --all` take "
+            "them."
         )
     if found := sorted((paths.keys() & ignored) - cached - tracked):
         yield (
             f"Expected git to keep outputs with `cache: false`, found that it ignores "
-            f"{_list(found)}, so that nothing keeps them: take them out of .gitignore, or "
+            f"{listed(found)}, so that nothing keeps them: take them out of .gitignore, or "
             "`cache: false` out of dvc.yaml."
         )
 
@@ -288,7 +289,7 @@ def out_of_date(repo: Repo) -> Iterator[str]:
     if names:
         yield (
             "Expected dvc.lock to be of the code, params and data that are here, found that it is "
-            f"not for {_list(names)}: `dvc repro`, and commit dvc.lock with the change."
+            f"not for {listed(names)}: `dvc repro`, and commit dvc.lock with the change."
         )
 
 
@@ -333,12 +334,12 @@ def _missing(remote: str, status: dict[str, str]) -> Iterator[str]:
     if new:
         yield (
             f"Expected remote {remote!r} to have what dvc.lock names, found that it lacks "
-            f"{_list(new)}: `dvc push`."
+            f"{listed(new)}: `dvc push`."
         )
     if lost:
         yield (
             f"Expected what dvc.lock names in the cache or in remote {remote!r}, found that both "
-            f"lack {_list(lost)}: `dvc push` where they were made, or `dvc repro`."
+            f"lack {listed(lost)}: `dvc push` where they were made, or `dvc repro`."
         )
 
 
@@ -348,7 +349,7 @@ def not_committed(repo: Repo, outs: Iterable[Out]) -> Iterator[str]:
     changed = [path for state, path in _uncommitted(repo, outs) if state not in ("??", "!!")]
     if changed:
         yield (
-            f"Expected committed code, found changes in {_list(changed)}: an experiment is shown "
+            f"Expected committed code, found changes in {listed(changed)}: an experiment is shown "
             "under the last commit as if it had that code, so commit the changes before you queue."
         )
 
@@ -366,7 +367,7 @@ def not_kept(repo: Repo, outs: Iterable[Out]) -> Iterator[str]:
     if absent:
         yield (
             f"Expected git or DVC to have the code and data that stages read, found neither has "
-            f"{_list(absent)}, which an experiment in a folder of its own would run without: "
+            f"{listed(absent)}, which an experiment in a folder of its own would run without: "
             "`git add` and commit them, or `dvc add` what is large."
         )
 
@@ -422,7 +423,8 @@ def _run(*command: str, text: str | None = None) -> subprocess.CompletedProcess[
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
 
-def _list(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names in a sentence, the first of many."""
     shown = ", ".join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
 

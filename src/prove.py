@@ -27,10 +27,9 @@ from dvc.config import Config
 from dvc.utils.serialize import loads_yaml
 
 from src import provenance, stage
+from src.doctor import listed
 from src.stage import Count, InputError
 from src.verify import project, upstream_first
-
-SHOWN = 5  # files in a sentence
 
 Chain = Mapping[str, set[str]]  # the stages, each after those that it waits for, and these
 
@@ -103,10 +102,9 @@ def _expect_all_committed() -> str:
     commit = _git("rev-parse", "--short", "--verify", "HEAD")
     changed = [line[3:] for line in _git("status", "--porcelain", "--", ".").splitlines()]
     if changed:
-        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise InputError(
             f"Expected everything in git, as clones have only that, found changes in "
-            f"{', '.join(changed[:SHOWN])}{more}: commit or `git stash --include-untracked` them."
+            f"{listed(changed)}: commit or `git stash --include-untracked` them."
         )
     return commit
 

@@ -428,7 +428,7 @@ def _advice(study: Study, metric: str, file: str) -> str:
         return advice
     now = _measured(metric, file)  # of params that the space may not hold
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
-    if sign * best.value < sign * now:
+    if sign * best.value <= sign * now:
         return f"{advice} What is there now has {now:.4f}."
     return f"None is better than what is in the work tree, which has {now:.4f}."
 

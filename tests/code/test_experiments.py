@@ -41,7 +41,7 @@ def workers(project: Project) -> list[int]:
 def test_one_experiment_with_two_params_is_shown_and_compared(project: Project) -> None:
     project.dvc(
         *("exp", "run", "--temp", "--name", "short"),
-        *("-S", "compare.resamples=40", "-S", "compare.confidence=0.9"),
+        *("-S", "compare.resamples=40", "-S", "compare.confidence=0.9", "compare"),
     )
     data = shown(project)["short"]
     assert data["params"]["params.yaml"]["data"]["compare"]["resamples"] == 40
@@ -58,7 +58,7 @@ def test_one_experiment_with_two_params_is_shown_and_compared(project: Project) 
 
 def test_a_grid_runs_in_the_queue_two_at_a_time(project: Project) -> None:
     printed = project.dvc(
-        *("exp", "run", "--queue", "--name", "grid", "-S", "compare.resamples=41,42")
+        *("exp", "run", "--queue", "--name", "grid", "-S", "compare.resamples=41,42", "compare")
     )
     assert "Queued experiment 'grid-1'" in printed
     assert "Queued experiment 'grid-2'" in printed
@@ -100,7 +100,8 @@ def test_a_grid_needs_the_queue(project: Project) -> None:
 
 
 def test_an_experiment_is_kept_and_a_colleague_applies_it(project: Project, tmp_path: Path) -> None:
-    project.dvc("exp", "run", "--temp", "--name", "shared", "-S", "compare.resamples=44")
+    run = ("exp", "run", "--temp", "--name", "shared", "-S", "compare.resamples=44", "compare")
+    project.dvc(*run)
     project.dvc("exp", "branch", "shared", "kept")
     kept = json.loads(project.git("show", f"kept:{METRICS}"))
     assert "resamples: 44" in project.git("show", "kept:params.yaml")
