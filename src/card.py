@@ -37,6 +37,7 @@ SCORES = {  # the metrics' names here, and the types and names that Hugging Face
 }
 SURE = 0.9  # the probability from which a mistake is a sure one
 CONFUSED = 5  # pairs of labels that the card names
+MATRIX = 12  # labels up to which the confusion matrix is still read as one
 REAL = 0.05  # the p-value from which a difference is not shown to be real
 
 USE = """\
@@ -386,6 +387,7 @@ def _results(facts: Facts) -> list[str]:
                 for label, scores in facts.details["classes"].items()
             ],
         ),
+        *_confusion(facts),
     ]
     for column, values in facts.details["slices"].items():
         trained = facts.counts["train"][column].fillna("(none)").value_counts()
@@ -401,6 +403,16 @@ def _results(facts: Facts) -> list[str]:
         head = [code(column), *(shown for _, shown in SCORES.values()), "test texts", "trained on"]
         parts += [f"By {code(column)}:", table(head, rows)]
     return parts
+
+
+def _confusion(facts: Facts) -> list[str]:
+    labels = facts.manifest["labels"]
+    if len(labels) > MATRIX:
+        return []
+    pairs = Counter(zip(facts.predictions["label"], facts.predictions["predicted"], strict=True))
+    rows = [[code(true), *(f"{pairs[true, given]:,}" for given in labels)] for true in labels]
+    head = ["label", *(code(label) for label in labels)]
+    return ["Test texts by their label, in rows, and the label it gave:", table(head, rows)]
 
 
 def _comparison(facts: Facts) -> Iterable[str]:

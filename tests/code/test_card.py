@@ -11,7 +11,7 @@ from typing import Any
 import dvc.api
 import pandas as pd
 import pytest
-from conftest import Project, copy_built, set_params
+from conftest import TOPICS, Project, copy_built, set_params
 from huggingface_hub import ModelCard
 
 from src import card, examples
@@ -109,6 +109,11 @@ def test_the_card_says_what_the_records_say(project: Project) -> None:
     predictions = pd.read_parquet(project.root / "data/predictions/onnx/predictions.parquet")
     wrong = int((predictions["label"] != predictions["predicted"]).sum())
     assert f"Of 18 test texts {wrong} got a wrong label" in page
+    matrix = pd.crosstab(predictions["label"], predictions["predicted"])
+    matrix = matrix.reindex(columns=list(TOPICS), fill_value=0)[sorted(TOPICS)]
+    for label in sorted(TOPICS):
+        counts = " | ".join(map(str, matrix.loc[label]))
+        assert f"\n| `{label}` | {counts} |\n" in page
     assert "| torch | 2.13.0" in page
 
 
