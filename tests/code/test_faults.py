@@ -211,7 +211,7 @@ def test_a_second_training_on_the_same_outputs_is_refused(
     splits: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "work" / "out"
-    changes = {"epochs": 500, "early_stopping_patience": 0}
+    changes: dict[str, Any] = {"epochs": 500, "early_stopping_patience": 0}
     first = start_forked(splits, target, checkpoint, tmp_path / "first.log", **changes)
     try:
         until(lambda: list(target.glob(".checkpoints/*/checkpoint-*")), "it to train")
