@@ -87,12 +87,12 @@ def run_forked(
     return process.exitcode, log.read_text()
 
 
-def test_a_training_that_is_killed_at_random_points_ends_as_if_it_had_not_been(
+def test_a_training_that_is_killed_at_ten_random_points_ends_as_if_it_had_not_been(
     splits: Path, checkpoint: Path, tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
     target = tmp_path / "work" / "out"
     draw = random.Random(0)
-    for _ in range(6):
+    for _ in range(10):
         code, log = run_forked(splits, target, checkpoint, lines=draw.randint(0, 7))
         assert code == -signal.SIGKILL, log
     assert not (target / "model").exists()
@@ -211,7 +211,7 @@ def test_a_second_training_on_the_same_outputs_is_refused(
     splits: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "work" / "out"
-    changes = {"epochs": 500, "early_stopping_patience": 0}
+    changes: dict[str, Any] = {"epochs": 500, "early_stopping_patience": 0}
     first = start_forked(splits, target, checkpoint, tmp_path / "first.log", **changes)
     try:
         until(lambda: list(target.glob(".checkpoints/*/checkpoint-*")), "it to train")
