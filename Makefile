@@ -10,8 +10,10 @@ run: .venv/installed
 	@echo
 	@cat dvclive/compare/comparison.md
 
+# One thread a process, for there are as many of these as cores.
+test: export OMP_NUM_THREADS := 1
 test: check
-	python -m pytest --numprocesses 2 --dist loadfile
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed
 	ruff check .

@@ -123,6 +123,11 @@ def _environment() -> None:
     os.environ["DVC_NO_ANALYTICS"] = "1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest file, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: "test_behaviour" not in item.nodeid)
+
+
 class Project:
     """A copy of the project in a git repository of its own, and the commands that users type."""
 

