@@ -203,7 +203,7 @@ def test_a_stage_ends_with_the_dvc_that_started_it_and_the_next_repro_goes_on(
     process.wait()  # DVC takes the lock of a process that is not waited for as held
     until(lambda: not is_running(pid), "the training to end")
     printed = project.dvc("repro", "train")
-    assert "INFO src.checkpoints: goes on from step " in printed
+    assert "INFO src.checkpoints: goes on from step " in printed, printed
     assert project.git("status", "--porcelain").count("\n") == 4  # params, lock, metrics, record
 
 
