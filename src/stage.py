@@ -24,6 +24,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -33,6 +34,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 LOGS = Path("logs")
+POLL = 0.5  # seconds between looks whether DVC is still there
 
 log = logging.getLogger("src.stage")
 
@@ -125,12 +127,41 @@ def run(
 
 
 def _die_with_parent() -> None:
-    """Have the system end this process when DVC, which started it, is killed."""
+    """Have this process end when DVC, which started it, is killed."""
     if "DVC_STAGE" in os.environ and sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it was killed just before
             sys.exit(1)
+        if _is_of_a_stage(parent):  # such as a shell that waits for us, and would outlive DVC
+            threading.Thread(target=_die_after, args=[parent], daemon=True).start()
+
+
+def _die_after(process: int) -> None:
+    """End this process when the first ancestor is gone that is not of the stage: DVC."""
+    while _is_of_a_stage(process):
+        process = _stat(process)[1]
+    while _stat(process)[0] not in "ZX":
+        time.sleep(POLL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_of_a_stage(process: int) -> bool:
+    """Whether DVC started a process, or its parent; what other users run, it did not."""
+    try:
+        return b"\0DVC_STAGE=" in b"\0" + Path(f"/proc/{process}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def _stat(process: int) -> tuple[str, int]:
+    """The state of a process, X if there is none, and its parent."""
+    try:
+        # What is before the bracket is the name of its program, which may hold spaces.
+        state, parent = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return "X", 0
+    return state, int(parent)
 
 
 def _expect_a_commit() -> None:

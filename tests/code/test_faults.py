@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,15 +171,24 @@ def until(condition: Any, what: str) -> Any:
     raise AssertionError(f"waited {WAIT} s for {what}")
 
 
-@pytest.fixture
-def repro(built: Path, tmp_path: Path) -> Iterator[tuple[Any, subprocess.Popen[bytes], Path]]:
-    """A project, its `dvc repro` in the middle of training, and the log of the training."""
+@pytest.fixture(params=["bash", "sh"])
+def repro(
+    request: pytest.FixtureRequest, built: Path, tmp_path: Path
+) -> Iterator[tuple[Any, subprocess.Popen[bytes], Path]]:
+    """A project, its `dvc repro` in the middle of training, and the log of the training.
+
+    DVC runs a command by the user's shell: bash becomes that command, Debian's sh waits for it.
+    """
     project = copy_built(built, tmp_path / "project")
     set_params(project, {"train.epochs": 60, "train.early_stopping_patience": 0})
     before = set((project.root / "logs").glob("*-train-*.log"))
     with (tmp_path / "printed").open("wb") as printed:
         process = subprocess.Popen(
-            ["dvc", "repro", "train"], cwd=project.root, stdout=printed, stderr=printed
+            ["dvc", "repro", "train"],
+            cwd=project.root,
+            env=os.environ | {"SHELL": shutil.which(request.param) or ""},
+            stdout=printed,
+            stderr=printed,
         )
 
     def saved() -> Path | None:
@@ -203,7 +213,7 @@ def test_a_stage_ends_with_the_dvc_that_started_it_and_the_next_repro_goes_on(
     process.wait()  # DVC takes the lock of a process that is not waited for as held
     until(lambda: not is_running(pid), "the training to end")
     printed = project.dvc("repro", "train")
-    assert "INFO src.checkpoints: goes on from step " in printed
+    assert "INFO src.checkpoints: goes on from step " in printed, printed
     assert project.git("status", "--porcelain").count("\n") == 4  # params, lock, metrics, record
 
 
