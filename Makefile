@@ -58,7 +58,7 @@ tune: .venv/installed
 
 # Every claim of docs/performance.md, measured anew: more than an hour. BBC News comes with the
 # requirements; TWEETS (a csv with the columns text, label and split) and SST2 (a folder with
-# train.tsv, dev.tsv and test.tsv) name other texts, if they are at hand.
+# train.tsv, dev.tsv and test.tsv) name other texts, if they are at hand. wrk asks the servers.
 TWEETS ?=
 SST2 ?=
 PEER_SCRIPT ?= .venv-peers/run_classification.py
@@ -71,13 +71,18 @@ SST2_IS = --set load.source=$(SST2) --set load.format=tsv --set load.quote= \
 	--set split.column=file --set split.overlap=drop
 
 bench: export PYTHONPATH := $(CURDIR)
-bench: .venv/installed .venv-peers/installed .venv-optimum/installed .venv-openvino/installed $(PEER_SCRIPT)
+bench: .venv/installed .venv-peers/installed .venv-optimum/installed .venv-openvino/installed .venv-serve-peers/installed \
+		$(PEER_SCRIPT)
 	dvc repro
 	python benchmarks/stages.py --runs 1
 	python benchmarks/forest.py
 	python benchmarks/data.py
 	python benchmarks/noop.py
 	python benchmarks/drift.py
+	python benchmarks/batch.py --model models/onnx --texts data/raw/examples.parquet
+	python benchmarks/serve.py compare models/onnx data/splits/test.parquet
+	python benchmarks/serve.py overload models/onnx data/splits/test.parquet
+	python benchmarks/serve.py fuzz models/onnx
 	$(TRAINING) bbc --train-texts 320
 	$(INFERENCE) bbc
 	$(if $(TWEETS),$(TRAINING) tweets --train-texts 960 $(TWEETS_ARE))

@@ -1,10 +1,10 @@
 """Measure src.serve: against other servers, at five times what it can do, and with random bytes.
 
-    python benchmarks/serve.py compare FOLDER TEXTS --peers .venv-serve-peers
-    python benchmarks/serve.py overload FOLDER TEXTS
-    python benchmarks/serve.py fuzz FOLDER --requests 100000
+    python benchmarks/serve.py compare models/onnx data/splits/test.parquet
+    python benchmarks/serve.py overload models/onnx data/splits/test.parquet
+    python benchmarks/serve.py fuzz models/onnx --requests 100000
 
-FOLDER is an exported model, TEXTS a text file with a text a line. compare needs wrk.
+compare needs wrk, and the peers of serve-peers.txt in .venv-serve-peers.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from measure import write
 
 PORT = int(os.environ.get("BENCHMARK_PORT", "8990"))
@@ -103,6 +104,12 @@ async def ask(body: bytes, path: str = "/predict", patience: float = 60) -> tupl
     return int(answer[9:12] or b"0"), time.perf_counter() - start
 
 
+def read_texts(file: Path) -> list[str]:
+    """The texts of a split, cut at 30 to 800 characters, as requests are of many lengths."""
+    draw = random.Random(0)  # noqa: S311
+    return [text[: draw.randint(30, 800)] for text in pd.read_parquet(file)["text"]]
+
+
 def ours(folder: Path, python: str = sys.executable) -> list[str]:
     """The command of this project's server."""
     return [python, "-m", "src.serve", str(folder), "--port", str(PORT)]
@@ -148,7 +155,7 @@ def compare(arguments: argparse.Namespace) -> None:
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
     with tempfile.TemporaryDirectory() as place:
         bodies, script = Path(place, "bodies"), Path(place, "post.lua")
-        texts = arguments.texts.read_text().splitlines()
+        texts = read_texts(arguments.texts)
         bodies.write_text("\n".join(json.dumps({"inputs": text}) for text in texts))
         script.write_text(WRK % bodies)
         for number in range(arguments.rounds):
@@ -204,7 +211,7 @@ def table(rows: dict[str, Any]) -> None:
 
 def overload(arguments: argparse.Namespace) -> None:
     """Send five times as many requests as it can answer, each at its moment."""
-    texts = arguments.texts.read_text().splitlines()
+    texts = read_texts(arguments.texts)
     bodies = [json.dumps({"inputs": text}).encode() for text in texts]
 
     async def closed_loop(seconds: float) -> float:
@@ -326,7 +333,7 @@ def main() -> None:
     compared = commands.choices["compare"]
     compared.add_argument("--peers", type=Path, default=Path(".venv-serve-peers"))
     compared.add_argument("--alone", type=Path, help="an environment of requirements-serve.lock")
-    compared.add_argument("--rounds", type=int, default=3)
+    compared.add_argument("--rounds", type=int, default=5)
     commands.choices["fuzz"].add_argument("--requests", type=int, default=100_000)
     commands.choices["fuzz"].add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
