@@ -56,7 +56,7 @@ report: .venv/installed
 tune: .venv/installed
 	python -m src.tune
 
-# Every claim of docs/performance.md, measured anew: more than an hour. BBC News comes with the
+# Every figure of docs/performance.md, batch.md and serving.md, measured anew: hours. BBC News comes with the
 # requirements; TWEETS (a csv with the columns text, label and split) and SST2 (a folder with
 # train.tsv, dev.tsv and test.tsv) name other texts, if they are at hand. wrk asks the servers.
 TWEETS ?=
