@@ -153,11 +153,8 @@ class _NoTextError(InputError):
 
 def _check(counts: Counts, rows: int | None) -> None:
     """See that no row is lost on its way; ``rows`` is what the input says of itself, if it does."""
-    if (
-        not counts.read
-        == counts.scored + counts.rejected
-        == (counts.read if rows is None else rows)
-    ):
+    whole = counts.read if rows is None else rows
+    if not whole == counts.read == counts.scored + counts.rejected:
         raise RuntimeError(f"the rows do not add up, of {rows} in the input: {counts}")
 
 
