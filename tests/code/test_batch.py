@@ -516,9 +516,10 @@ def test_standard_input_goes_on_where_it_stands(
 ) -> None:
     table = write(tmp_path / f"in.{kind}", [{"text": "goal"}]).read_bytes()
     (tmp_path / "both").write_bytes(b"a line before it\n" + table)
-    with (tmp_path / "both").open("rb") as stream:
-        stream.readline()
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
+    with (tmp_path / "both").open("rb", buffering=0) as file:
+        file.readline()
+        standard = os.fdopen(file.fileno(), "rb", closefd=False)
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=standard))
         predict.main(model, input="-", format=kind, output=str(tmp_path / "out.csv"))
     assert [row["text"] for row in read(tmp_path / "out.csv")] == ["goal"]
 
