@@ -23,7 +23,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import numpy as np
@@ -278,7 +278,7 @@ def test_a_later_row_shadows_nothing(
 def test_a_row_that_gets_lost_on_the_way_is_seen(
     kind: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def losing(*words: Any) -> Iterator[batch.Batch]:
+    def losing(*words: Any) -> Iterator[tables.Batch]:
         for one in reached(*words):
             yield replace(one, texts=one.texts[1:], rows=one.rows[1:])
 
@@ -512,7 +512,7 @@ def test_what_a_link_points_at_is_written(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_standard_input_goes_on_where_it_stands(
-    kind: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Literal["csv", "parquet"], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = write(tmp_path / f"in.{kind}", [{"text": "goal"}]).read_bytes()
     (tmp_path / "both").write_bytes(b"a line before it\n" + table)
