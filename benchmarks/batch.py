@@ -1,6 +1,6 @@
 """Predict tables: the rate against a pandas loop, and the memory by the number of rows.
 
-    python benchmarks/batch.py --model models/onnx --texts data/raw/examples.parquet
+    PYTHONPATH=. python benchmarks/batch.py --model models/onnx --texts data/raw/examples.parquet
 
 Memory and the rate of all but the model are measured with a model that costs nothing, so that a
 million rows take minutes; the rate of predictions with the real one, in turns with the loop.

@@ -87,20 +87,20 @@ def predict(
         InputError: the options contradict one another, the input can't be read, or no row of it
             has a text.
     """
-    into = tables.format_of(options.input, options.format, None)
-    out_of = tables.format_of(options.output, options.format, into)
     rejected = options.rejected
     if not rejected and options.output != STANDARD:
         rejected = f"{options.output}.rejected.csv"
     _refuse_contradictions(options, rejected)
+    into = tables.format_of(options.input, options.format, None)
+    out_of = tables.format_of(options.output, options.format, into)
     classifier = Classifier(model, threads, "onnxruntime" if options.ray else engine)
+    added = _added(classifier.labels, options)
     counts = Counts()
     with ExitStack() as stack:
         verbatim = into == out_of == "jsonl"
         found = stack.enter_context(
-            tables.reading(options.input, into, options.text_column, ROWS, verbatim)
+            tables.reading(*(options.input, into, options.text_column, ROWS, verbatim, added.names))
         )
-        added = _added(classifier.labels, options, found.columns)
         journal = None
         if tables.is_local(options.output):
             key = _key(model, engine, threads, batch_tokens)
@@ -128,15 +128,17 @@ def predict(
                 columns = _columns(scores.logits, classifier.labels, options.probabilities)
                 output.write(batch.rows, dict(zip(added.names, columns, strict=True)))
                 workers.add(scores.worker)
-            counts.scored += len(batch.texts)
+            counts.read += batch.read
+            counts.scored += len(scores.logits)
             counts.rejected += len(batch.rejected)
-            counts.read = counts.scored + counts.rejected
             counts.truncated += scores.cut
             progress()
+        _check(counts, found.rows)
         if counts.rejected and not counts.scored:
-            raise InputError(
+            listed = f" (see {rejected})" if rejected else ""
+            raise _NoTextError(
                 f"Expected a text in a row of {options.input}, found all {counts.rejected} rejected"
-                f", the last one for: {batch.rejected[-1].reason}; correct the input."
+                f"{listed}, the last one for: {batch.rejected[-1].reason}; correct the input."
             )
     if options.ray:
         workers.discard("")
@@ -145,21 +147,44 @@ def predict(
     return counts
 
 
+class _NoTextError(InputError):
+    """All rows are rejected."""
+
+
+def _check(counts: Counts, rows: int | None) -> None:
+    """See that no row is lost on its way; ``rows`` is what the input says of itself, if it does."""
+    whole = counts.read if rows is None else rows
+    if not whole == counts.read == counts.scored + counts.rejected:
+        raise RuntimeError(f"the rows do not add up, of {rows} in the input: {counts}")
+
+
 def _refuse_contradictions(options: Options, rejected: str) -> None:
     places = {"--input": options.input, "--output": options.output, "--rejected": rejected}
+    endings = {tables.ending_of(options.input), tables.ending_of(options.output)}
+    if options.format != "auto" and None not in endings and endings != {options.format}:
+        raise InputError(
+            f"Expected --format of what has no ending that says so, found {options.format} for "
+            f"{options.input} and {options.output}: leave it out, or rename the file."
+        )
+    if not options.output:
+        raise InputError("Expected a file for --output, found '': name one, or - for standard out.")
+    if options.output == rejected == STANDARD:
+        raise InputError(
+            "Expected --output and --rejected to be two places, found - for both: name a file."
+        )
     seen: dict[str, str] = {}
     for name, place in places.items():
         if place in ("", STANDARD):
             continue
-        same = str(Path(place).resolve()) if tables.is_local(place) else place
+        same = os.path.realpath(place) if tables.is_local(place) else place
         if same in seen:
             raise InputError(
                 f"Expected {name} to be another file than {seen[same]}, found {place} for both: "
                 "name another one."
             )
         seen[same] = name
-        if name != "--input" and tables.is_local(place) and Path(place).is_dir():
-            raise InputError(f"Expected a file for {name}, found the folder {place}: name a file.")
+        if name != "--input" and tables.is_local(place):
+            _refuse_no_file(name, Path(place))
     if options.resume and not tables.is_local(options.output):
         raise InputError(
             f"Expected a file of this machine as --output of a run that --resume goes on with, "
@@ -168,18 +193,23 @@ def _refuse_contradictions(options: Options, rejected: str) -> None:
         )
 
 
-def _added(labels: Sequence[str], options: Options, columns: Sequence[str]) -> pa.Schema:
-    """The columns that predictions have, none of which may be one of the input."""
+def _refuse_no_file(name: str, place: Path) -> None:
+    with _reaching(place):
+        if place.is_dir():
+            raise InputError(f"Expected a file for {name}, found the folder {place}: name a file.")
+        if place.exists() and not place.is_file():
+            raise InputError(
+                f"Expected a file for {name}, found {place}, a device, pipe or socket, which it "
+                "would replace: name a file, or - for standard output."
+            )
+
+
+def _added(labels: Sequence[str], options: Options) -> pa.Schema:
+    """The columns that predictions have."""
     prefix = options.prefix
     fields = [(f"{prefix}label", pa.string()), (f"{prefix}score", pa.float64())]
     if options.probabilities:
         fields += [(f"{prefix}probability_{label}", pa.float64()) for label in labels]
-    taken = [name for name, _ in fields if name in columns]
-    if taken:
-        raise InputError(
-            f"Expected no column {taken[0]!r} in {options.input}, found one, and the predictions "
-            "have one of that name: set --prefix, for example to 'predicted_'."
-        )
     return pa.schema(fields)
 
 
@@ -224,6 +254,25 @@ def _say(counts: Counts, options: Options, rejected: str, max_length: int) -> No
 
 
 @contextmanager
+def _reaching(place: Path) -> Iterator[None]:
+    """Turn what is in the way of a file here into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"Expected to write {place}, found: {error.strerror}; see to that, or name another."
+        ) from error
+
+
+def _beside(place: str, ending: str) -> Path:
+    """A hidden file beside the one that ``place`` is, or is a link to; its folder is made."""
+    path = Path(os.path.realpath(place) if Path(place).is_symlink() else place)
+    with _reaching(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{ending}")
+
+
+@contextmanager
 def _fresh(place: str) -> Iterator[IO[bytes]]:
     """Where to write to; it becomes ``place`` only if the block ends well."""
     if place == STANDARD:
@@ -231,14 +280,15 @@ def _fresh(place: str) -> Iterator[IO[bytes]]:
         with os.fdopen(os.dup(1), "wb") as stream:
             yield stream
     elif tables.is_local(place):
-        target = Path(place)
         # What a killed run left there is written over; the journal has the lock on the output.
-        unfinished = target.with_name(f".{target.name}.unfinished")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = _beside(place, "unfinished")
+        with _reaching(Path(place)):
+            opened = unfinished.open("wb")
         try:
-            with unfinished.open("wb") as stream:
+            with opened as stream:
                 yield stream
-            unfinished.replace(target)
+            with _reaching(Path(place)):
+                unfinished.replace(os.path.realpath(place))
         finally:
             unfinished.unlink(missing_ok=True)
     else:
@@ -261,7 +311,13 @@ def _rejections(place: str, excel_safe: bool) -> Iterator[Callable[[Rejected], N
                     row = {"line": [str(one.line)], "reason": [one.reason], "row": [one.row]}
                     output.write(pa.table(row, schema=schema), {})
 
-                yield write
+                failed = None
+                try:
+                    yield write
+                except _NoTextError as error:  # for which this file is the place to look
+                    failed = error
+        if failed:
+            raise failed
         return
     told = 0
 
@@ -295,39 +351,56 @@ def _key(model: Path, engine: Engine, threads: int, batch_tokens: int) -> dict[s
 class _Journal:
     """The scores of the batches so far, in a file that outlives a run that is interrupted.
 
-    A line tells what the scores depend on. Each batch follows as a digest of its texts, its
-    scores, and a digest of both, so that neither another input nor half a batch is taken for it.
+    A line tells what the scores depend on. Each batch follows as its number of rows, a digest of
+    its texts, its scores, how many texts were cut, and a digest of all that, so that neither
+    another input nor half a batch is taken for it. Nothing but half a batch is ever removed.
+
+    Attributes:
+        rows: how many this run has scored, or found here.
     """
 
-    def __init__(self, file: IO[bytes], classes: int, resumes: bool) -> None:
+    def __init__(self, file: IO[bytes], path: Path, classes: int) -> None:
         self.rows = 0
+        self._path = path
         self._file = file
         self._classes = classes
-        self._resumes = resumes
+        self._places: dict[bytes, tuple[int, int]] = {}
+        end = file.tell()
+        while len(head := file.read(36)) == 36 and (rows := int.from_bytes(head[:4])) <= ROWS:
+            record, check = head + file.read(rows * classes * 4 + 4), file.read(32)
+            if len(check) < 32:
+                break
+            if check == hashlib.sha256(record).digest():
+                self._places[head[4:]] = end, len(record)
+            end = file.tell()
+        file.truncate(end)
 
     def find(self, texts: Sequence[str]) -> Scores | None:
-        """The scores of a batch, if they come next."""
-        if not self._resumes:
-            return None
-        place = self._file.tell()
-        size = 32 + len(texts) * self._classes * 4 + 4
-        record, check = self._file.read(size), self._file.read(32)
-        if record[:32] == _digest(texts) and check == hashlib.sha256(record).digest():
-            logits = np.frombuffer(record[32:-4], np.float32).reshape(-1, self._classes)
+        """The scores of a batch, if it is here.
+
+        Raises:
+            InputError: the first batch is not, so this is another input than was interrupted.
+        """
+        place = self._places.get(_digest(texts))
+        if place:
+            self._file.seek(place[0])
+            record = self._file.read(place[1])
             self.rows += len(texts)
-            return Scores(logits, int.from_bytes(record[-4:], "little"), "")
-        if len(record) == size:
-            log.warning(
-                "after %d rows the input is not that of the interrupted run: scored anew", self.rows
+            logits = np.frombuffer(record[36:-4], np.float32).reshape(-1, self._classes)
+            return Scores(logits, int.from_bytes(record[-4:]), "")
+        if self._places and not self.rows:
+            raise InputError(
+                "Expected --resume to get the input of the interrupted run, found other texts in "
+                f"its first rows than those scored in {self._path}: give it that input, or "
+                "remove the file to start anew."
             )
-        self._file.truncate(place)
-        self._file.seek(place)
-        self._resumes = False
         return None
 
     def keep(self, texts: Sequence[str], scores: Scores) -> None:
         """Add a batch."""
-        record = _digest(texts) + scores.logits.tobytes() + scores.cut.to_bytes(4, "little")
+        record = len(texts).to_bytes(4) + _digest(texts) + scores.logits.tobytes()
+        record += scores.cut.to_bytes(4)
+        self._file.seek(0, os.SEEK_END)
         self._file.write(record + hashlib.sha256(record).digest())
         self._file.flush()
         self.rows += len(texts)
@@ -349,11 +422,11 @@ def _journal(options: Options, key: dict[str, Any], classes: int) -> Iterator[_J
         InputError: an interrupted run left one that is not to be resumed, or is of another model
             or other options, or another process writes it.
     """
-    output = Path(options.output)
-    path = output.with_name(f".{output.name}.scores")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-        _lock(file, output)
+    path = _beside(options.output, "scores")
+    with _reaching(path):
+        opened = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    with opened as file:
+        _lock(file, options.output)
         line = file.readline()
         if not (line.endswith(b"\n") and file.read(1)):  # nothing was scored
             file.seek(0)
@@ -365,7 +438,7 @@ def _journal(options: Options, key: dict[str, Any], classes: int) -> Iterator[_J
             file.seek(len(line))
             _refuse_other_run(json.loads(line), key, options, path)
             resumes = True
-        journal = _Journal(file, classes, resumes)
+        journal = _Journal(file, path, classes)
         try:
             yield journal
         except BaseException:
@@ -380,7 +453,7 @@ def _journal(options: Options, key: dict[str, Any], classes: int) -> Iterator[_J
         path.unlink()
 
 
-def _lock(file: IO[bytes], output: Path) -> None:
+def _lock(file: IO[bytes], output: str) -> None:
     if sys.platform == "win32":  # which has no such locks
         return
     import fcntl
@@ -414,6 +487,8 @@ def _remembered(submit: Submit, journal: _Journal, counts: Counts) -> Submit:
     """Score what the journal does not have, and keep it there."""
 
     def remembered(texts: list[str]) -> Callable[[], Scores]:
+        if not texts:
+            return submit(texts)
         known = journal.find(texts)
         if known is not None:
             counts.resumed += len(texts)

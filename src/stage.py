@@ -327,9 +327,13 @@ def bind(
         words: dict[str, Any] = {"nargs": "*" if section else 1}
         if p.annotation is bool and not section:
             words = {"action": "store_const", "const": []}
-        parser.add_argument(f"--{p.name}", help=_describe(p.annotation), **words)
+        # On a command of our own, --text-column is --text_column; params have the one name only.
+        names = [p.name] if section else list(dict.fromkeys([p.name, p.name.replace("_", "-")]))
+        flags = [f"--{name}" for name in names]
+        parser.add_argument(*flags, dest=p.name, help=_describe(p.annotation), **words)
         if p.annotation is bool:
-            parser.add_argument(f"--no-{p.name}", dest=p.name, action="store_const", const=["no"])
+            flags = [f"--no-{name}" for name in names]
+            parser.add_argument(*flags, dest=p.name, action="store_const", const=["no"])
     # argparse takes -1 for a value but -1e-5 for an option; here only two dashes start an option.
     parser._negative_number_matcher = re.compile("-[^-]")
     parse = parser.parse_known_args if section else parser.parse_known_intermixed_args

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -73,11 +73,13 @@ class Batch:
         texts: one for each row.
         rows: the columns of the input; of JSON lines that stay such, the lines as they are.
         rejected: what can't be scored.
+        read: how many rows were read, before any was judged.
     """
 
     texts: list[str]
     rows: pa.Table | list[str]
     rejected: list[Rejected]
+    read: int
 
 
 @dataclass
@@ -107,25 +109,29 @@ def is_local(place: str) -> bool:
     return place != STANDARD and "://" not in place and "::" not in place
 
 
+def ending_of(place: str) -> Format | None:
+    """The format that the ending of a table says, before that of a compressed one."""
+    name = _name(place)
+    path = PurePosixPath(name)
+    return ENDINGS.get((path.with_suffix("") if _packing(name) else path).suffix.lower())
+
+
 def format_of(place: str, format: Format | Literal["auto"], otherwise: Format | None) -> Format:
-    """The format of a table by its ending, before that of a compressed one, or as it is told.
+    """The format of a table by its ending, or as it is told.
 
     Raises:
         InputError: neither says so.
     """
-    name = _name(place)
-    path = PurePosixPath(name)
-    kind = ENDINGS.get((path.with_suffix("") if _packing(name) else path).suffix.lower())
-    found = kind or (None if format == "auto" else format) or otherwise
+    found = ending_of(place) or (None if format == "auto" else format) or otherwise
     if found is None:
         what = "standard input" if place == STANDARD else place
         raise InputError(
             f"Expected to know the format of {what}, found no ending that says so: name it with "
             f"--format, one of {', '.join(FORMATS)}."
         )
-    if found == "parquet" and _packing(name):
+    if found == "parquet" and (packing := _packing(_name(place))):
         raise InputError(
-            f"Expected {place} without {_packing(name)}, as parquet is compressed inside: leave "
+            f"Expected {place} without {packing}, as parquet is compressed inside: leave "
             "that ending out."
         )
     return found
@@ -209,17 +215,20 @@ def _opened(place: str, seek: bool) -> Iterator[tuple[Any, Callable[[], float | 
         else:
             with _reaching(place, "read", *UNKNOWN):
                 stream = stack.enter_context(fsspec.open(place, "rb").open())
-        if seek and not stream.seekable():
+        # Standard input may have been read in part by who handed it on.
+        begin = stream.tell() if place == STANDARD and stream.seekable() else 0
+        if seek and (begin or not stream.seekable()):
             whole = stack.enter_context(tempfile.TemporaryFile())
             with _reaching(place, "read"):
                 shutil.copyfileobj(stream, whole)
             whole.seek(0)
-            stream = whole
+            stream, begin = whole, 0
         size = getattr(stream, "size", None)  # of a remote file
         if size is None and stream.seekable():
             size = stream.seek(0, os.SEEK_END)
-            stream.seek(0)
-        yield stream, lambda: stream.tell() / size if size else None
+            stream.seek(begin)
+        left = size - begin if size else 0
+        yield stream, lambda: (stream.tell() - begin) / left if left else None
 
 
 # Reading
@@ -227,7 +236,12 @@ def _opened(place: str, seek: bool) -> Iterator[tuple[Any, Callable[[], float | 
 
 @contextmanager
 def reading(
-    place: str, format: Format, text_column: str, batch_rows: int, verbatim: bool
+    place: str,
+    format: Format,
+    text_column: str,
+    batch_rows: int,
+    verbatim: bool,
+    added: Collection[str],
 ) -> Iterator[Input]:
     """Open a table to be read.
 
@@ -237,9 +251,10 @@ def reading(
         text_column: the column of the texts; a row without text in it is rejected.
         batch_rows: the rows of each batch but the last; fewer where they are very long.
         verbatim: JSON lines are handed on as they are.
+        added: the names of the columns to come, which none of the table's may have.
 
     Raises:
-        InputError: it can't be read, or has no such column.
+        InputError: it can't be read, has no such column, or one of those to come.
     """
     with _opened(place, seek=format == "parquet") as (stream, share):
         with _reaching(place, "read"):
@@ -248,10 +263,15 @@ def reading(
             else:
                 lines = _Lines(_decoded(stream, place))
                 if format == "jsonl":
-                    found = _json_lines(lines, place, text_column, batch_rows, verbatim)
+                    found = _json_lines(lines, place, text_column, batch_rows, verbatim, added)
                 else:
                     found = _delimited(lines, format, place, text_column, batch_rows)
                 found.share = share
+        if taken := [name for name in added if name in found.columns]:
+            raise InputError(
+                f"Expected no column {taken[0]!r} in {place}, found one, and the predictions have "
+                "one of that name: set --prefix, for example to 'predicted_'."
+            )
         found.batches = _reached(found.batches, place)
         yield found
 
@@ -414,10 +434,10 @@ def _delimited(lines: _Lines, format: Format, place: str, column: str, batch_row
         return _rejected(lines.number, reason, lines.taken[0])
 
     def batches() -> Iterator[Batch]:
-        for rows, rejected in _collected(records(), batch_rows):
+        for rows, rejected, read in _collected(records(), batch_rows):
             columns = list(zip(*rows, strict=True)) or [()] * width
             table = pa.table([pa.array(c, pa.string()) for c in columns], schema=schema)
-            yield Batch(list(columns[at]), table, rejected)
+            yield Batch(list(columns[at]), table, rejected, read)
 
     return Input(header, schema, batches(), None, lambda: None)
 
@@ -433,22 +453,26 @@ def _refuse_doubled(columns: Sequence[str], place: str) -> None:
 
 def _collected(
     records: Iterator[tuple[Any | Rejected, int]], batch_rows: int
-) -> Iterator[tuple[list[Any], list[Rejected]]]:
-    """Batches of rows, and the rejected ones between them; the second of each is its size."""
+) -> Iterator[tuple[list[Any], list[Rejected], int]]:
+    """Batches of rows, the rejected ones between them, and how many both are.
+
+    The second of each record is its size.
+    """
     rows: list[Any] = []
     rejected: list[Rejected] = []
-    total = 0
+    total = read = 0
     for record, size in records:
+        read += 1
         if isinstance(record, Rejected):
             rejected.append(record)
         else:
             rows.append(record)
             total += size
         if len(rows) == batch_rows or len(rejected) == batch_rows or total > CHARACTERS:
-            yield rows, rejected
-            rows, rejected, total = [], [], 0
-    if rows or rejected:
-        yield rows, rejected
+            yield rows, rejected, read
+            rows, rejected, total, read = [], [], 0, 0
+    if read:
+        yield rows, rejected, read
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -466,7 +490,14 @@ def _constant(word: str) -> Any:
 JSON = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
-def _json_lines(lines: _Lines, place: str, column: str, batch_rows: int, verbatim: bool) -> Input:
+def _json_lines(
+    lines: _Lines,
+    place: str,
+    column: str,
+    batch_rows: int,
+    verbatim: bool,
+    added: Collection[str],
+) -> Input:
     def records() -> Iterator[tuple[tuple[int, str, dict[str, Any]] | Rejected, int]]:
         while True:
             lines.taken.clear()
@@ -490,7 +521,7 @@ def _json_lines(lines: _Lines, place: str, column: str, batch_rows: int, verbati
                 yield _rejected(lines.number, str(error), line or lines.taken[0]), 0
 
     collected = _collected(records(), batch_rows)
-    first = next(collected, ([], []))
+    first = next(collected, ([], [], 0))
     columns = list(dict.fromkeys(itertools.chain(*(row for _, _, row in first[0]))))
     if first[0]:
         _refuse_column(column, columns, place)
@@ -506,13 +537,15 @@ def _json_lines(lines: _Lines, place: str, column: str, batch_rows: int, verbati
         if not isinstance(text, str):
             return f"expected text in {column!r}, found {json.dumps(text)[:40]}"
         if verbatim:
+            if taken := [name for name in added if name in row]:
+                return f"a key {taken[0]!r}, as the predictions have: set --prefix"
             return _refusal(text)
         if odd := sorted(row.keys() - known):
             return f"a key {odd[0]!r} that the first {batch_rows} rows do not have"
         return next(filter(None, (_refusal(v) for v in row.values() if isinstance(v, str))), "")
 
     def batches() -> Iterator[Batch]:
-        for found, rejected in itertools.chain([first], collected):
+        for found, rejected, read in itertools.chain([first], collected):
             good = []
             for number, line, row in found:
                 if reason := why_not(row):
@@ -522,11 +555,11 @@ def _json_lines(lines: _Lines, place: str, column: str, batch_rows: int, verbati
             rejected.sort(key=lambda one: one.line)
             texts = [row[column] for _, row in good]
             if schema is None:
-                yield Batch(texts, [line for line, _ in good], rejected)
+                yield Batch(texts, [line for line, _ in good], rejected, read)
                 continue
             values = [[_as_text(row.get(name)) for _, row in good] for name in columns]
             table = pa.table([pa.array(v, pa.string()) for v in values], schema=schema)
-            yield Batch(texts, table, rejected)
+            yield Batch(texts, table, rejected, read)
 
     return Input(columns, schema, batches(), None, lambda: None)
 
@@ -567,7 +600,8 @@ def _parquet(stream: Any, place: str, column: str, batch_rows: int) -> Input:
                     texts.append(text or "")
             position += len(keep)
             table = pa.Table.from_batches([part])
-            yield Batch(texts, table.filter(pa.array(keep)) if rejected else table, rejected)
+            kept = table.filter(pa.array(keep)) if rejected else table
+            yield Batch(texts, kept, rejected, part.num_rows)
 
     rows: int = file.metadata.num_rows
     return Input(schema.names, schema, batches(), rows, lambda: position / rows if rows else None)

@@ -19,9 +19,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import fsspec
 import numpy as np
@@ -257,6 +259,37 @@ def test_rows_that_cannot_be_scored_stand_apart_with_line_and_reason(
     assert rejected(tmp_path / "o.parquet") == [(2, "not UTF-8: byte 0xe9"), (3, "no text")]
 
 
+def test_a_later_row_shadows_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "ROWS", 2)
+    texts: list[Row] = [{"text": f"goal {k}"} for k in range(5)]
+    texts[3]["score"], texts[4]["p_label"] = 1.5, "mine"
+    source, output = write(tmp_path / "in.jsonl", texts), tmp_path / "out.jsonl"
+    predict.main(model, input=str(source), output=str(output))
+    assert rejected(output) == [(4, "a key 'score', as the predictions have: set --prefix")]
+    assert read(output)[3]["p_label"] == "mine"
+    predict.main(model, input=str(source), output=str(output), prefix="p_")
+    assert rejected(output) == [(5, "a key 'p_label', as the predictions have: set --prefix")]
+    assert read(output)[3]["score"] == 1.5
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_row_that_gets_lost_on_the_way_is_seen(
+    kind: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losing(*words: Any) -> Iterator[tables.Batch]:
+        for one in reached(*words):
+            yield replace(one, texts=one.texts[1:], rows=one.rows[1:])
+
+    reached = tables._reached
+    monkeypatch.setattr(tables, "_reached", losing)
+    source = write(tmp_path / f"in.{kind}", [{"text": "goal"}, {"text": "bank"}])
+    with pytest.raises(RuntimeError, match=r"do not add up.*read=2, scored=1, rejected=0"):
+        predict.main(model, input=str(source), output=str(tmp_path / "out.csv"))
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_a_row_that_is_too_long_takes_no_other_with_it(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +319,10 @@ PARTS = b'" , \t \n \r\n goal \xff {"text":"bank"} { \\'.split(b" ")
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(kind=st.sampled_from(["csv", "tsv", "jsonl"]), parts=st.lists(st.sampled_from(PARTS)))
+@given(
+    kind=st.sampled_from(["csv", "tsv", "jsonl"]),
+    parts=st.lists(st.sampled_from(PARTS), max_size=20),
+)
 def test_whatever_the_lines_none_is_lost(
     kind: str, parts: list[bytes], model: Path, tmp_path: Path
 ) -> None:
@@ -303,6 +339,10 @@ def test_whatever_the_lines_none_is_lost(
         assert found == len([line for line in lines if line])
     if kind == "jsonl":
         assert found == len([line for line in lines if line.strip()])
+    with output.with_name("out.jsonl.rejected.csv").open(newline="") as stream:
+        come_out = output.read_text() + "".join(row["row"] for row in csv.DictReader(stream))
+    for word in ("goal", "bank"):
+        assert come_out.count(word) == path.read_bytes().decode("latin-1").count(word)
 
 
 def run(*words: object, stdin: bytes = b"", code: int = 0) -> tuple[bytes, str]:
@@ -352,9 +392,7 @@ def test_urls_in_and_out(
         url = f"http://127.0.0.1:{server.server_port}"
         try:
             predict.main(model, input=f"{url}/in.csv.gz", output="memory://here/out.parquet")
-            with pytest.raises(
-                InputError, match=f"^Expected to read {url}/no.csv, found: .*404|no"
-            ):
+            with pytest.raises(InputError, match=f"^Expected to read {url}/no.csv, found: {url}"):
                 predict.main(model, input=f"{url}/no.csv", output="memory://out.csv")
         finally:
             server.shutdown()
@@ -390,6 +428,18 @@ def test_urls_in_and_out(
         ({"output": "in.csv"}, "Expected --output to be another file than --input, found .*in.csv"),
         ({"rejected": "in.csv"}, "Expected --rejected to be another file than --input"),
         ({"output": "../in"}, "Expected a file for --output, found the folder"),
+        ({"output": "pipe"}, "Expected a file for --output, found .*, a device, pipe or socket"),
+        ({"rejected": "pipe"}, "Expected a file for --rejected, found .*pipe, a device, pipe or"),
+        ({"output": "in.txt/out.csv"}, "Expected to write .*in.txt/out.csv, found: File exists; "),
+        ({"output": "in.txt/a/o.csv"}, "Expected to write .*, found: Not a directory; see to"),
+        ({"rejected": "in.txt/r.csv"}, "Expected to write .*in.txt/r.csv, found: File exists; "),
+        ({"output": "n" * 300}, "Expected to write .*nnn, found: File name too long; see to that"),
+        ({"output": ""}, "Expected a file for --output, found '': name one, or - for standard out"),
+        ({"output": "-", "rejected": "-"}, "--output and --rejected to be two places, found - for"),
+        (
+            {"format": "jsonl"},
+            "Expected --format of what has no ending.*, found jsonl for .*in.csv",
+        ),
         ({"output": "o.parquet.gz"}, "as parquet is compressed inside: leave that ending out"),
         ({"output": "-", "resume": True}, "--resume goes on with, found -: what was scored is"),
         ({"input": "semicolon.csv"}, "found 'text;label'.*delimited by something else"),
@@ -398,7 +448,10 @@ def test_urls_in_and_out(
         ({"input": "utf16.csv"}, "found the byte-order mark of UTF-16: convert it first"),
         ({"input": "bad.parquet"}, "Expected to read .*bad.parquet, found: .*[Pp]arquet"),
         ({"input": "number.parquet"}, "Expected text in column 'text' of .*, found int64: save it"),
-        ({"input": "blank.csv"}, "a text in a row of .*, found all 2 rejected, the last one for: "),
+        (
+            {"input": "blank.csv"},
+            "a text in a row of .*, found all 2 rejected \\(see .*rejected.csv\\), the l",
+        ),
         ({"input": "cut.csv.gz"}, "Expected to read .*cut.csv.gz, found: Compressed file ended"),
         ({"input": "damaged.jsonl.zst"}, "Expected to read .*damaged.jsonl.zst, found: "),
         ({"ray": "127.0.0.1"}, "Expected a Ray cluster at --ray 127.0.0.1, found: "),
@@ -424,16 +477,51 @@ def test_a_mistake_is_one_sentence_and_loses_nothing(
     (folder / "cut.csv.gz").write_bytes(gzip.compress(b"text\n" + noise.encode())[:9000])
     (folder / "damaged.jsonl.zst").write_bytes(zstd.compress(noise.encode())[:100] + b"goal")
     (folder / "out.csv").write_text("precious")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    os.mkfifo(folder / "pipe")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     given: Row = {"input": "in.csv", "output": "out.csv", "prefix": "p_"} | options
     for name in ("input", "output", "rejected"):
-        if given.get(name, "-") != "-":
+        if given.get(name, "-") not in ("-", ""):
             given[name] = str(folder / given[name])
     with pytest.raises(InputError, match=sentence):
         predict.main(model, **given)
-    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert (folder / "pipe").is_fifo()
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     after.pop(".out.csv.scores", None)  # of what came before the damage
+    if options == {"input": "blank.csv"}:
+        side = after.pop("out.csv.rejected.csv")
+        assert side == b'line,reason,row\n2,no text,",1"\n3,no text," ,2"\n'
     assert after == before
+
+
+def test_what_a_link_points_at_is_written(model: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [{"text": "goal"}, {"text": ""}])
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / "old.csv").write_text("old")
+    links = {tmp_path / "out.csv": away / "old.csv", tmp_path / "side.csv": away / "new.csv"}
+    for link, target in links.items():
+        link.symlink_to(target)
+    output, side = map(str, links)
+    predict.main(model, input=str(source), output=output, rejected=side)
+    assert all(link.is_symlink() for link in links)
+    assert [row["label"] for row in read(away / "old.csv")] == ["sport"]
+    assert [row["line"] for row in read(away / "new.csv")] == ["3"]
+    assert {path.name for path in away.iterdir()} == {"old.csv", "new.csv"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_standard_input_goes_on_where_it_stands(
+    kind: Literal["csv", "parquet"], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = write(tmp_path / f"in.{kind}", [{"text": "goal"}]).read_bytes()
+    (tmp_path / "both").write_bytes(b"a line before it\n" + table)
+    with (tmp_path / "both").open("rb", buffering=0) as file:
+        file.readline()
+        standard = os.fdopen(file.fileno(), "rb", closefd=False)
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=standard))
+        predict.main(model, input="-", format=kind, output=str(tmp_path / "out.csv"))
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == ["goal"]
 
 
 def test_options_of_tables_go_with_tables(model: Path) -> None:
@@ -476,12 +564,12 @@ def test_a_run_that_breaks_goes_on_with_the_same_bytes(
     output = tmp_path / "out.csv.gz"
     output.write_text("precious")
     given: Row = {"input": str(source), "output": str(output)}
-    source.write_bytes(whole[: len(whole) * 2 // 3])
+    source.write_bytes(whole[:-9])
     with pytest.raises(InputError, match="Compressed file ended before the end-of-stream"):
         predict.main(model, **given)
     assert output.read_text() == "precious"
     journal = tmp_path / ".out.csv.gz.scores"
-    assert f"512 rows are scored, and kept in {journal}: --resume goes on with them" in caplog.text
+    assert f"1024 rows are scored, and kept in {journal}: --resume goes on with them" in caplog.text
     scores = journal.read_bytes()
 
     source.write_bytes(whole)
@@ -492,7 +580,7 @@ def test_a_run_that_breaks_goes_on_with_the_same_bytes(
     assert journal.read_bytes() == scores
     predict.main(model, **given, resume=True)
     assert output.read_bytes() == (tmp_path / "whole.csv.gz").read_bytes()
-    assert "512 of the rows were scored before the interruption" in caplog.text
+    assert "1024 of the rows were scored before the interruption" in caplog.text
     assert not journal.exists()
 
     # Neither half a batch, nor a damaged one, nor one of other texts is taken for scores.
@@ -502,12 +590,31 @@ def test_a_run_that_breaks_goes_on_with_the_same_bytes(
         journal.write_bytes(left)
         predict.main(model, **given, resume=True)
         assert output.read_bytes() == (tmp_path / "whole.csv.gz").read_bytes()
-    journal.write_bytes(scores)
-    write(source, rows[1:])
-    predict.main(model, **given, resume=True)
-    assert "after 0 rows the input is not that of the interrupted run: scored anew" in caplog.text
-    assert len(read(output)) == ROWS - 1
-    assert caplog.text.count("of the rows were scored before") == 1
+    assert caplog.text.count("512 of the rows were scored before") == 2
+
+
+def test_another_input_costs_no_scores(model: Path, rows: list[Row], tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl"
+    journal = tmp_path / ".out.jsonl.scores"
+
+    def interrupted(rows: list[Row], resume: bool) -> bytes:
+        source.write_bytes(write(source, rows).read_bytes()[:-9])
+        with pytest.raises(InputError, match="ended before the end-of-stream"):
+            predict.main(model, input=str(source), output=str(output), resume=resume)
+        return journal.read_bytes()
+
+    scores = interrupted(rows, False)
+    for other in (rows[1:], rows[:100]):  # by mistake
+        write(source, other)
+        with pytest.raises(InputError, match=r"to get the input of the interrupted run, found oth"):
+            predict.main(model, input=str(source), output=str(output), resume=True)
+        assert journal.read_bytes() == scores
+    # A row that was mended changes its batch, and the scores of the others stay.
+    mended = [row | {"text": "goal"} if k == 600 else row for k, row in enumerate(rows)]
+    more = interrupted(mended, True)
+    assert more.startswith(scores)
+    assert len(more) - len(scores) == RECORD
+    assert interrupted(rows, True) == more
 
 
 @contextmanager
@@ -528,7 +635,7 @@ def wait_for(path: Path, size: int, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
-RECORD = 32 + 512 * 3 * 4 + 4 + 32  # bytes of a batch in the journal
+RECORD = 36 + 512 * 3 * 4 + 4 + 32  # bytes of a batch in the journal
 
 
 def test_a_killed_run_goes_on_with_the_same_bytes(

@@ -53,6 +53,19 @@ def test_words_become_typed_values() -> None:
     assert bind(sizes=None)["sizes"] == [], "DVC leaves empty lists out"
 
 
+def test_on_a_command_dashes_are_underscores_and_in_params_they_are_not() -> None:
+    def main(*, batch_size: int = 1, excel_safe: bool = False) -> None: ...
+
+    words = ["--batch-size", "2", "--excel-safe"]
+    assert stage.bind(main, "command", False, words)[1] == {"batch_size": 2, "excel_safe": True}
+    assert stage.bind(main, "command", False, ["--excel_safe", "--no-excel-safe"])[1] == {
+        "batch_size": 1,
+        "excel_safe": False,
+    }
+    with pytest.raises(InputError, match=r"^forest.batch-size is not known"):
+        stage.bind(main, "forest", True, words)
+
+
 def test_no_before_a_flag_is_false() -> None:
     words = ["data", "--trees", "3", "--lr", "0.1", "--kind", "char", "--no-deep", "--depth", "2"]
     assert stage.bind(main, "forest", True, words)[1]["deep"] is False
