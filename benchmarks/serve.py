@@ -261,20 +261,26 @@ def fuzz(arguments: argparse.Namespace) -> None:
     paths = ["/predict", "/", "/explain", "/score", f"/models/{name}", f"/v2/models/{name}/infer"]
     statuses: Counter[str] = Counter()
 
-    def mutated() -> bytes:
-        body = bytearray(draw.choice([good, tensor, b'text,id\n"a",1\n', draw.randbytes(60)]))
+    def mutated(path: str) -> bytes:
+        known = {"/score": b'text,id\n"a",1\n', paths[-1]: tensor}.get(path, good)
+        body = bytearray(draw.choice([known] * 6 + [good, tensor, draw.randbytes(60)]))
         for _ in range(draw.choice([0, 0, 1, 1, 2, 6])):
             place = draw.randrange(len(body) + 1)
             pieces = [b"", draw.randbytes(3), b'"', b"[", b"]", b"{", b"null", b"1e999", b"-1"]
+            pieces.append(b"9" * draw.choice([9, 20, 5000]))
             body[place : place + draw.randrange(4)] = draw.choice(pieces)
         return bytes(body)
 
     def request() -> bytes:
-        body = mutated()
-        kind = draw.choice(["application/json"] * 8 + ["text/csv", "text/csv", "x"])
-        head = f"POST {draw.choice(paths)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        path = draw.choice(paths)
+        body = mutated(path)
+        kind = "text/csv" if path == "/score" else "application/json"
+        if draw.random() < 0.02:
+            kind = draw.choice(["text/csv", "application/json", "x"])
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
         if draw.random() < 0.1:
-            head += f"Inference-Header-Content-Length: {draw.randrange(-1, 99)}\r\n"
+            length = draw.choice([str(draw.randrange(-1, 99)), str(len(body)), "9" * 5000])
+            head += f"Inference-Header-Content-Length: {length}\r\n"
         raw = bytearray(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         if draw.random() < 0.1:  # the head may break too
             raw[draw.randrange(len(raw))] = draw.randrange(256)
@@ -283,6 +289,7 @@ def fuzz(arguments: argparse.Namespace) -> None:
     async def worker(count: int) -> None:
         reader = writer = None
         for _ in range(count):
+            status = "closed"
             try:
                 if writer is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
@@ -292,18 +299,15 @@ def fuzz(arguments: argparse.Namespace) -> None:
                     head = await reader.readuntil(b"\r\n\r\n")
                     length = re.search(rb"content-length: (\d+)", head)
                     await reader.readexactly(int(length[1]) if length else 0)
-                statuses[head[9:12].decode()] += 1
-                if b"connection: close" in head.lower():
-                    raise ConnectionResetError
+                status = head[9:12].decode()
+                done = b"connection: close" in head.lower()
             except TimeoutError:  # a broken length: it waits for the rest
-                statuses["waits for more"] += 1
-                if writer:
-                    writer.close()
-                writer = None
+                status, done = "waits for more", True
             except (OSError, asyncio.IncompleteReadError):
-                statuses["closed"] += 1
-                if writer:
-                    writer.close()
+                done = True
+            statuses[status] += 1
+            if done and writer:
+                writer.close()
                 writer = None
 
     async def every() -> None:
