@@ -255,15 +255,23 @@ def overload(arguments: argparse.Namespace) -> None:
 def fuzz(arguments: argparse.Namespace) -> None:
     """Random bytes, and bodies that are nearly right, over connections that are kept."""
     draw = random.Random(arguments.seed)  # noqa: S311
-    good = b'{"inputs": "a", "raw_scores": true, "truncate": null, "model": null}'
-    tensor = b'{"inputs":[{"name":"text","datatype":"BYTES","shape":[1],"data":["a"]}]}'
     name = arguments.folder.name
-    paths = ["/predict", "/", "/explain", "/score", f"/models/{name}", f"/v2/models/{name}/infer"]
+    hub = b'{"inputs": ["a", "b"], "parameters": {"top_k": 1, "function_to_apply": "sigmoid"}}'
+    good = {
+        "/predict": b'{"inputs": "a", "raw_scores": true, "truncate": null, "model": null}',
+        "/": hub,
+        f"/models/{name}": hub,
+        "/explain": b'{"inputs": "a b", "model": null}',
+        "/score": b'text,id\n"a",1\n',
+        f"/v2/models/{name}/infer": (
+            b'{"inputs":[{"name":"text","datatype":"BYTES","shape":[1],"data":["a"]}]}'
+        ),
+    }
     statuses: Counter[str] = Counter()
 
     def mutated(path: str) -> bytes:
-        known = {"/score": b'text,id\n"a",1\n', paths[-1]: tensor}.get(path, good)
-        body = bytearray(draw.choice([known] * 6 + [good, tensor, draw.randbytes(60)]))
+        others = [*good.values(), draw.randbytes(60)]
+        body = bytearray(good[path] if draw.random() < 0.8 else draw.choice(others))
         for _ in range(draw.choice([0, 0, 1, 1, 2, 6])):
             place = draw.randrange(len(body) + 1)
             pieces = [b"", draw.randbytes(3), b'"', b"[", b"]", b"{", b"null", b"1e999", b"-1"]
@@ -272,7 +280,7 @@ def fuzz(arguments: argparse.Namespace) -> None:
         return bytes(body)
 
     def request() -> bytes:
-        path = draw.choice(paths)
+        path = draw.choice(list(good))
         body = mutated(path)
         kind = "text/csv" if path == "/score" else "application/json"
         if draw.random() < 0.02:
