@@ -255,26 +255,40 @@ def overload(arguments: argparse.Namespace) -> None:
 def fuzz(arguments: argparse.Namespace) -> None:
     """Random bytes, and bodies that are nearly right, over connections that are kept."""
     draw = random.Random(arguments.seed)  # noqa: S311
-    good = b'{"inputs": "a", "raw_scores": true, "truncate": null, "model": null}'
-    tensor = b'{"inputs":[{"name":"text","datatype":"BYTES","shape":[1],"data":["a"]}]}'
     name = arguments.folder.name
-    paths = ["/predict", "/", "/explain", "/score", f"/models/{name}", f"/v2/models/{name}/infer"]
+    hub = b'{"inputs": ["a", "b"], "parameters": {"top_k": 1, "function_to_apply": "sigmoid"}}'
+    good = {
+        "/predict": b'{"inputs": "a", "raw_scores": true, "truncate": null, "model": null}',
+        "/": hub,
+        f"/models/{name}": hub,
+        "/explain": b'{"inputs": "a b", "model": null}',
+        "/score": b'text,id\n"a",1\n',
+        f"/v2/models/{name}/infer": (
+            b'{"inputs":[{"name":"text","datatype":"BYTES","shape":[1],"data":["a"]}]}'
+        ),
+    }
     statuses: Counter[str] = Counter()
 
-    def mutated() -> bytes:
-        body = bytearray(draw.choice([good, tensor, b'text,id\n"a",1\n', draw.randbytes(60)]))
+    def mutated(path: str) -> bytes:
+        others = [*good.values(), draw.randbytes(60)]
+        body = bytearray(good[path] if draw.random() < 0.8 else draw.choice(others))
         for _ in range(draw.choice([0, 0, 1, 1, 2, 6])):
             place = draw.randrange(len(body) + 1)
             pieces = [b"", draw.randbytes(3), b'"', b"[", b"]", b"{", b"null", b"1e999", b"-1"]
+            pieces.append(b"9" * draw.choice([9, 20, 5000]))
             body[place : place + draw.randrange(4)] = draw.choice(pieces)
         return bytes(body)
 
     def request() -> bytes:
-        body = mutated()
-        kind = draw.choice(["application/json"] * 8 + ["text/csv", "text/csv", "x"])
-        head = f"POST {draw.choice(paths)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        path = draw.choice(list(good))
+        body = mutated(path)
+        kind = "text/csv" if path == "/score" else "application/json"
+        if draw.random() < 0.02:
+            kind = draw.choice(["text/csv", "application/json", "x"])
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
         if draw.random() < 0.1:
-            head += f"Inference-Header-Content-Length: {draw.randrange(-1, 99)}\r\n"
+            length = draw.choice([str(draw.randrange(-1, 99)), str(len(body)), "9" * 5000])
+            head += f"Inference-Header-Content-Length: {length}\r\n"
         raw = bytearray(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         if draw.random() < 0.1:  # the head may break too
             raw[draw.randrange(len(raw))] = draw.randrange(256)
@@ -283,6 +297,7 @@ def fuzz(arguments: argparse.Namespace) -> None:
     async def worker(count: int) -> None:
         reader = writer = None
         for _ in range(count):
+            status = "closed"
             try:
                 if writer is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
@@ -292,18 +307,15 @@ def fuzz(arguments: argparse.Namespace) -> None:
                     head = await reader.readuntil(b"\r\n\r\n")
                     length = re.search(rb"content-length: (\d+)", head)
                     await reader.readexactly(int(length[1]) if length else 0)
-                statuses[head[9:12].decode()] += 1
-                if b"connection: close" in head.lower():
-                    raise ConnectionResetError
+                status = head[9:12].decode()
+                done = b"connection: close" in head.lower()
             except TimeoutError:  # a broken length: it waits for the rest
-                statuses["waits for more"] += 1
-                if writer:
-                    writer.close()
-                writer = None
+                status, done = "waits for more", True
             except (OSError, asyncio.IncompleteReadError):
-                statuses["closed"] += 1
-                if writer:
-                    writer.close()
+                done = True
+            statuses[status] += 1
+            if done and writer:
+                writer.close()
                 writer = None
 
     async def every() -> None:

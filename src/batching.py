@@ -95,7 +95,8 @@ class Batcher:
 
         Args:
             batch_tokens: the tokens that are scored at once; a longer text is scored alone.
-            max_texts: how many texts may be let in before others are refused.
+            max_texts: how many texts may be let in before others are refused; a request of more
+                is always refused.
             observe: is told the texts and tokens of each batch, in the thread that scores.
         """
         self.texts = 0
@@ -156,7 +157,8 @@ class Batcher:
     def _let_in(self, classifier: Classifier, work: list[float], until: float) -> float:
         """Count a request in, and return for how many seconds the model will be at it.
 
-        On an idle server a request may be as long as it likes.
+        On an idle server a request may take as long as it likes; it may not have more texts than
+        may wait, so what lets requests in must allow them fewer.
         """
         seconds = self._speeds.setdefault(classifier, _Speed()).seconds * sum(work)
         left = until - time.monotonic()

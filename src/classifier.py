@@ -42,6 +42,7 @@ class Classifier:
     """A model folder: ``manifest.json``, and the files whose sha256 stands in it.
 
     Attributes:
+        manifest: what ``manifest.json`` held.
         labels: the name of each class, in the order of the logits.
         max_length: the tokens of a text that are read, special tokens included.
     """
@@ -58,7 +59,7 @@ class Classifier:
             InputError: a file is missing or is not the one that was exported, or the engine's
                 package is not installed.
         """
-        manifest = _manifest(folder)
+        self.manifest = manifest = _manifest(folder)
         files = {name: _verified(folder / name, sha) for name, sha in manifest["files"].items()}
         self.labels = manifest["labels"]
         self.max_length = manifest["max_length"]

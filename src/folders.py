@@ -28,10 +28,14 @@ class Loaded:
 
     name: str
     classifier: Classifier
-    manifest: Manifest
     kind: str
     card: dict[str, Any]
     page: str
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the folder's files were verified by."""
+        return self.classifier.manifest
 
     @property
     def sha256(self) -> str:
@@ -93,7 +97,6 @@ class Model:
         return Loaded(
             self.name,
             classifier,
-            json.loads((self._folder / "manifest.json").read_bytes()),
             str(described.get("model_type", "baseline")),
             *_front_matter(card),
         )

@@ -3,9 +3,20 @@
 from html import escape
 from typing import Any
 
-from src.protocol import V2_INPUT, V2_OUTPUTS, Limits
+from src.protocol import V2_INPUT, V2_MODEL, V2_OUTPUTS, Limits
 
 JSON = "application/json"
+ERROR_TYPES = [  # the first four are those of text-embeddings-inference
+    "Validation",
+    "Overloaded",
+    "Backend",
+    "Unhealthy",
+    "Unauthorized",
+    "NotFound",
+    "MethodNotAllowed",
+    "Misdirected",
+    "Deadline",
+]
 ERRORS = {
     400: "The request is no HTTP that the server knows",
     401: "No key, or a wrong one",
@@ -40,7 +51,7 @@ def document(limits: Limits, models: list[str]) -> dict[str, Any]:
             "model": model | {"description": "Another model than the first."},
         },
         "inputs",
-    )
+    ) | {"additionalProperties": True}
     texts = {"type": "array", "items": text} | many
     parameters = _object(
         {
@@ -145,16 +156,11 @@ def document(limits: Limits, models: list[str]) -> dict[str, Any]:
             "/v2": _get("v2", "Open Inference Protocol: the server."),
             "/v2/health/live": _get("live", "Whether the server runs."),
             "/v2/health/ready": _get("ready", "Whether the models are loaded."),
-            "/v2/models/{name}": _get("v2_model", "The tensors of a model.", parameters=[name]),
-            "/v2/models/{name}/ready": _get("v2_ready", "Whether it is served.", parameters=[name]),
-            "/v2/models/{name}/infer": _post(
-                "v2_infer",
-                "Classify a tensor of texts; binary tensors too, by the header "
-                "Inference-Header-Content-Length.",
-                infer,
-                {"type": "object"},
-                [name],
-            ),
+            **{
+                path + rest: operation
+                for path, ending in zip(V2_MODEL, ("", "_version"), strict=True)
+                for rest, operation in _v2_model(infer, name, ending).items()
+            },
             "/healthz": _get("healthz", "Whether the server runs."),
             "/health": _get("health", "Whether the server runs."),
             "/openapi.json": _get("openapi", "This document."),
@@ -164,7 +170,7 @@ def document(limits: Limits, models: list[str]) -> dict[str, Any]:
         "components": {
             "schemas": {
                 "Error": _object(
-                    {"error": {"type": "string"}, "error_type": {"type": "string"}},
+                    {"error": {"type": "string"}, "error_type": {"enum": ERROR_TYPES}},
                     "error",
                     "error_type",
                 )
@@ -174,12 +180,28 @@ def document(limits: Limits, models: list[str]) -> dict[str, Any]:
     }
 
 
+def _v2_model(infer: dict[str, Any], name: dict[str, Any], ending: str) -> dict[str, Any]:
+    """What there is below a model of the Open Inference Protocol."""
+    return {
+        "": _get(f"v2_model{ending}", "The tensors of a model.", parameters=[name]),
+        "/ready": _get(f"v2_ready{ending}", "Whether it is served.", parameters=[name]),
+        "/infer": _post(
+            f"v2_infer{ending}",
+            "Classify a tensor of texts; binary tensors too, by the header "
+            "Inference-Header-Content-Length.",
+            infer,
+            {"type": "object"},
+            [name],
+        ),
+    }
+
+
 def page(described: dict[str, Any]) -> str:
     """The document as a page of HTML, without scripts."""
     parts = [
         f"<h1>{escape(described['info']['title'])}</h1>",
         f"<p>{escape(described['info']['description'])} The same for programs: "
-        '<a href="/openapi.json">openapi.json</a>.</p>',
+        '<a href="openapi.json">openapi.json</a>.</p>',
     ]
     for path, methods in described["paths"].items():
         for method, operation in methods.items():

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import orjson
 
 from src import stage
-from src.classifier import Logits
+from src.classifier import Logits, softmax
 
 Scores = npt.NDArray[np.float64]
 
@@ -26,7 +26,10 @@ WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W_]+(?:['\u2019][^\W_]+)*"
 )
 V2_INPUT = "text"
+V2_VERSION = "1"  # of each model: the folder has one
+V2_MODEL = ("/v2/models/{name}", f"/v2/models/{{name}}/versions/{V2_VERSION}")
 V2_OUTPUTS = ("label", "score", "probabilities")
+LENGTH_DIGITS = 9  # of the length of the JSON before tensors in binary
 
 
 class Problem(Exception):  # noqa: N818, it is an answer
@@ -89,13 +92,6 @@ class Tensors:
     outputs: dict[str, bool]
 
 
-def probabilities(logits: Logits) -> Scores:
-    """The softmax of each row."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    result: Scores = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return result
-
-
 def stacked(parts: Sequence[Scores], classes: int) -> Scores:
     """The rows of all parts, [texts, classes], also of none."""
     return np.concatenate([np.empty((0, classes)), *parts])
@@ -108,8 +104,11 @@ def ranked(labels: Sequence[str], scores: Scores) -> list[dict[str, Any]]:
 
 
 def predict_request(content: bytes, limits: Limits) -> Request:
-    """``/predict``: a text, a list of one text, or a list of such lists."""
-    found = _object(content, "inputs", "raw_scores", "truncate", "truncation_direction", "model")
+    """``/predict``: a text, a list of one text, or a list of such lists.
+
+    Fields that it does not know are left alone, as in text-embeddings-inference.
+    """
+    found = _object(content)
     if found.get("truncation_direction", "Right") not in ("Right", "right"):
         _invalid("truncation_direction must be 'Right': the model reads the start of a text.")
     inputs = _required(found, "inputs")
@@ -179,7 +178,7 @@ def answer(request: Request, labels: Sequence[str], logits: Logits) -> list[Any]
         with np.errstate(over="ignore"):
             scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
     else:
-        scores = probabilities(logits)
+        scores = softmax(logits)
     rows = [ranked(labels, row)[: request.top_k] for row in scores]
     return rows[0] if request.single else rows
 
@@ -194,7 +193,9 @@ def infer_request(content: bytes, header_length: str | None, limits: Limits) -> 
     """``/v2/models/NAME/infer``: JSON, or JSON of ``header_length`` bytes and tensors after it."""
     tail = b""
     if header_length is not None:
-        if not header_length.isdecimal() or not (size := int(header_length)) <= len(content):
+        # Python refuses to read numbers of thousands of digits; no body is a gigabyte long.
+        short = header_length.isdecimal() and len(header_length) <= LENGTH_DIGITS
+        if not short or (size := int(header_length)) > len(content):
             _invalid("Inference-Header-Content-Length must be the length of the JSON in the body.")
         content, tail = content[:size], content[size:]
     found = _object(content)
@@ -263,7 +264,7 @@ def infer_answer(
     model: str, request: Tensors, labels: Sequence[str], logits: Logits, cut: Sequence[bool]
 ) -> tuple[bytes, int | None]:
     """The body, and the length of its JSON if tensors in binary follow it."""
-    scores = probabilities(logits).astype(np.float32)
+    scores = softmax(logits).astype(np.float32)
     best = scores.argmax(axis=1)
     names = [labels[k] for k in best]
     values = {
@@ -283,11 +284,12 @@ def infer_answer(
         else:
             output["data"] = data
         outputs.append(output)
-    body: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": outputs}
+    body: dict[str, Any] = {"model_name": model, "model_version": V2_VERSION, "outputs": outputs}
     if request.id is not None:
         body["id"] = request.id
     if True in cut:
-        body["parameters"] = {"truncated": rows_of(cut)}
+        # Parameters of this protocol are no lists, so it is the JSON of one.
+        body["parameters"] = {"truncated": f"[{rows_of(cut)}]"}
     head = orjson.dumps(body)
     return head + tail, len(head) if any(request.outputs.values()) else None
 
@@ -330,6 +332,7 @@ def table(content: bytes, column: str, prefix: str, limits: Limits) -> Table:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         _invalid(f"The file must be in UTF-8, but byte {error.start} is not.")
+    csv.field_size_limit(limits.max_upload)  # the limits of the server hold, not that of csv
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
@@ -401,8 +404,8 @@ def _value(found: dict[str, Any], name: str, kind: type, prefix: str = "") -> An
 
 
 def _invalid(message: str) -> NoReturn:
-    raise Problem(422, "validation", message)
+    raise Problem(422, "Validation", message)
 
 
 def _too_large(message: str) -> NoReturn:
-    raise Problem(413, "validation", message)
+    raise Problem(413, "Validation", message)

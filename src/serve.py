@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hmac
 import logging
-import math
 import os
 import signal
 import socket
@@ -42,14 +41,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src import openapi, protocol, stage
 from src.batching import Batcher, OverloadError, ScoringError, TooLongError, log_place
-from src.classifier import Classifier, Engine, Logits
+from src.classifier import Classifier, Engine, Logits, softmax
 from src.folders import Loaded, Model
 from src.protocol import Limits, Problem
 from src.stage import Count, InputError, Interval, Threads
 
 PAGES = Path(__file__).parent / "playground"
 KEY = "SERVE_API_KEY"  # the environment variable that may hold the key of the clients
-OPEN = ("/healthz", "/health", "/v2/health/live", "/v2/health/ready")  # also to whom has no key
+HEALTH = ("/healthz", "/health", "/v2/health/live", "/v2/health/ready")  # for everybody
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -182,8 +181,8 @@ class Service:
             "/v2/health/live": self.healthz,
             "/v2/health/ready": self.healthz,
             "/v2": self.v2_server,
-            "/v2/models/{name}": self.v2_model,
-            "/v2/models/{name}/ready": self.v2_model_ready,
+            **dict.fromkeys(protocol.V2_MODEL, self.v2_model),
+            **{f"{path}/ready": self.v2_model_ready for path in protocol.V2_MODEL},
             "/models": self.list_models,
             "/models/{name}/card": self.card,
             "/info": self.info,
@@ -196,7 +195,7 @@ class Service:
             "/models/{name}": self.hub,
             "/explain": self.explain,
             "/score": self.score,
-            "/v2/models/{name}/infer": self.v2_infer,
+            **{f"{path}/infer": self.v2_infer for path in protocol.V2_MODEL},
         }
         return [
             *(Route(path, handler, methods=["GET"]) for path, handler in get.items()),
@@ -211,32 +210,40 @@ class Service:
         if name not in self.models:
             hint = stage.closest(name, self.models)
             raise Problem(
-                404, "not_found", f"There is no such model{hint}: {', '.join(self.models)}."
+                404, "NotFound", f"There is no such model{hint}: {', '.join(self.models)}."
             )
         return self.models[name].now
 
     async def _scored(
-        self, model: Loaded, texts: Sequence[str], until: float, truncate: bool = True
+        self,
+        model: Loaded,
+        texts: Sequence[str],
+        until: float,
+        truncate: bool = True,
+        counted: int | None = None,
     ) -> tuple[Logits, list[bool]]:
-        """Logits, and whether each text was cut, with errors as answers; counts what it gives."""
+        """Logits, and whether each text was cut, with errors as answers.
+
+        The figures take in the first ``counted`` texts, all if it is None.
+        """
         classifier = model.classifier
         try:
             logits, cut = await self.batcher.logits(classifier, texts, until, truncate)
         except OverloadError as error:
             raise Problem(
-                429, "overloaded", str(error), Retry_After=str(error.retry_after)
+                429, "Overloaded", str(error), Retry_After=str(error.retry_after)
             ) from None
         except TooLongError as error:
             raise Problem(
                 413,
-                "validation",
+                "Validation",
                 f"inputs[{error.row}] has more than the {model.manifest['max_length']} tokens or "
                 f"{model.manifest['max_characters']} characters that the model reads: shorten it, "
                 "or send truncate: true.",
             ) from None
         except ScoringError:
-            raise Problem(424, "backend", "The model broke on this; the log says how.") from None
-        self.metrics.scored(model.name, classifier.labels, logits, cut)
+            raise Problem(424, "Backend", "The model broke on this; the log says how.") from None
+        self.metrics.scored(model.name, classifier.labels, logits[:counted], cut[:counted])
         return logits, cut
 
     async def predict(self, request: Request) -> Response:
@@ -279,8 +286,9 @@ class Service:
         read = text[: model.manifest["max_characters"]]
         words, left = protocol.words_of(read, self.limits.max_words)
         texts = [text, *(text[:start] + text[end:] for start, end in words)]
-        logits, cut = await _while_wanted(request, self._scored(model, texts, until), until)
-        scores = protocol.probabilities(logits)
+        work = self._scored(model, texts, until, counted=1)  # the others nobody wrote
+        logits, cut = await _while_wanted(request, work, until)
+        scores = softmax(logits)
         best = int(scores[0].argmax())
         changes = (scores[1:, best] - scores[0, best]).tolist()
         answer = {
@@ -299,19 +307,23 @@ class Service:
 
     async def score(self, request: Request) -> Response:
         """A CSV file with the label and score of each row."""
-        if self._uploads >= UPLOADS:
-            raise Problem(
-                429, "overloaded", f"{UPLOADS} files are at it: try again.", Retry_After="5"
-            )
+        until = time.monotonic() + self.upload_deadline
+        self._check_uploads()  # before much is sent in vain
+        content = await _body(request, self.limits.max_upload, until, "text/csv")
+        self._check_uploads()  # who sends slowly keeps no others out
         self._uploads += 1
         try:
-            return await self._score(request)
+            return await self._score(request, content, until)
         finally:
             self._uploads -= 1
 
-    async def _score(self, request: Request) -> Response:
-        until = time.monotonic() + self.upload_deadline
-        content = await _body(request, self.limits.max_upload, until, "text/csv")
+    def _check_uploads(self) -> None:
+        if self._uploads >= UPLOADS:
+            raise Problem(
+                429, "Overloaded", f"{UPLOADS} files are at it: try again.", Retry_After="5"
+            )
+
+    async def _score(self, request: Request, content: bytes, until: float) -> Response:
         query = request.query_params
         model = self._model(query.get("model"))
         labels, prefix = model.classifier.labels, query.get("prefix", "")
@@ -340,7 +352,7 @@ class Service:
                     if problem.status != 429:
                         raise
                     await asyncio.sleep(0.2)
-            scores.append(protocol.probabilities(part[0]))
+            scores.append(softmax(part[0]))
             cut += part[1]
         return protocol.stacked(scores, len(model.classifier.labels)), cut
 
@@ -365,7 +377,7 @@ class Service:
         """Whether the server answers; it has no models that are not loaded."""
         if not self.batcher.alive:
             raise Problem(
-                503, "unhealthy", "The thread that scores has ended: start the server anew."
+                503, "Unhealthy", "The thread that scores has ended: start the server anew."
             )
         return _json({"status": "ok"})
 
@@ -385,7 +397,7 @@ class Service:
         return _json(
             {
                 "name": model.name,
-                "versions": ["1"],
+                "versions": [protocol.V2_VERSION],
                 "platform": "onnxruntime_onnx",
                 "inputs": [{"name": protocol.V2_INPUT, "datatype": "BYTES", "shape": [-1]}],
                 "outputs": [
@@ -475,7 +487,7 @@ class Guard:
         self.hosts = hosts
         self.key = key
         self.metrics = service.metrics
-        self.pages = {"/", *service.pages}
+        self.open = {"/", "/docs", "/openapi.json", *service.pages}  # also to whom has no key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -507,21 +519,26 @@ class Guard:
 
     def _let_in(self, request: Request) -> None:
         path = request.url.path
-        if path in OPEN:
+        if path in HEALTH:
             return
         host = request.headers.get("host", "").lower()
         if "*" not in self.hosts and _without_port(host) not in self.hosts:
-            raise Problem(421, "misdirected", "This server does not answer for that host.")
-        if not self.key or (path in self.pages and request.method == "GET"):
+            raise Problem(421, "Misdirected", "This server does not answer for that host.")
+        if not self.key or (path in self.open and request.method == "GET"):
             return
         given = request.headers.get("authorization", "").encode("latin-1")
         if not hmac.compare_digest(given, b"Bearer " + self.key):
             raise Problem(
                 401,
-                "unauthorized",
+                "Unauthorized",
                 "Send the key of this server as the header Authorization: Bearer KEY.",
                 WWW_Authenticate="Bearer",
             )
+
+
+def _in_address(host: str) -> str:
+    """A host as it stands in an address: one of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _without_port(host: str) -> str:
@@ -536,7 +553,7 @@ async def _problem(_: Request, error: Exception) -> Response:
 async def _starlette(_: Request, error: Exception) -> Response:
     """Starlette's own errors, in the shape of ours."""
     found = error if isinstance(error, HTTPException) else HTTPException(500)
-    kind = {404: "not_found", 405: "method"}.get(found.status_code, "validation")
+    kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(found.status_code, "Validation")
     message = {404: "There is no such route: see /docs.", 405: "Not by this method: see /docs."}
     text = message.get(found.status_code, found.detail)
     return _error(Problem(found.status_code, kind, text, **dict(found.headers or {})))
@@ -547,7 +564,7 @@ async def _gone(_: Request, error: Exception) -> Response:  # noqa: ARG001
 
 
 async def _broken(_: Request, error: Exception) -> Response:  # noqa: ARG001
-    return _error(Problem(500, "backend", "The server broke on this; its log says where."))
+    return _error(Problem(500, "Backend", "The server broke on this; its log says where."))
 
 
 def _error(problem: Problem) -> Response:
@@ -569,10 +586,10 @@ async def _body(request: Request, most: int, until: float, kind: str = "applicat
     """The body of a request, of a kind and of at most so many bytes."""
     found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind and found != kind:
-        raise Problem(415, "validation", f"Send the header Content-Type: {kind}.")
+        raise Problem(415, "Validation", f"Send the header Content-Type: {kind}.")
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise Problem(415, "validation", "Send the body without Content-Encoding.")
-    too_large = Problem(413, "validation", f"The body may have at most {most} bytes.")
+        raise Problem(415, "Validation", "Send the body without Content-Encoding.")
+    too_large = Problem(413, "Validation", f"The body may have at most {most} bytes.")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > most + LINGER:
         raise too_large
@@ -586,7 +603,7 @@ async def _body(request: Request, most: int, until: float, kind: str = "applicat
                 if size <= most:
                     content += chunk
     except TimeoutError:
-        raise Problem(408, "deadline", "The body took too long to come.") from None
+        raise Problem(408, "Deadline", "The body took too long to come.") from None
     if size > most:
         raise too_large
     return bytes(content)
@@ -606,7 +623,7 @@ async def _while_wanted(request: Request, work: Awaitable[Result], until: float)
             return task.result()
         if gone.done():
             raise ClientDisconnect
-        raise Problem(504, "deadline", "There was no time to answer this before its deadline.")
+        raise Problem(504, "Deadline", "There was no time to answer this before its deadline.")
     finally:
         task.cancel()
         gone.cancel()
@@ -622,10 +639,22 @@ HANDLERS: dict[Any, Any] = {
 
 
 class Server(uvicorn.Server):
-    """The routes on uvicorn, with its own ways with signals, logs and headers left out."""
+    """The routes on uvicorn, with its own ways with signals, logs and headers left out.
 
-    def __init__(self, service: Service, hosts: Sequence[str], key: bytes) -> None:
-        """Serve to whoever calls it by one of ``hosts`` and has the key, if there is one."""
+    Attributes:
+        cut: how many connections were closed at the end before their answer was sent.
+    """
+
+    def __init__(
+        self, service: Service, hosts: Sequence[str], key: bytes, drain: float = 30.0
+    ) -> None:
+        """Serve to whoever calls it by one of ``hosts`` and has the key, if there is one.
+
+        When it ends, requests under way have ``drain`` seconds for their answers.
+        """
+        self.cut = 0
+        self._drain = drain
+        self._hurry = asyncio.Event()
         app = Starlette(routes=service.routes(), exception_handlers=HANDLERS)
         config = uvicorn.Config(
             Guard(app, hosts, key, service),
@@ -635,7 +664,6 @@ class Server(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=math.ceil(service.upload_deadline),
         )
         super().__init__(config)
 
@@ -643,6 +671,28 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone: uvicorn would end by the one that ended it, and not with 0."""
         yield
+
+    def end(self) -> None:
+        """Answer what came in and end; called again, end at once."""
+        if self.should_exit:
+            self._hurry.set()
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for the answers under way, though not for longer than may be."""
+        cutting = asyncio.ensure_future(self._cut_in_time())
+        await super().shutdown(sockets)
+        cutting.cancel()
+
+    async def _cut_in_time(self) -> None:
+        """Close what is still open when the time is up: to its request, the client has gone."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._drain)
+        await asyncio.sleep(0)  # connections without a request are closed in this round
+        left: list[Any] = list(self.server_state.connections)
+        self.cut = len(left)
+        for connection in left:
+            connection.transport.abort()
 
 
 def main(
@@ -663,12 +713,14 @@ def main(
     auto_truncate: bool = True,
     deadline: Annotated[float, Interval(gt=0, le=3600)] = 5.0,
     upload_deadline: Annotated[float, Interval(gt=0, le=3600)] = 300.0,
+    drain: Annotated[float, Interval(ge=0, le=3600)] = 30.0,
     watch: Annotated[float, Interval(ge=0, le=3600)] = 2.0,
     hosts: str = "localhost,127.0.0.1,[::1]",
     api_key_file: str = "",
 ) -> None:
     """Serve model folders over HTTP until SIGTERM; the first is that of requests that name none.
 
+    --drain is how many seconds requests under way then have to end; a second signal cuts them.
     Without --api_key_file, the key that clients must send is that of the environment variable
     SERVE_API_KEY; with neither, none is asked for. --watch is how often, in seconds, to look for
     changed models, 0 for never; SIGHUP loads them anew at any time. --hosts are the names that
@@ -682,6 +734,13 @@ def main(
         raise InputError(
             f"Expected folders of different names, found {', '.join(names)}: each is served by the "
             "name of its folder, so rename one."
+        )
+    largest = max(max_items, max_words + 1, SLICE)
+    if max_texts < largest:
+        raise InputError(
+            f"Expected --max_texts of at least {largest}, found {max_texts}: a request has up to "
+            f"--max_items {max_items} texts, an explanation --max_words {max_words} and one more, "
+            f"a part of a file {SLICE}; raise it, or lower those."
         )
     limits = Limits(
         max_body, max_items, max_characters, max_words, max_rows, max_upload, auto_truncate
@@ -699,8 +758,9 @@ def main(
                 upload_deadline=upload_deadline,
             ),
             listening,
-            [*(name.strip().lower() for name in hosts.split(",")), host.lower()],
+            [_in_address(name.strip().lower()) for name in (*hosts.split(","), host)],
             key,
+            drain,
             watch,
         )
     )
@@ -712,12 +772,13 @@ async def _serve(
     listening: socket.socket,
     hosts: Sequence[str],
     key: bytes,
+    drain: float,
     watch: float,
 ) -> None:
     # It warns of each request that is no HTTP, which anybody can send.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     service = service_of(models)
-    server = Server(service, hosts, key)
+    server = Server(service, hosts, key, drain)
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -727,17 +788,20 @@ async def _serve(
         task.add_done_callback(tasks.discard)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.handle_exit, number, None)
+        loop.add_signal_handler(number, server.end)
     loop.add_signal_handler(signal.SIGHUP, reload)
     if watch:
         tasks.add(asyncio.ensure_future(_watch(service, watch)))
-    address = "http://{}:{}".format(*listening.getsockname()[:2])
-    log.info("serving %s at %s", ", ".join(service.models), address)
+    place, port = listening.getsockname()[:2]
+    log.info("serving %s at http://%s:%d", ", ".join(service.models), _in_address(place), port)
     await server.serve(sockets=[listening])
     for task in tasks:
         task.cancel()
     service.batcher.close()
-    log.info("ended after every request had its answer")
+    if server.cut:
+        log.warning("ended; connections cut before their answer was sent: %d", server.cut)
+    else:
+        log.info("ended after every request had its answer")
 
 
 async def _watch(service: Service, seconds: float) -> None:
@@ -748,17 +812,17 @@ async def _watch(service: Service, seconds: float) -> None:
 
 def _key(file: str) -> bytes:
     """The key that clients must send; none if it is empty."""
-    if not file:
-        return os.environ.get(KEY, "").encode()
+    place = file or f"the environment variable {KEY}"
     try:
-        key = Path(file).read_bytes().strip()
+        found = Path(file).read_bytes() if file else os.environb.get(KEY.encode(), b"")
     except OSError as error:
         raise InputError(
-            f"Expected the key of the clients in {file}, found: {error.strerror}; write it there."
+            f"Expected the key of the clients in {place}, found: {error.strerror}; write it there."
         ) from None
-    if not key:
+    key = found.strip()
+    if not key and (file or found):
         raise InputError(
-            f"Expected the key of the clients in {file}, found nothing: write it there."
+            f"Expected the key of the clients in {place}, found nothing: write it there."
         )
     return key
 

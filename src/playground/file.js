@@ -40,6 +40,8 @@ function size(bytes) {
   return `${(bytes / 1000 ** step).toLocaleString("en", { maximumFractionDigits: 1 })} ${units[step]}`;
 }
 
+let asking = new AbortController(); // of the latest file, which replaces one before it
+
 export async function scoreFile() {
   const file = $("csv").files[0];
   if (!file) {
@@ -47,6 +49,9 @@ export async function scoreFile() {
     $("csv").focus();
     return;
   }
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
   await looked;
   const [model] = chosen($("file-models"));
   const query = new URLSearchParams({ model: model.name, text_column: $("column").value, prefix });
@@ -54,14 +59,16 @@ export async function scoreFile() {
   try {
     const [content, cut] = await busy($("scored"), $("file-status"), "Scoring…", async () => {
       const headers = { "Content-Type": "text/csv" };
-      const answer = await ask(`score?${query}`, { method: "POST", headers, body: file });
+      const answer = await ask(`score?${query}`, { method: "POST", headers, body: file, signal });
       return [await answer.blob(), Number(answer.headers.get("X-Truncated-Rows"))];
     });
     const rows = parse(await content.text());
+    if (signal.aborted) return;
     const time = milliseconds(performance.now() - start);
     $("file-status").textContent = `${count(rows.length - 1, "row")} scored in ${time}.`;
     showScored(rows, cut, content, file.name, model);
   } catch (error) {
+    if (signal.aborted) return; // what is there is of another file
     $("scored").replaceChildren();
     complain(error, scoreFile);
   }

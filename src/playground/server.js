@@ -18,7 +18,8 @@ export const state = { models: [], mostItems: 32 };
 
 /** Ask by a path without a slash before it, so that a proxy may serve all this under another. */
 export async function ask(path, options = {}) {
-  const key = sessionStorage.getItem("key");
+  // A header holds bytes: those of the key in UTF-8.
+  const key = String.fromCharCode(...new TextEncoder().encode(sessionStorage.getItem("key") ?? ""));
   const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
   let answer;
   try {
@@ -49,7 +50,7 @@ export function complain(error, again) {
     $("key").hidden = false;
     $("key").onsubmit = (event) => {
       event.preventDefault();
-      sessionStorage.setItem("key", $("key-value").value);
+      sessionStorage.setItem("key", $("key-value").value.trim());
       $("key").hidden = true;
       calm();
       again();
