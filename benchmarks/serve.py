@@ -21,11 +21,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 from measure import write
 
 PORT = int(os.environ.get("BENCHMARK_PORT", "8990"))
@@ -84,8 +85,13 @@ def serving(words: list[str]) -> Iterator[tuple[int, float]]:
             time.sleep(0.02)
         yield process.pid, time.perf_counter() - start
     finally:
-        os.killpg(process.pid, signal.SIGTERM)  # LitServe's own processes too
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait()
+        for left in started:  # those of LitServe outlive it, and would slow down the next one
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
+        psutil.wait_procs(started)
 
 
 async def ask(body: bytes, path: str = "/predict", patience: float = 60) -> tuple[int, float]:

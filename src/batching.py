@@ -17,6 +17,7 @@ import numpy as np
 from src.classifier import Classifier, Logits
 
 RECENT = 0.2  # the weight of the last batch in the measure of how fast a model is
+UNLIKE = 1.25  # by which a text may be longer than another of its batch: padding costs more
 SHARE = 0.5  # of the time to its deadline, what a new request may find waiting before it
 SHORT = 4000  # characters that are tokenized sooner than another thread has begun
 
@@ -223,10 +224,12 @@ class Batcher:
             for row in request.left
         ]
         taken: list[tuple[_Waiting, int]] = []
-        longest = 0
+        shortest = longest = alike
         for _, request, row in sorted(rows, key=lambda one: one[0]):  # the older first of equals
-            longest = max(longest, len(request.ids[row]))
-            if taken and (len(taken) + 1) * longest > self._batch_tokens:
+            length = len(request.ids[row])
+            shortest, longest = min(shortest, length), max(longest, length)
+            full = (len(taken) + 1) * longest > self._batch_tokens
+            if taken and (full or longest > UNLIKE * shortest):
                 break
             taken.append((request, row))
             request.left.remove(row)

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, NoReturn
 
 import numpy as np
@@ -152,7 +153,7 @@ def hub_request(content: bytes, limits: Limits) -> Request:
     limits.check(texts, "inputs")
     _value(found, "options", dict)
     parameters = _value(found, "parameters", dict) or {}
-    _known(parameters, ("function_to_apply", "top_k"), "parameters.")
+    refuse_unknown(parameters, ("function_to_apply", "top_k"), "parameters.")
     function = _value(parameters, "function_to_apply", str, "parameters.")
     if function not in (None, "softmax", "sigmoid", "none"):
         _invalid("parameters.function_to_apply must be 'softmax', 'sigmoid' or 'none'.")
@@ -305,20 +306,25 @@ def rows_of(cut: Sequence[bool]) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file that was sent: its header, its rows, and which column has the text."""
+    """A CSV file that was sent: its header, its rows, and the texts of those that have one."""
 
     header: list[str]
     rows: list[list[str]]
+    given: list[bool]
     texts: list[str]
 
     def answer(self, labels: Sequence[str], scores: Scores, prefix: str) -> bytes:
-        """The table with the columns ``label`` and ``score`` after its own."""
+        """The table with the columns ``label`` and ``score`` after its own, empty without text."""
         file = io.StringIO(newline="")
         writer = csv.writer(file)
         writer.writerow([*self.header, f"{prefix}label", f"{prefix}score"])
-        for row, values in zip(self.rows, scores, strict=True):
-            best = int(values.argmax())
-            writer.writerow([*row, labels[best], repr(float(values[best]))])
+        values = iter(scores)
+        for row, given in zip(self.rows, self.given, strict=True):
+            if given:
+                best = int((found := next(values)).argmax())
+                writer.writerow([*row, labels[best], repr(float(found[best]))])
+            else:
+                writer.writerow([*row, "", ""])
         return file.getvalue().encode()
 
 
@@ -342,13 +348,14 @@ def table(content: bytes, column: str, prefix: str, limits: Limits) -> Table:
         _invalid(f"Line {reader.line_num} is no CSV: {error}.")
     index = header.index(column)
     texts = [row[index] for row in rows]
+    given = [bool(text.strip()) for text in texts]
     for number, one in enumerate(texts, 1):
         if len(one) > limits.max_characters:
             _too_large(
                 f"Row {number} has a text of {len(one)} characters: send at most "
                 f"{limits.max_characters}."
             )
-    return Table(header, rows, texts)
+    return Table(header, rows, given, list(compress(texts, given)))
 
 
 def _check_header(header: list[str], column: str, prefix: str) -> None:
@@ -377,11 +384,16 @@ def _object(content: bytes, *known: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         _invalid("The body must be a JSON object.")
     if known:
-        _known(found, known)
+        refuse_unknown(found, known)
     return found
 
 
-def _known(found: Iterable[str], known: Sequence[str], prefix: str = "") -> None:
+def refuse_unknown(found: Iterable[str], known: Sequence[str], prefix: str = "") -> None:
+    """Refuse names that mean nothing here: most are mistyped.
+
+    Raises:
+        Problem: names the first, and what is known.
+    """
     for name in found:
         if name not in known:
             hint = stage.closest(name, known)

@@ -122,7 +122,9 @@ def format_of(place: str, format: Format | Literal["auto"], otherwise: Format | 
     Raises:
         InputError: neither says so.
     """
-    found = ending_of(place) or (None if format == "auto" else format) or otherwise
+    # An ending of something else, such as .xlsx, is no name for what it would hold.
+    fallback = None if is_local(place) and PurePosixPath(_name(place)).suffix else otherwise
+    found = ending_of(place) or (None if format == "auto" else format) or fallback
     if found is None:
         what = "standard input" if place == STANDARD else place
         raise InputError(
@@ -362,8 +364,12 @@ def _rejected(line: int, reason: str, row: str) -> Rejected:
 def _refuse_column(column: str, found: Sequence[str], place: str) -> None:
     if column not in found:
         hint = closest(column, found)
-        if len(found) == 1 and not hint and any(mark in found[0] for mark in ",;\t|"):
-            hint = " (is it delimited by something else than its format says?)"
+        if len(found) == 1 and (marks := [mark for mark in ",;\t|" if mark in found[0]]):
+            raise InputError(
+                f"Expected fields that are separated as {place}'s format says, found one column, "
+                f"{found[0]!r}: name the format, as --format tsv for tabs, or write the file with "
+                f"commas in place of {marks[0]!r}."
+            )
         raise InputError(
             f"Expected column {column!r} in {place}, found "
             f"{', '.join(map(repr, found)) or 'none'}{hint}: set --text_column to the right one."

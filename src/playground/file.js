@@ -82,7 +82,8 @@ function showScored(rows, cut, content, name, model) {
   const [header, ...body] = rows;
   const download = `${name.replace(/\.csv$/i, "")}-scored.csv`;
   const counts = new Map();
-  for (const row of body) counts.set(row.at(-2), (counts.get(row.at(-2)) ?? 0) + 1);
+  const labels = body.map((row) => row.at(-2)).filter(Boolean); // a row without text has none
+  for (const label of labels) counts.set(label, (counts.get(label) ?? 0) + 1);
   const most = [...counts].sort((a, b) => b[1] - a[1]);
   const short = (field) => (field.length > 80 ? `${field.slice(0, 80)}…` : field);
   const cells = (row, tag) =>
@@ -90,7 +91,7 @@ function showScored(rows, cut, content, name, model) {
       const className = field.length > 24 ? "long" : "";
       return element(tag, { dir: "auto", className }, short(field));
     });
-  const rounded = (row) => row.with(-1, Number(row.at(-1)).toFixed(4));
+  const rounded = (row) => row.with(-1, row.at(-1) && Number(row.at(-1)).toFixed(4));
   const first = body.slice(0, MOST_ROWS).map(rounded);
   $("scored").replaceChildren(
     element(
@@ -108,6 +109,8 @@ function showScored(rows, cut, content, name, model) {
           { className: "cut" },
           `Of ${count(cut, "row")} only the start was read: at most ${limitsOf(model)}.`,
         ),
+      labels.length < body.length &&
+        element("p", {}, `${count(body.length - labels.length, "row")} without text got no label.`),
       element(
         "ul",
         { className: "bars" },
@@ -116,7 +119,7 @@ function showScored(rows, cut, content, name, model) {
             "li",
             { className: "best" },
             element("bdi", { className: "bar-label" }, label),
-            bar(number / body.length),
+            bar(number / labels.length),
             element("span", { className: "number" }, number.toLocaleString("en")),
           ),
         ),
