@@ -111,9 +111,7 @@ def is_local(place: str) -> bool:
 
 def ending_of(place: str) -> Format | None:
     """The format that the ending of a table says, before that of a compressed one."""
-    name = _name(place)
-    path = PurePosixPath(name)
-    return ENDINGS.get((path.with_suffix("") if _packing(name) else path).suffix.lower())
+    return ENDINGS.get(_suffix(place))
 
 
 def format_of(place: str, format: Format | Literal["auto"], otherwise: Format | None) -> Format:
@@ -123,7 +121,7 @@ def format_of(place: str, format: Format | Literal["auto"], otherwise: Format | 
         InputError: neither says so.
     """
     # An ending of something else, such as .xlsx, is no name for what it would hold.
-    fallback = None if is_local(place) and PurePosixPath(_name(place)).suffix else otherwise
+    fallback = None if is_local(place) and _suffix(place) else otherwise
     found = ending_of(place) or (None if format == "auto" else format) or fallback
     if found is None:
         what = "standard input" if place == STANDARD else place
@@ -143,6 +141,13 @@ def _name(place: str) -> str:
     """What of a path or URL bears the ending: ``zip://inner.csv::outer.zip`` has it first."""
     first = next((part for part in place.split("::") if "://" in part), place)
     return urlsplit(first).path or urlsplit(first).netloc if "://" in first else first
+
+
+def _suffix(place: str) -> str:
+    """The ending of a table before that of a compressed one; "" for none."""
+    name = _name(place)
+    path = PurePosixPath(name)
+    return (path.with_suffix("") if _packing(name) else path).suffix.lower()
 
 
 def _packing(name: str) -> str:
