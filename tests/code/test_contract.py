@@ -52,6 +52,7 @@ SHARED = [
     "metrics",
     "transformer",
     "predict",
+    "check",
 ]
 # Commands of a person, no part of the pipeline, with a section of params.yaml of their own.
 COMMANDS = ["report", "tune"]
