@@ -10,8 +10,6 @@ gets the params that are shown, and keeps its comments.
 """
 
 import copy
-import io
-import itertools
 import json
 import logging
 import os
@@ -20,7 +18,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -28,37 +26,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
-from charset_normalizer import from_bytes
 from dvc.parsing.interpolate import to_str
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from src import examples, sources, stage
-from src.formats import ENDINGS, GUESSED, MARKS, SAMPLE, WESTERN, Reader
-from src.sources import File
+from src import examples, guess, sources, stage
 from src.stage import InputError, closest
 
 PARAMS = Path("params.yaml")
 WATCHED = Path("data/source")  # what DVC watches, as load is told in dvc.yaml
-PARQUET = b"PAR1"  # that such a file begins with
-# Ways to read a table, those of a line first that leave nothing to guess.
-TABLES = [{"delimiter": sign, "quote": quote} for quote in ('"', "") for sign in ",;|"]
-WAYS: list[list[dict[str, str]]] = [
-    [{"format": "auto", **table} for table in TABLES],
-    *([{"format": kind}] for kind in ("parquet", "json", "jsonl")),
-    [{"format": "tsv", "quote": '"'}, {"format": "tsv", "quote": ""}]
-    + [{"format": "csv", **table} for table in TABLES],
-]
-ROWS = 20_000  # that the columns are judged by, at least, where there are as many
-LABELS = 1000  # different values of a column of labels at most
-SHORT = 60  # characters of a label at most, on average
-LABEL = re.compile(r"label|class|categor|target|sentiment|topic|intent|rating|stars|^y$")
-LANGUAGE = re.compile(r"lang|locale")
-ID = re.compile(r"(^|[_ -])(u?u?id|guid|key)$|[a-z]I[dD]$")
-NO_LABEL = r"[-+]?\d+[.,](?!0+$)\d+|\d{4}-\d\d-\d\d.*"  # a measured number, a date
 SLICE = 20  # different values of a column whose values get metrics of their own, at most
 FEWEST = 3  # texts of a class, one for each side of a split
 TEXTS = 2000  # whose tokens are counted, and that `quality` looks at
@@ -142,8 +120,6 @@ class Check:
         stage_main = import_module(f"src.{name}").main  # only what is about to run is loaded
         places = [str(self.folder / path) for path in paths]
         positional, params = stage.bind(stage_main, name, True, [*places, *words])
-        if name == "load":
-            positional[0] = WATCHED
         with _hushed() as said:
             stage_main(*positional, **params)
         self.warnings += [sentence for sentence in said if sentence not in self.warnings]
@@ -155,16 +131,33 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     Raises:
         InputError: the files are no labelled texts.
     """
-    check.set("load", source=_sources(files), sha256="")
-    with _hushed():
-        downloads = check.folder / "files"
-        downloads.mkdir()
-        load = check.params["load"]
+    load = check.params["load"]
+    load |= {"source": _sources(files), "sha256": ""}
+    downloads = check.folder / "files"
+    downloads.mkdir()
+    with _hushed():  # ways that are tried and left
         found = sources.find(load["source"], downloads, "", load["max_bytes"])
-        frame = _settle_format(check, found)
-    _settle_roles(check, frame, text_column, label_column)
+        settings, frame = guess.reading(found, load)
+    load |= settings
+    columns, other = guess.roles(frame, load, text_column, label_column)
+    load |= columns
+    if other:
+        check.warnings.append(
+            f"The labels may also be column {other!r}: --label_column names the right one."
+        )
+    place, kind = ", ".join(load["source"]), load["format"].replace("auto", "by its ending")
+    fields = f", delimiter {load['delimiter']!r}" if "csv" in place or kind == "csv" else ""
+    check.lines += [
+        f"{place}: format {kind}, encoding {load['encoding'][0]}{fields}",
+        *(
+            f"  {role:7} {load[f'{role}_column']}, such as {_shown(frame[load[f'{role}_column']])}"
+            for role in ("text", "label")
+        ),
+        f"  id      {load['id_column'] or ('id' if 'id' in frame else 'none: rows are numbered')}",
+    ]
     counts = _load(check)
     _settle_columns(check)
+    _count(check, counts)
     sizes = _split(check, counts["kept"])
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint that is not here is not fetched
     _quality(check)
@@ -193,213 +186,15 @@ def _sources(files: Sequence[str]) -> list[str]:
     return found
 
 
-class _AnyColumns(Reader):
-    """The reader before it is known what its columns are: all of them by their own names."""
-
-    def _roles(self, found: Sequence[str], file: File) -> dict[str, str]:
-        return {"text": "\0", "label": "\0"}
-
-    def _named(
-        self, columns: dict[str, list[str | None]], roles: dict[str, str], rows: int
-    ) -> dict[str, Any]:
-        return dict(columns)
+def _shown(values: Iterable[object]) -> str:
+    different = dict.fromkeys(guess.filled(values))
+    return ", ".join(repr(value[:40]) for value in list(different)[:3])
 
 
-def _read(check: Check, files: Sequence[File]) -> Iterator[tuple[pd.DataFrame, int]]:
-    """The columns of each batch, and how many of its rows are malformed."""
-    load = check.params["load"]
-    names = ("encoding", "delimiter", "quote", "column_names")
-    reader = _AnyColumns(load["format"], "text", "label", *(load[name] for name in names), "")
-    for _, batch in reader.read(files):
-        yield pd.DataFrame(batch.columns, dtype=object), sum(map(bool, batch.reasons))
-
-
-def _settle_format(check: Check, files: Sequence[File]) -> pd.DataFrame:
-    """Find how the files are to be read, by trying; rows of them.
-
-    Raises:
-        InputError: there is no way to read them as a table.
-    """
-    _settle_encoding(check, files)
-    check.set("load", format="auto", column_names=[])
-    lone = len(files) == 1 and Path(files[0].name).suffix.lower() == ".txt"  # no folder of texts
-    first: InputError | None = None
-    alone = ""
-    given = {name: check.present["load"][name] for name in ("delimiter", "quote")}
-    for ways in [[{"format": "auto"} | given], *WAYS][2 * lone :]:
-        tried = []
-        for number, way in enumerate(ways):
-            check.set("load", **way)
-            try:
-                frame, malformed = next(_read(check, files))
-            except InputError as error:
-                first = first or error
-                continue
-            if len(frame.columns) > 1:
-                tried.append((malformed / len(frame), -len(frame.columns), number))
-            alone = alone or str(frame.columns[0])
-        for *_, number in sorted(tried):
-            check.set("load", **ways[number])
-            try:
-                return _sample(check, files)
-            except InputError as error:
-                first = first or error
-    if alone:
-        raise InputError(
-            f"Expected a column of texts and one of labels in {files[0].name}, found one column "
-            f"only, {alone!r:.60}: add the labels, or put one of , ; | or a tab between the fields."
-        )
-    raise first or InputError(f"Expected rows in {files[0].name}, found none: add labelled texts.")
-
-
-def _sample(check: Check, files: Sequence[File]) -> pd.DataFrame:
-    """Read all of the files, and keep rows that are spread evenly over them."""
-    frame, step = pd.DataFrame(), 1
-    for part, _ in _read(check, files):
-        frame = pd.concat([frame, part.iloc[::step]], ignore_index=True)
-        while len(frame) > 2 * ROWS:
-            frame, step = frame.iloc[::2], 2 * step
-    headed = check.params["load"]["column_names"] == []
-    if headed and any(_is_label(frame[name]) and name in set(frame[name]) for name in frame):
-        # A name of a column that is also one of its values is the first row of a file without names.
-        check.set("load", column_names=[f"column_{k + 1}" for k in range(len(frame.columns))])
-        return _sample(check, files)
-    return frame
-
-
-def _settle_encoding(check: Check, files: Sequence[File]) -> None:
-    present = check.params["load"]["encoding"]
-    for file in files:
-        with file.open() as stream:
-            start = stream.peek(64)
-        if start.startswith(PARQUET):
-            return
-        file.refuse_other_kinds(start, "labelled texts")
-        if marks := [name for mark, name in MARKS.items() if start.startswith(mark)]:
-            check.set("load", encoding=marks[:1])
-            return
-        if b"\0" in start:
-            raise InputError(
-                f"Expected text in {file.name}, found zero bytes, as binary files have: save it as "
-                "csv in utf-8."
-            )
-    candidates = itertools.chain(["utf-8", *present[:1]], _guesses(files))
-    for encoding in candidates:
-        if all(_fits(file, encoding) for file in files):
-            if encoding != present[0]:
-                check.set("load", encoding=[encoding])
-            return
-    if {Path(file.name).suffix.lower() for file in files} != {".txt"}:  # which the others are for
-        raise InputError(
-            f"Expected text in {files[0].name}, found bytes that fit no encoding: save it as csv "
-            "in utf-8."
-        )
-
-
-def _fits(file: File, encoding: str) -> bool:
-    try:
-        with file.open() as stream:
-            for _ in io.TextIOWrapper(stream, encoding):
-                pass
-    except UnicodeError:
-        return False
-    return True
-
-
-def _guesses(files: Sequence[File]) -> Iterator[str]:
-    """Encodings that the lines of other characters than ASCII may be of."""
-    sample = b""
-    for file in files:
-        with file.open() as stream:
-            odd = itertools.islice((line for line in stream if not line.isascii()), 1000)
-            sample += b"".join(odd)[:SAMPLE]
-    guesses = [guess.encoding for guess in from_bytes(sample)] if len(sample) >= GUESSED else []
-    if not guesses or {WESTERN, "latin_1"} & {*guesses}:  # which read most bytes alike
-        yield WESTERN
-    yield from guesses
-
-
-# Columns
-
-
-def _settle_roles(check: Check, frame: pd.DataFrame, text: str, label: str) -> None:
-    """Choose the columns of the texts, the labels and the ids, but for those that are named."""
-    names, load = [str(name) for name in frame], check.params["load"]
-    for option, name in (("text", text), ("label", label)):
-        if name and name not in names:
-            raise InputError(
-                f"Expected column {name!r}, found {', '.join(names)}{closest(name, names)}: "
-                f"correct --{option}_column."
-            )
-    text = text or max((name for name in names if name != label), key=lambda n: _prose(frame[n]))
-
-    def rank(name: str) -> tuple[bool, ...]:
-        folded = examples.fold(name)
-        known = name == load["label_column"], bool(LABEL.search(folded))
-        return *known, not LANGUAGE.search(folded) and not _sides(frame[name])
-
-    others = [name for name in names if name != text and _is_label(frame[name])]
-    likely = sorted(others, key=rank, reverse=True)
-    if not (label or likely):
-        raise InputError(
-            f"Expected a column of labels, with few different values, beside {text!r}, found none "
-            f"among {', '.join(names)}: add it, or name it by --label_column."
-        )
-    if not label and len(likely) > 1 and rank(likely[0]) == rank(likely[1]):
-        check.warnings.append(
-            f"The labels may also be column {likely[1]!r}: --label_column names the right one."
-        )
-    label = label or likely[0]
-    free = [name for name in names if name not in (text, label)]
-    ids = [name for name in free if ID.search(name) and frame[name].is_unique]
-    own = "" if "id" in ids else next(iter(ids), "")  # `id` needs no naming
-    check.set("load", text_column=text, label_column=label, id_column=own)
-    kind = f", delimiter {load['delimiter']!r}" if load["format"] in ("auto", "csv") else ""
-    shown = load["source"][0] if len(load["source"]) == 1 else f"{len(load['source'])} sources"
-    check.lines += [
-        f"{shown}: format {load['format']}{kind}, encoding {load['encoding'][0]}",
-        f"  texts   {text}, {_examples(frame[text])}",
-        f"  labels  {label}, {_examples(frame[label])}",
-        f"  ids     {own or ('id' if 'id' in ids else 'none, rows are numbered')}",
-    ]
-
-
-def _filled(values: pd.Series) -> list[str]:
-    return [value for value in values if isinstance(value, str) and value.strip()]
-
-
-def _prose(values: pd.Series) -> float:
-    """How much like texts the values of a column are: long, in words, and different."""
-    filled = _filled(values)
-    if not filled:
-        return 0.0
-    letters = np.mean([sum(map(str.isalpha, value)) for value in filled[:ROWS]])
-    # Ids and addresses are long too, but have neither spaces nor letters other than ASCII.
-    words = np.mean([len(value.split()) > 1 or not value.isascii() for value in filled])
-    return float(letters * (words + 0.01) * len({*filled}) / len(filled))
-
-
-def _is_label(values: pd.Series) -> bool:
-    """Whether the values of a column are few, short and no measurements."""
-    filled = _filled(values)
-    different = {*filled}
-    return (
-        2 <= len(different) <= min(LABELS, len(filled) / 2)
-        and sum(map(len, different)) <= SHORT * len(different)
-        and not all(re.fullmatch(NO_LABEL, value.strip()) for value in different)
-    )
-
-
-def _sides(values: pd.Series) -> bool:
+def _is_split(values: Iterable[object]) -> bool:
     """Whether a column says on which side of the split each row is."""
-    names = {value.strip().lower() for value in _filled(values)}
+    names = {value.strip().lower() for value in guess.filled(values)}
     return len(names) > 1 and names <= {*import_module("src.split").NAMES}
-
-
-def _examples(values: pd.Series) -> str:
-    filled = _filled(values)
-    shown = ", ".join(repr(value[:40]) for value in dict.fromkeys(filled[:ROWS]).keys())
-    return f"such as {shown:.90}"
 
 
 def _settle_columns(check: Check) -> None:
@@ -408,7 +203,7 @@ def _settle_columns(check: Check) -> None:
     names = [name for name in examples.column_names(path) if name not in examples.COLUMNS]
     frame = pq.read_table(path, columns=names).to_pandas()
     split = check.params["split"]
-    if sides := [name for name in names if _sides(frame[name])]:
+    if sides := [name for name in names if _is_split(frame[name])]:
         check.set("split", strategy="predefined", column=sides[0])
     elif split["column"] and split["column"] not in names:
         check.set("split", strategy="stratified", column="")
@@ -417,14 +212,14 @@ def _settle_columns(check: Check) -> None:
     few = [
         name
         for name in names
-        if name not in sides and _is_label(frame[name]) and frame[name].nunique() <= SLICE
+        if name not in sides and guess.is_label(frame[name]) and frame[name].nunique() <= SLICE
     ]
-    languages = [name for name in few if LANGUAGE.search(examples.fold(name))]
+    languages = [name for name in few if guess.is_language(frame[name])]
     for section in ("quality", "evaluate"):
         kept = [name for name in check.params[section]["slices"] if name in names]
         check.set(section, slices=list(dict.fromkeys([*kept, *languages])))
-    codes = sorted({*_filled(frame[languages[0]])}) if languages else []
-    if codes and all(re.fullmatch("[a-z]{2}", code) for code in codes):
+    codes = sorted({*guess.filled(frame[languages[0]])}) if languages else []
+    if codes and all(re.fullmatch(guess.CODE, code) for code in codes):
         check.set("card", languages=codes)
     groups = [
         name
@@ -462,11 +257,18 @@ def _hushed() -> Iterator[list[str]]:
 
 
 def _load(check: Check) -> dict[str, Any]:
-    """Run `load`, and report rows and classes; what it counted."""
+    """Run `load`, and settle what is dropped; what it counted."""
     lenient = {"missing_labels": "drop", "max_dropped_fraction": 1.0}
     counts: dict[str, Any] = {}
     for fewest in (1, max(FEWEST, check.params["load"]["min_class_texts"])):
-        check.run("load", "watched", "raw", "rejected.csv", **lenient, min_class_texts=fewest)
+        check.run(
+            "load",
+            str(WATCHED.absolute()),
+            "raw",
+            "rejected.csv",
+            **lenient,
+            min_class_texts=fewest,
+        )
         counts = json.loads((check.folder / "raw" / "counts.json").read_text(encoding="utf-8"))
         small = [name for name, count in counts["classes"].items() if count < FEWEST]
         if not small:
@@ -484,6 +286,11 @@ def _load(check: Check) -> dict[str, Any]:
             f"`load` would stop, for more than load.max_dropped_fraction {most:g} of the rows "
             "would be dropped: mend them, or raise it."
         )
+    return counts
+
+
+def _count(check: Check, counts: dict[str, Any]) -> None:
+    """Report rows and classes."""
     dropped = [f"{count:,} {why}" for why, count in counts["dropped"].items() if count]
     kept, classes = counts["kept"], counts["classes"]
     largest = sorted(classes.items(), key=lambda item: -item[1])
@@ -495,7 +302,6 @@ def _load(check: Check) -> dict[str, Any]:
         *(f"  {n:7,}  {100 * n / kept:4.1f} %  {name}" for name, n in largest[:SHOWN]),
         *([f"  and {len(largest) - SHOWN} smaller ones"] if len(largest) > SHOWN else []),
     ]
-    return counts
 
 
 def _split(check: Check, kept: int) -> tuple[int, int]:
@@ -599,13 +405,14 @@ def _seconds_of_a_text(model: Any, tokenizer: Any, ids: list[Any], train: dict[s
         labels = torch.zeros(size, dtype=torch.int64, device=device)
         with torch.autocast(device.type, kind, enabled=train["precision"] != "no"):
             output = model(**{k: v.to(device) for k, v in batch.items()})
-        torch.nn.functional.cross_entropy(output.logits.float(), labels).backward()
+        loss = torch.nn.functional.cross_entropy(output.logits.float(), labels)
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds += (time.perf_counter() - began) * bool(number)  # the first step sets things up
-    return seconds / (STEPS * size)
+    return float(seconds / (STEPS * size))
 
 
 def _duration(seconds: float) -> str:

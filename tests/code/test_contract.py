@@ -53,6 +53,7 @@ SHARED = [
     "transformer",
     "predict",
     "check",
+    "guess",
 ]
 # Commands of a person, no part of the pipeline, with a section of params.yaml of their own.
 COMMANDS = ["report", "tune"]
