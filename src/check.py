@@ -41,11 +41,10 @@ SLICE = 20  # different values of a column whose values get metrics of their own
 FEWEST = 3  # texts of a class, one for each side of a split
 TEXTS = 2000  # whose tokens are counted, and that `quality` looks at
 CUT = 0.05  # share of texts that may be longer than max_length
-STEPS = 4  # that are timed
+STEPS = 4  # that are timed at most
+PATIENCE = 20  # seconds of steps, after which no other is timed
 VALIDATED = 3  # validation texts take the time of one in training
 SHOWN = 20  # classes at most
-
-log = logging.getLogger("src.check")
 
 
 def main(*files: str, text_column: str = "", label_column: str = "", write: bool = False) -> None:
@@ -256,28 +255,25 @@ def _hushed() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def _load(check: Check) -> dict[str, Any]:
     """Run `load`, and settle what is dropped; what it counted."""
     lenient = {"missing_labels": "drop", "max_dropped_fraction": 1.0}
-    counts: dict[str, Any] = {}
-    for fewest in (1, max(FEWEST, check.params["load"]["min_class_texts"])):
-        check.run(
-            "load",
-            str(WATCHED.absolute()),
-            "raw",
-            "rejected.csv",
-            **lenient,
-            min_class_texts=fewest,
-        )
-        counts = json.loads((check.folder / "raw" / "counts.json").read_text(encoding="utf-8"))
-        small = [name for name, count in counts["classes"].items() if count < FEWEST]
-        if not small:
-            break
+    paths = (str(WATCHED.absolute()), "raw", "rejected.csv")
+    check.run("load", *paths, **lenient)
+    counts = _json(check.folder / "raw" / "counts.json")
+    if small := [name for name, count in counts["classes"].items() if count < FEWEST]:
         check.set("load", min_class_texts=FEWEST)
         check.warnings.append(
             f"Classes of fewer than {FEWEST} texts, one for each side of the split: {len(small)}, "
             f"such as {small[0]!r}; load.min_class_texts {FEWEST} leaves them out."
         )
+        check.run("load", *paths, **lenient)
+        counts = _json(check.folder / "raw" / "counts.json")
     if counts["dropped"]["no_label"]:
         check.set("load", missing_labels="drop")
     lost, most = counts["rows"] - counts["kept"], check.params["load"]["max_dropped_fraction"]
@@ -334,7 +330,7 @@ def _quality(check: Check) -> None:
     except InputError as error:
         check.warnings.append(f"`quality` would stop: {error}")
         return
-    figures = json.loads((check.folder / "quality.json").read_text(encoding="utf-8"))
+    figures = _json(check.folder / "quality.json")
     scripts = [f"{name} {100 * share:.1f} %" for name, share in figures["scripts"].items()]
     check.lines.append(f"Scripts: {', '.join(scripts)}")
     if any("baseline.analyzer char" in sentence for sentence in check.warnings):
@@ -364,21 +360,26 @@ def _training(check: Check, sizes: tuple[int, int], classes: int) -> None:
         f"train.max_length {most} cuts {100 * (lengths > most).mean():.1f} % of the texts, and "
         f"{100 * lost:.1f} % of all tokens"
     )
+    positions = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
+    readable = int(min(tokenizer.model_max_length, positions))
     if (lengths > most).mean() > CUT:
         enough = int(np.sort(lengths)[-int(CUT * len(lengths)) - 1])
-        told += f"; {enough} would cut at most {100 * CUT:.0f} % (the checkpoint may read fewer)"
+        told += f"; {enough} would cut at most {100 * CUT:.0f} %"
+        told += f", but the checkpoint reads {readable} at most" * (enough > readable)
     check.lines.append(told)
-    size = train["batch_size"]
-    seconds = _seconds_of_a_text(model, tokenizer, [row[:most] for row in ids], train)
+    # RoBERTa's positions begin after that of padding.
+    ids = [row[: min(most, readable - 2)] for row in ids]
+    seconds, timed = _time(model, tokenizer, ids, train)
     passes = sizes[0] + sizes[1] / VALIDATED
     check.lines.append(
-        f"Training: {_duration(seconds * passes * train['epochs'])}, by {STEPS} steps of "
-        f"{min(size, len(ids))} texts timed here: {train['epochs']} epochs of {sizes[0]:,} texts"
+        f"Training: {_duration(seconds / timed * passes * train['epochs'])}: {train['epochs']} "
+        f"epochs of {sizes[0]:,} texts, by {timed} texts in steps of {train['batch_size']} timed "
+        "here and now"
     )
 
 
-def _seconds_of_a_text(model: Any, tokenizer: Any, ids: list[Any], train: dict[str, Any]) -> float:
-    """How long a text takes in training, as batches of short and of long texts tell."""
+def _time(model: Any, tokenizer: Any, ids: list[Any], train: dict[str, Any]) -> tuple[float, int]:
+    """How many seconds how many texts take in training, as batches of several lengths tell."""
     import torch
 
     from src.shortcuts import CutVocabulary, replace_dropout, shorten
@@ -398,8 +399,11 @@ def _seconds_of_a_text(model: Any, tokenizer: Any, ids: list[Any], train: dict[s
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     kind = torch.float16 if train["precision"] == "fp16" else torch.bfloat16
-    seconds = 0.0
-    for number, start in enumerate([starts[0], *starts]):
+    seconds, timed = 0.0, 0
+    middle = sorted(starts, key=lambda start: abs(start - len(ids) / 2))  # which tells most
+    for number, start in enumerate([middle[0], *middle]):
+        if seconds > PATIENCE:
+            break
         began = time.perf_counter()
         batch = collate(ids[start : start + size], tokenizer.pad_token_id)
         labels = torch.zeros(size, dtype=torch.int64, device=device)
@@ -411,8 +415,10 @@ def _seconds_of_a_text(model: Any, tokenizer: Any, ids: list[Any], train: dict[s
         optimizer.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        seconds += (time.perf_counter() - began) * bool(number)  # the first step sets things up
-    return float(seconds / (STEPS * size))
+        if number:  # the first step sets things up
+            seconds += time.perf_counter() - began
+            timed += size
+    return seconds, timed
 
 
 def _duration(seconds: float) -> str:
