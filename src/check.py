@@ -28,14 +28,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from dvc.parsing.interpolate import to_str
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
-from ruamel.yaml.error import YAMLError
 
-from src import examples, guess, sources, stage
+from src import examples, guess, params, sources, stage
 from src.stage import InputError, closest
 
-PARAMS = Path("params.yaml")
 WATCHED = Path("data/source")  # what DVC watches, as load is told in dvc.yaml
 SLICE = 20  # different values of a column whose values get metrics of their own, at most
 FEWEST = 3  # texts of a class, one for each side of a split
@@ -57,8 +53,7 @@ def main(*files: str, text_column: str = "", label_column: str = "", write: bool
             "Expected a file to look at, found none: name it, as in `python -m src.check "
             "data/source/mine.csv`."
         )
-    _, values = _read_params()
-    present = {name: dict(section) for name, section in values.items()}
+    present = params.read()
     with tempfile.TemporaryDirectory() as folder:
         check = Check(present, copy.deepcopy(present), Path(folder))
         look(check, files, text_column, label_column)
@@ -71,7 +66,7 @@ def main(*files: str, text_column: str = "", label_column: str = "", write: bool
     for name, (old, new) in changes.items():
         print(f"  {name}: {_value(old)} -> {_value(new)}")
     if write or _asked():
-        _write_params({name: new for name, (_, new) in changes.items()})
+        params.write({name: new for name, (_, new) in changes.items()})
         print("params.yaml has them now; `dvc repro quality` is next.")
     else:
         print("Nothing was written; --write writes them into params.yaml.")
@@ -118,9 +113,9 @@ class Check:
         words = shlex.split(to_str(section, {"bool": "boolean_optional"}))
         stage_main = import_module(f"src.{name}").main  # only what is about to run is loaded
         places = [str(self.folder / path) for path in paths]
-        positional, params = stage.bind(stage_main, name, True, [*places, *words])
+        positional, options = stage.bind(stage_main, name, True, [*places, *words])
         with _hushed() as said:
-            stage_main(*positional, **params)
+            stage_main(*positional, **options)
         self.warnings += [sentence for sentence in said if sentence not in self.warnings]
 
 
@@ -428,26 +423,6 @@ def _duration(seconds: float) -> str:
     return f"about {max(1.0, seconds):.0f} seconds"
 
 
-# params.yaml
-
-
-def _read_params() -> tuple[YAML, Any]:
-    """params.yaml with its comments, and what writes it."""
-    yaml = YAML()  # of YAML 1.2, as DVC reads it
-    yaml.preserve_quotes = True
-    yaml.width = 10**6  # no value is broken
-    try:
-        values = yaml.load(PARAMS)
-        for name in ("load", "quality", "split", "baseline", "train", "evaluate", "card"):
-            values[name].items()
-    except (OSError, YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"Expected params.yaml with the sections of dvc.yaml in {Path.cwd()}, found: "
-            f"{' '.join(str(error).split())}; go to the root of the project, or correct it."
-        ) from None
-    return yaml, values
-
-
 def _asked() -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
@@ -455,30 +430,6 @@ def _asked() -> bool:
         return input("Write these into params.yaml? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
-
-
-def _write_params(changes: dict[str, Any]) -> None:
-    """Write params into params.yaml as it is now, whose comments stay."""
-    yaml, values = _read_params()
-    for name, value in changes.items():
-        section, key = name.split(".")
-        _put(values[section], key, value)
-    with stage.replacing(PARAMS) as fresh:
-        yaml.dump(values, fresh)
-
-
-def _put(section: Any, key: str, value: Any) -> None:
-    """Give a key another value; the comment over the next key hangs on the end of a list."""
-    if isinstance(value, list):
-        old, value = section[key], CommentedSeq(value)
-        tail = old.ca.items.get(len(old) - 1)
-        if tail and value:
-            value.ca.items[len(value) - 1] = tail
-        elif tail:
-            section.ca.items[key] = [None, None, tail[0], None]
-        if not old or not value:
-            value.fa.set_flow_style()
-    section[key] = value
 
 
 def _value(value: Any) -> str:

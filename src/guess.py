@@ -144,13 +144,15 @@ def _encoding(files: Sequence[File], present: list[str]) -> list[str]:
                 "csv in utf-8."
             )
     # Hardly any file in another encoding is valid UTF-8.
-    for encoding in itertools.chain(["utf-8", *present[:1]], _guesses(files)):
-        if all(_fits(file, encoding) for file in files):
-            return present if encoding == present[0] else [encoding]
-    if {Path(file.name).suffix.lower() for file in files} == {".txt"}:  # each may be of another
-        return present
+    odd = [file for file in files if not _fits(file, "utf-8")]
+    folder = all(Path(file.name).suffix.lower() == ".txt" for file in files)  # of texts, mixed
+    known = ["utf-8"] if not odd or (folder and len(odd) < len(files)) else []
+    for encoding in itertools.chain(present[:1], _guesses(odd)) if odd else known:
+        if all(_fits(file, encoding) for file in odd):
+            found = list(dict.fromkeys([*known, encoding]))
+            return present if found == present[: len(found)] else found
     raise InputError(
-        f"Expected text in {files[0].name}, found bytes that fit no encoding: save it as csv in "
+        f"Expected text in {odd[0].name}, found bytes that fit no encoding: save it as csv in "
         "utf-8."
     )
 

@@ -54,6 +54,7 @@ SHARED = [
     "predict",
     "check",
     "guess",
+    "params",
 ]
 # Commands of a person, no part of the pipeline, with a section of params.yaml of their own.
 COMMANDS = ["report", "tune"]

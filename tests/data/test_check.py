@@ -234,7 +234,7 @@ def test_the_report_tells_what_the_stages_will_make_of_the_file(
     assert "train.max_length 16 cuts 10.0 % of the texts" in told
     assert "the longest 29" in told
     assert "; 29 would cut at most 5 %" in told
-    assert "3 epochs of 41 texts" in told
+    assert "3 epochs of 40 texts" in told
     assert "Scripts: LATIN 100.0 %" in told
     found = params()
     assert found["load"]["missing_labels"] == "drop"
