@@ -147,7 +147,9 @@ def _encoding(files: Sequence[File], present: list[str]) -> list[str]:
     odd = [file for file in files if not _fits(file, "utf-8")]
     folder = all(Path(file.name).suffix.lower() == ".txt" for file in files)  # of texts, mixed
     known = ["utf-8"] if not odd or (folder and len(odd) < len(files)) else []
-    for encoding in itertools.chain(present[:1], _guesses(odd)) if odd else known:
+    # Those of params.yaml after the first are for folders.
+    first = present if known else present[:1]
+    for encoding in itertools.chain(first, _guesses(odd)) if odd else known:
         if all(_fits(file, encoding) for file in odd):
             found = list(dict.fromkeys([*known, encoding]))
             return present if found == present[: len(found)] else found
