@@ -138,7 +138,9 @@ def write_record() -> None:
 
 def main() -> None:
     """Edit, commit, and say what comes next."""
-    edit("README.md", ("# Pedigree\n", f"# {ANSWERS['project_name']}\n\n{ANSWERS['description']}\n"))
+    edit(
+        "README.md", ("# Pedigree\n", f"# {ANSWERS['project_name']}\n\n{ANSWERS['description']}\n")
+    )
     write_params()
     write_license()
     keep_ci()

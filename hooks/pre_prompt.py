@@ -41,6 +41,12 @@ def git(*words: str) -> bytes:
 def main() -> None:
     """Unpack the last commit into the folder that cookiecutter copies."""
     commit = git("rev-parse", "HEAD").decode().strip()
+    ident = subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], capture_output=True, check=False)
+    if ident.returncode:
+        sys.exit(
+            "Expected git to know who commits, found nobody: git config --global user.name NAME; "
+            "git config --global user.email ADDRESS."
+        )
     archive = git("archive", commit, "--", ".", *(f":(exclude){path}" for path in LEFT_OUT))
     TEMPLATE.mkdir()
     subprocess.run(["tar", "-x", "-C", TEMPLATE], input=archive, check=True)
