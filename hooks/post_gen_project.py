@@ -1,7 +1,8 @@
 """Write the answers into the new project, and make its first commit.
 
-cookiecutter puts the answers into this file and runs it in the new folder, whose files are those of
-the template, byte for byte. Equal answers to one commit give equal files, which `make update` needs.
+cookiecutter puts the answers into this file and runs it in the new folder, whose files are those
+of the template, byte for byte. Equal answers to one commit must give equal files: `make update`
+makes the project anew to see what the template changed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Make the template out of the last commit of this repository, so that there is one copy of the code.
+"""Make the template out of the last commit of this repository: there is one copy of the code.
 
 cookiecutter runs this in a temporary copy of the repository, before it asks anything.
 """

@@ -97,6 +97,8 @@ TRAIN: dict[str, Any] = {
 # Enough for 60 small texts to be learnt by a small model with random weights.
 SMALL = {
     "load.source": ["data/source/small.jsonl"],
+    "load.text_column": "text",
+    "load.label_column": "label",
     "quality.checkpoint": "data/source/checkpoint",
     "quality.max_length": 16,
     "split.validation_size": 0.2,
