@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from configobj import ConfigObj
 from filelock import FileLock
 from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -113,6 +114,9 @@ SMALL = {
     "evaluate.slices": ["language"],
     "evaluate.resamples": 50,
     "compare.resamples": 50,
+    "card.name": "",
+    "card.license": "",
+    "card.languages": [],
 }
 
 
@@ -232,7 +236,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_project(target: Path) -> Project:
-    """The files of the project that git knows or would add, committed to a new repository."""
+    """The files of the project that git knows or would add, committed to a new repository.
+
+    The copy has no DVC remote: a test must not reach the team's.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -244,6 +251,11 @@ def copy_project(target: Path) -> Project:
         if name and (ROOT / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
+    config = ConfigObj(str(target / ".dvc" / "config"))
+    config["core"].pop("remote", None)
+    for section in [section for section in config if section.startswith("'remote ")]:
+        del config[section]
+    config.write()
     project = Project(target)
     project.git("init", "--quiet", "--initial-branch=main")
     project.commit()
