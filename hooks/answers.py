@@ -58,6 +58,10 @@ def check(answers: Mapping[str, object]) -> bool:
         answer = str(answers.get(key, ""))
         if key in answers and not (answer.isprintable() and re.fullmatch(pattern, answer)):
             raise ClickException(f"{key} is {answer!r}: expected {expected}; answer anew.")
+        if re.search(r"\{[{%#]", answer):  # cookiecutter would read a default of this as Jinja
+            raise ClickException(
+                f"{key} is {answer!r}: expected no {{{{, {{% or {{# in it; answer anew."
+            )
     if "label_column" in answers and answers["label_column"] == answers["text_column"]:
         raise ClickException(
             f"label_column is {answers['label_column']!r}: expected another column than that of "

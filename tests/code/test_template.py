@@ -1,7 +1,6 @@
 """What cookiecutter makes of this repository, and how a project takes what the template gains."""
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -30,9 +29,9 @@ from hooks.pre_prompt import LEFT_OUT
 PROMPTS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text())
 # Letters, quotes and words that YAML or Jinja could take for something of their own.
 ODD = {
-    "project_name": "Ann's tickets: {{ v2 }}, ملاحظات",
+    "project_name": "Ann's tickets: {v2}, ملاحظات",
     "slug": "tickets",
-    "description": "Sorts {% raw %} tickets # by topic.",
+    "description": "Sorts {tickets} # by topic.",
     "data_source": "data/source/tickets.csv",
     "text_column": 'Body: "it\'s"',
     "label_column": "no",
@@ -193,6 +192,7 @@ def test_every_prompt_has_a_sentence() -> None:
         ("slug", "../up"),
         ("slug", "Tickets"),
         ("description", ""),
+        ("description", "Sorts {{ tickets }}"),
         ("data_source", "/etc/passwd"),
         ("data_source", "data/source/../../x.csv"),
         ("data_source", "ftp://host/x.csv"),
@@ -411,5 +411,6 @@ def test_a_conflict_is_one_of_git(later: Template) -> None:
 
 def test_what_no_template_made_is_not_updated(template: Template) -> None:
     """The template itself, for one."""
-    assert "Expected .template.json, found none" in update(template.source, code=1)
-    assert os.listdir(template.place.root) == ["config.yaml"]
+    printed = template.source.run(sys.executable, "-m", "src.update", code=1)
+    assert "Expected .template.json, found none" in printed
+    assert [path.name for path in template.place.root.iterdir()] == ["config.yaml"]
