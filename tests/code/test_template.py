@@ -19,6 +19,8 @@ from conftest import (
     make_texts,
     set_params,
 )
+from cookiecutter.generate import generate_context
+from cookiecutter.prompt import prompt_for_config
 from dvc.config import Config
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
@@ -147,8 +149,9 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
 def test_every_remote_and_every_service(template: Template, remote: str, url: str, ci: str) -> None:
     project = template.make(remote=remote, remote_url=url, ci=ci, license="apache-2.0")
     config = Config(str(project.root / ".dvc"))
-    expected = {"storage": {"url": url, "verify": True}} if url else {}
-    assert {name: dict(entry) for name, entry in config["remote"].items()} == expected
+    expected = {"storage": (url, True)} if url else {}
+    found = {name: (entry["url"], entry["verify"]) for name, entry in config["remote"].items()}
+    assert found == expected
     assert config["core"].get("remote") == ("storage" if url else None)
     assert config["parsing"]["bool"] == "boolean_optional", "what stood there stays"
     files = {"github": ".github/workflows/report.yml", "gitlab": ".gitlab-ci.yml"}
@@ -161,17 +164,24 @@ def test_every_remote_and_every_service(template: Template, remote: str, url: st
     assert "http://www.apache.org/licenses/LICENSE-2.0" in (project.root / "LICENSE").read_text()
 
 
-@pytest.mark.parametrize("remote", PROMPTS["remote"])
-def test_a_default_is_an_answer(template: Template, remote: str) -> None:
-    """Every prompt is asked, with its sentence, and Enter takes its default."""
-    number = PROMPTS["remote"].index(remote) + 1
-    typed = "\n" * 8 + f"{number}\n" + "\n" * 3
+def test_every_prompt_is_asked_with_its_sentence(template: Template) -> None:
+    typed = "\n" * 8 + "6\n" + "\n" * 3  # Enter takes a default
     printed = template.cookiecutter(text=typed)
     assert "with a first commit" in printed
     words = " ".join(printed.split())
     for key, prompt in PROMPTS["__prompts__"].items():
         sentence = prompt["__prompt__"] if isinstance(prompt, dict) else prompt
         assert sentence in words, key
+    record = json.loads((template.place.root / "text-classifier/.template.json").read_text())
+    assert record["answers"]["remote_url"] == "ssh://host/srv/dvc/text-classifier"
+
+
+@pytest.mark.parametrize("remote", PROMPTS["remote"])
+def test_the_default_of_each_prompt_is_an_answer(remote: str) -> None:
+    context = generate_context(str(ROOT / "cookiecutter.json"), extra_context={"remote": remote})
+    given = prompt_for_config(context, no_input=True)
+    assert given["remote"] == remote
+    assert answers.check(given)
 
 
 def test_every_prompt_has_a_sentence() -> None:
@@ -225,7 +235,7 @@ def test_a_replay_makes_the_same_and_an_edited_one_is_checked(template: Template
     first = template.make(**ODD, remote="local")
     replay = template.place.root / "replay" / "pedigree.json"
     first.root.rename(template.place.root / "first")
-    template.cookiecutter("--replay")
+    template.cookiecutter("--replay", text="y\n")  # it may clone anew
     trees = [
         Project(template.place.root / name).git("rev-parse", "HEAD^{tree}")
         for name in ("first", "tickets")
@@ -233,7 +243,9 @@ def test_a_replay_makes_the_same_and_an_edited_one_is_checked(template: Template
     assert trees[0] == trees[1]
     replay.write_text(replay.read_text().replace("/srv/dvc/tickets", "tickets"))
     (template.place.root / "tickets").rename(template.place.root / "second")
-    assert "remote_url is 'tickets': expected a folder" in template.cookiecutter("--replay", code=1)
+    assert "remote_url is 'tickets': expected a folder" in template.cookiecutter(
+        "--replay", text="y\n", code=1
+    )
     assert not (template.place.root / "tickets").exists()
 
 
@@ -329,8 +341,6 @@ def update(project: Project, *words: str, code: int = 0) -> str:
 def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) -> None:
     project = later.make(**ODD)
     made = project.git("rev-parse", "HEAD")
-    assert "the project has all of the template" in update(project)
-
     change(project, "params.yaml", "\n  epochs: 3\n", "\n  epochs: 5\n")
     change(project, "README.md", "## Use\n", "## How we use it\n")
     (project.root / "docs" / "ours.md").write_text("# Ours\n")
@@ -340,13 +350,16 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     change(later.source, "README.md", "## What runs\n", "## What is run\n")
     (later.source.root / "src" / "added.py").write_text('"""New."""\n')
     (later.source.root / "benchmarks" / "noop.py").unlink()
-    (later.source.root / "dvc.lock").unlink()
+    (later.source.root / "dvc.lock").unlink(missing_ok=True)
+    later.source.commit()
+    later.source.git("tag", "v2")
+    (later.source.root / "src" / "added.py").write_text('"""Newer."""\n')
     later.source.commit()
 
     change(project, "README.md", "## How we use it\n", "## Use\n")
     assert "Expected all changes committed, found 1 that are not" in update(project, code=1)
     project.git("checkout", "--", "README.md")
-    update(project)
+    update(project, "--to", "v2")
     changed = set(project.git("diff", "--name-only", "HEAD~1").split())
     assert changed == {
         ".template.json",
@@ -361,51 +374,36 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     readme = (project.root / "README.md").read_text()
     assert "## How we use it\n" in readme
     assert "## What is run\n" in readme
+    assert (project.root / "src" / "added.py").read_text() == '"""New."""\n'
     assert not (project.root / "docs" / "registry.md").exists()
     assert project.git("rev-list", "--max-parents=0", "HEAD") == made, "no second history"
     assert project.git("status", "--porcelain") == ""
-    assert "the project has all of the template" in update(project)
-
-
-def test_an_update_of_a_squashed_history_and_a_named_version(later: Template) -> None:
-    project = later.make()
-    change(later.source, "params.yaml", "\n  lr: 0.0001\n", "\n  lr: 0.0002\n")
-    later.source.commit()
-    later.source.git("tag", "v2")
-    change(later.source, "params.yaml", "\n  lr: 0.0002\n", "\n  lr: 0.0003\n")
-    later.source.commit()
-    for version, lr in (("v2", 0.0002), ("", 0.0003)):
-        update(project, *(["--to", version] if version else []))
-        params = YAML(typ="safe").load(project.root / "params.yaml")
-        assert params["train"]["lr"] == lr
-        tree = project.git("rev-parse", "HEAD^{tree}").strip()
-        project.git("reset", "--hard", project.git("commit-tree", tree, "-m", "Squash").strip())
+    assert "the project has all of the template" in update(project, "--to", "v2")
     assert "found that cookiecutter can't make one" in update(project, "--to", "v3", code=1)
 
 
-def test_a_conflict_is_one_of_git(later: Template) -> None:
+def test_a_conflict_is_one_of_git_also_in_a_squashed_history(later: Template) -> None:
     project = later.make()
     change(project, "params.yaml", "\n  lr: 0.0001\n", "\n  lr: 0.0007\n")
     project.commit()
-    mine = project.git("rev-parse", "HEAD")
+    mine = project.git("commit-tree", "HEAD^{tree}", "-m", "Squash").strip()
+    project.git("reset", "--quiet", "--hard", mine)
     change(later.source, "params.yaml", "\n  lr: 0.0001\n", "\n  lr: 0.0002\n")
+    change(later.source, "params.yaml", "\n  batch_size: 16\n", "\n  batch_size: 32\n")
     later.source.commit()
     printed = update(project, code=1)
     assert "both are in the same places of params.yaml: mend them" in printed
     assert "Traceback" not in printed
     assert "UU params.yaml" in project.git("status", "--porcelain")
     text = (project.root / "params.yaml").read_text()
-    found = re.search(r"<<<<<<< HEAD\n(.*)\n=======\n(.*)\n>>>>>>> ", text)
+    found = re.search(r"<<<<<<< HEAD\n(.*)\n=======\n(.*)\n>>>>>>> .*\n", text)
     assert found
     assert found.groups() == ("  lr: 0.0007", "  lr: 0.0002")
-    project.git("cherry-pick", "--abort")
-    assert project.git("rev-parse", "HEAD") == mine
-    update(project, code=1)
-    (project.root / "params.yaml").write_text(
-        re.sub(r"<<<<<<<.*\n(.*\n)=======\n.*\n>>>>>>> .*\n", r"\1", text)
-    )
+    (project.root / "params.yaml").write_text(text.replace(found[0], f"{found[1]}\n"))
     project.git("add", "params.yaml")
     project.git("-c", "core.editor=true", "cherry-pick", "--continue")
+    params = YAML(typ="safe").load(project.root / "params.yaml")["train"]
+    assert (params["lr"], params["batch_size"]) == (0.0007, 32)
     assert "the project has all of the template" in update(project)
 
 
