@@ -32,6 +32,11 @@ LICENSES = {
 class Dumper(yaml.SafeDumper):
     """Writes YAML 1.2 as DVC does, in which `no` is a text and needs no quotes."""
 
+    def choose_scalar_style(self) -> str:
+        """Double quotes around a single one, as DVC has them."""
+        style: str = super().choose_scalar_style()
+        return '"' if style == "'" and "'" in self.analysis.scalar else style
+
 
 Dumper.yaml_implicit_resolvers = {
     first: [entry for entry in entries if first not in "yYnNoO" or not entry[0].endswith(":bool")]
