@@ -35,7 +35,8 @@ class Dumper(yaml.SafeDumper):
     def choose_scalar_style(self) -> str:
         """Double quotes around a single one, as DVC has them."""
         style: str = super().choose_scalar_style()
-        return '"' if style == "'" and "'" in self.analysis.scalar else style
+        single = style == "'" and self.analysis and "'" in self.analysis.scalar
+        return '"' if single else style
 
 
 Dumper.yaml_implicit_resolvers = {
