@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check doctor remote format lock bench multilingual clean report tune prove
+.PHONY: run test check doctor remote format lock bench multilingual clean report tune prove update
 
 run: .venv/installed
 	dvc repro
@@ -51,6 +51,10 @@ BASE ?= HEAD
 HEAD ?= workspace
 report: .venv/installed
 	python -m src.report $(BASE) $(HEAD)
+
+# What the template of this project has gained; TO is a tag, a branch or a commit of it.
+update: .venv/installed
+	@python -m src.update $(if $(TO),--to '$(TO)')
 
 # Searches better params, as the section `tune` of params.yaml says; started again, it goes on.
 tune: .venv/installed

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from configobj import ConfigObj
 from filelock import FileLock
 from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -98,6 +99,8 @@ TRAIN: dict[str, Any] = {
 # Enough for 60 small texts to be learnt by a small model with random weights.
 SMALL = {
     "load.source": ["data/source/small.jsonl"],
+    "load.text_column": "text",
+    "load.label_column": "label",
     "quality.checkpoint": "data/source/checkpoint",
     "quality.max_length": 16,
     "split.validation_size": 0.2,
@@ -112,6 +115,9 @@ SMALL = {
     "evaluate.slices": ["language"],
     "evaluate.resamples": 50,
     "compare.resamples": 50,
+    "card.name": "",
+    "card.license": "",
+    "card.languages": [],
 }
 
 
@@ -255,7 +261,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_project(target: Path) -> Project:
-    """The files of the project that git knows or would add, committed to a new repository."""
+    """The files of the project that git knows or would add, committed to a new repository.
+
+    The copy has no DVC remote: a test must not reach the team's.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -267,6 +276,11 @@ def copy_project(target: Path) -> Project:
         if name and (ROOT / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
+    config = ConfigObj(str(target / ".dvc" / "config"))
+    config["core"].pop("remote", None)
+    for section in [section for section in config if section.startswith("'remote ")]:
+        del config[section]
+    config.write()
     project = Project(target)
     project.git("init", "--quiet", "--initial-branch=main")
     project.commit()

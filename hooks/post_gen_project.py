@@ -1,0 +1,172 @@
+"""Write the answers into the new project, and make its first commit.
+
+cookiecutter puts the answers into this file and runs it in the new folder, whose files are those
+of the template, byte for byte. Equal answers to one commit must give equal files: `make update`
+makes the project anew to see what the template changed.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import yaml
+
+CONTEXT = json.loads(r"""{{ cookiecutter | jsonify }}""")
+ANSWERS = {key: value for key, value in CONTEXT.items() if not key.startswith("_")}
+
+CI = {"github": Path(".github"), "gitlab": Path(".gitlab-ci.yml")}
+IN_LOCK = {"ssh": "dvc-ssh", "webdav": "dvc-webdav"}  # what a report installs in place of dvc-s3
+TO_ADD = {"gs": "dvc-gs", "azure": "dvc-azure"}
+LICENSES = {
+    "apache-2.0": (
+        "Licensed under the Apache License, Version 2.0; you may obtain a copy of it at\n"
+        "http://www.apache.org/licenses/LICENSE-2.0"
+    ),
+    "none": "All rights reserved.",
+}
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes YAML 1.2 as DVC does, in which `no` is a text and needs no quotes."""
+
+    def choose_scalar_style(self) -> str:
+        """Double quotes around a single one, as DVC has them."""
+        style: str = super().choose_scalar_style()
+        single = style == "'" and self.analysis and "'" in self.analysis.scalar
+        return '"' if single else style
+
+
+Dumper.yaml_implicit_resolvers = {
+    first: [entry for entry in entries if first not in "yYnNoO" or not entry[0].endswith(":bool")]
+    for first, entries in yaml.SafeDumper.yaml_implicit_resolvers.items()
+}
+
+
+def set_param(text: str, name: str, value: str | list[str]) -> str:
+    """The text of params.yaml with another value of ``section.key``, and every comment."""
+    section, key = name.split(".")
+    written = yaml.dump({key: value}, Dumper=Dumper, allow_unicode=True, width=10**6)
+    indented = "".join(f"  {line}\n" for line in written.splitlines())
+    entry = rf"(^{section}:\n(?:(?:  .*)?\n)*?)  {key}:.*\n(?:  - .*\n)*"
+    text, count = re.subn(entry, lambda found: found[1] + indented, text, flags=re.MULTILINE)
+    if count != 1:
+        raise ValueError(f"{name} stands {count} times in params.yaml")
+    return text
+
+
+def params() -> dict[str, str | list[str]]:
+    """What the answers say of params.yaml."""
+    values: dict[str, str | list[str]] = {
+        "load.source": [ANSWERS["data_source"]],
+        "load.text_column": ANSWERS["text_column"],
+        "load.label_column": ANSWERS["label_column"],
+        "card.name": ANSWERS["project_name"],
+        "card.license": ANSWERS["license"].replace("none", ""),
+        "card.languages": re.findall("[a-z]+", ANSWERS["languages"]),
+    }
+    checkpoint = ANSWERS["checkpoint"]
+    if checkpoint != yaml.safe_load(Path("params.yaml").read_text())["train"]["checkpoint"]:
+        values |= {"train.checkpoint": checkpoint, "quality.checkpoint": checkpoint}
+        values["train.sha256"] = ""  # of another file
+    return values
+
+
+def edit(name: str, *changes: tuple[str, str]) -> None:
+    """Replace texts that stand once in a file; an answer may not go unheard."""
+    path = Path(name)
+    text = path.read_text(encoding="utf-8")
+    for old, new in changes:
+        if text.count(old) != 1:
+            raise ValueError(f"{old!r} stands {text.count(old)} times in {name}")
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+def write_params() -> None:
+    """Change what the answers say in params.yaml."""
+    path = Path("params.yaml")
+    text = path.read_text(encoding="utf-8")
+    for name, value in params().items():
+        text = set_param(text, name, value)
+    path.write_text(text, encoding="utf-8")
+
+
+def write_remote() -> None:
+    """Make the answer the default remote, as `make remote` does."""
+    edit(".dvc/config", ("[core]\n", "[core]\n    remote = storage\n"))
+    with Path(".dvc/config").open("a", encoding="utf-8") as config:
+        config.write(
+            f"['remote \"storage\"']\n    url = {ANSWERS['remote_url']}\n    verify = true\n"
+        )
+
+
+def keep_ci() -> None:
+    """Keep the files of one service, with the protocol of the remote."""
+    for service, path in CI.items():
+        if service == ANSWERS["ci"]:
+            if package := IN_LOCK.get(ANSWERS["remote"]):
+                report = path / "workflows" / "report.yml" if path.is_dir() else path
+                edit(str(report), (" dvc-s3 ", f" {package} "))
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def write_license() -> None:
+    """Put the project's licence before that of the template, which its code goes on to bear."""
+    text = Path("LICENSE").read_text(encoding="utf-8")
+    notice = re.search(r"^Copyright \(c\) (\d+) .*\n", text, re.MULTILINE)
+    if not notice:
+        raise ValueError("LICENSE has no copyright notice")
+    own = f"Copyright (c) {notice[1]} The {ANSWERS['project_name']} authors\n"
+    if ANSWERS["license"] == "mit":
+        edit("LICENSE", (notice[0], own + notice[0]))
+        return
+    template = f"What comes from the template of this project is under this licence:\n\n{text}"
+    Path("LICENSE").write_text(
+        f"{own}\n{LICENSES[ANSWERS['license']]}\n\n{template}", encoding="utf-8"
+    )
+
+
+def write_record() -> None:
+    """Record what `make update` needs: where the template is, its commit, and the answers."""
+    template = re.sub(r"(?<=://)[^/@]*:[^/@]*@", "", CONTEXT["_template"])  # no secret in git
+    folder = Path(os.environ.get("PWD", ""), template).resolve()  # this runs in another one
+    if "://" not in template and folder.is_dir():
+        template = f"git+file://{folder}"
+    path = Path(".template.json")
+    record = {"template": template, **json.loads(path.read_text()), "answers": ANSWERS}
+    path.write_text(f"{json.dumps(record, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Edit, commit, and say what comes next."""
+    edit(
+        "README.md", ("# Pedigree\n", f"# {ANSWERS['project_name']}\n\n{ANSWERS['description']}\n")
+    )
+    write_params()
+    write_license()
+    keep_ci()
+    if ANSWERS["remote"] != "none":
+        write_remote()
+    write_record()
+    for words in (
+        ["init", "--quiet", "--initial-branch=main"],
+        ["add", "--all", "--force"],
+        ["commit", "--quiet", "--message", f"Start {ANSWERS['project_name']}"],
+    ):
+        subprocess.run(["git", *words], check=True)
+    print(f"Made {Path.cwd()}, with a first commit.")
+    if ANSWERS["data_source"].startswith("data/"):
+        print(f"Put your texts into {ANSWERS['data_source']} of it.")
+    if package := TO_ADD.get(ANSWERS["remote"]):
+        print(f"Add {package} to requirements.txt, and run `make lock` for it.")
+    print("`make run` there runs the pipeline; README.md has the rest.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Refuse what the prompts could not see: a replay that was edited, and a folder with files in it.
+
+cookiecutter puts the answers into this file and runs it in the new folder.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from click import ClickException
+
+CONTEXT = json.loads(r"""{{ cookiecutter | jsonify }}""")
+sys.path.insert(0, str(Path(CONTEXT["_repo_dir"], "hooks")))
+
+from answers import check  # noqa: E402
+
+if any(Path().iterdir()):
+    sys.exit(
+        f"Expected no folder {Path.cwd()} or an empty one, found files in it: answer with another "
+        "slug; `make update` in there brings a newer template into a project."
+    )
+try:
+    check(CONTEXT)
+except ClickException as error:
+    sys.exit(error.message)

@@ -1,0 +1,57 @@
+"""Make the template out of the last commit of this repository: there is one copy of the code.
+
+cookiecutter runs this in a temporary copy of the repository, before it asks anything.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+TEMPLATE = Path("{{ cookiecutter.slug }}")
+# What a project of somebody else's has no use for: what makes and tests the template, and what was
+# measured here or is of a run on the default data. A list here, and not `export-ignore` in
+# .gitattributes, which would also take the files out of the archives that GitHub offers.
+LEFT_OUT = [
+    "cookiecutter.json",
+    "hooks",
+    "tests/code/test_template.py",
+    "benchmarks/results",
+    "data/quality.*",
+    "dvc.lock",
+    "dvclive",
+    "models/*.json",
+]
+
+
+def git(*words: str) -> bytes:
+    """What a git command prints; one sentence if it can't."""
+    try:
+        return subprocess.run(["git", *words], check=True, capture_output=True).stdout
+    except FileNotFoundError:
+        sys.exit("Expected git, found none: install it.")
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.decode(errors="replace").strip().replace("\n", " ")
+        sys.exit(
+            f"Expected a git repository with a commit, found none ({reason}): give cookiecutter "
+            "the URL of the repository, or git+file:// and the path of a clone."
+        )
+
+
+def main() -> None:
+    """Unpack the last commit into the folder that cookiecutter copies."""
+    commit = git("rev-parse", "HEAD").decode().strip()
+    ident = subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], capture_output=True, check=False)
+    if ident.returncode:
+        sys.exit(
+            "Expected git to know who commits, found nobody: git config --global user.name NAME; "
+            "git config --global user.email ADDRESS."
+        )
+    archive = git("archive", commit, "--", ".", *(f":(exclude){path}" for path in LEFT_OUT))
+    TEMPLATE.mkdir()
+    subprocess.run(["tar", "-x", "-C", TEMPLATE], input=archive, check=True)
+    (TEMPLATE / ".template.json").write_text(json.dumps({"commit": commit}))
+
+
+if __name__ == "__main__":
+    main()
