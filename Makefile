@@ -3,12 +3,15 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check doctor remote format lock bench multilingual clean report tune prove update
+.PHONY: run setup test check doctor remote format lock bench multilingual clean report tune prove update
 
 run: .venv/installed
 	dvc repro
 	@echo
 	@cat dvclive/compare/comparison.md
+
+setup: .venv/installed
+	@echo "Installed; . .venv/bin/activate puts it on your path."
 
 # One thread a process, for there are as many of these as cores.
 test: export OMP_NUM_THREADS := 1

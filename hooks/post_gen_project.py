@@ -18,8 +18,9 @@ CONTEXT = json.loads(r"""{{ cookiecutter | jsonify }}""")
 ANSWERS = {key: value for key, value in CONTEXT.items() if not key.startswith("_")}
 
 CI = {"github": Path(".github"), "gitlab": Path(".gitlab-ci.yml")}
-IN_LOCK = {"ssh": "dvc-ssh", "webdav": "dvc-webdav"}  # what a report installs in place of dvc-s3
-TO_ADD = {"gs": "dvc-gs", "azure": "dvc-azure"}
+# What DVC needs for a remote; a report of CI installs it in place of dvc-s3.
+IN_LOCK = {"ssh": "dvc-ssh", "webdav": "dvc-webdav"}
+NOT_IN_LOCK = {"gs": "dvc-gs==3.1.0", "azure": "dvc-azure==3.1.1"}
 LICENSES = {
     "apache-2.0": (
         "Licensed under the Apache License, Version 2.0; you may obtain a copy of it at\n"
@@ -101,13 +102,16 @@ def write_remote() -> None:
         config.write(
             f"['remote \"storage\"']\n    url = {ANSWERS['remote_url']}\n    verify = true\n"
         )
+    if package := NOT_IN_LOCK.get(ANSWERS["remote"]):
+        for name in ("requirements.txt", "requirements.lock"):
+            edit(name, ("\ndvc-s3", f"\n{package}\ndvc-s3"))
 
 
 def keep_ci() -> None:
     """Keep the files of one service, with the protocol of the remote."""
     for service, path in CI.items():
         if service == ANSWERS["ci"]:
-            if package := IN_LOCK.get(ANSWERS["remote"]):
+            if package := (IN_LOCK | NOT_IN_LOCK).get(ANSWERS["remote"]):
                 report = path / "workflows" / "report.yml" if path.is_dir() else path
                 edit(str(report), (" dvc-s3 ", f" {package} "))
         elif path.is_dir():
@@ -143,11 +147,18 @@ def write_record() -> None:
     path.write_text(f"{json.dumps(record, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
 
 
+def write_readme() -> None:
+    """Head it, and leave out how projects are made: this is none to make others of."""
+    readme = Path("README.md").read_text(encoding="utf-8")
+    own = re.findall(r"^\*\*Start your own\.\*\*.*\n(?:.+\n)*\n", readme, re.MULTILINE)
+    head = f"# {ANSWERS['project_name']}\n\n{ANSWERS['description']}\n"
+    edit("README.md", ("# Pedigree\n", head), *((text, "") for text in own))
+
+
 def main() -> None:
     """Edit, commit, and say what comes next."""
-    edit(
-        "README.md", ("# Pedigree\n", f"# {ANSWERS['project_name']}\n\n{ANSWERS['description']}\n")
-    )
+    write_readme()
+    edit("pyproject.toml", (', "hooks"]', "]"))
     write_params()
     write_license()
     keep_ci()
@@ -162,9 +173,12 @@ def main() -> None:
         subprocess.run(["git", *words], check=True)
     print(f"Made {Path.cwd()}, with a first commit.")
     if ANSWERS["data_source"].startswith("data/"):
-        print(f"Put your texts into {ANSWERS['data_source']} of it.")
-    if package := TO_ADD.get(ANSWERS["remote"]):
-        print(f"Add {package} to requirements.txt, and run `make lock` for it.")
+        print(
+            f"Put your texts into {ANSWERS['data_source']} of it, and ask `make setup` and "
+            f"`python -m src.check {ANSWERS['data_source']}` what they need."
+        )
+    if package := NOT_IN_LOCK.get(ANSWERS["remote"]):
+        print(f"{package} is in requirements.lock; `make lock` there pins what it needs, too.")
     print("`make run` there runs the pipeline; README.md has the rest.")
 
 

@@ -84,8 +84,8 @@ class Check:
         warnings: sentences on what is likely wrong.
     """
 
-    present: dict[str, dict[str, Any]]
-    params: dict[str, dict[str, Any]]
+    present: dict[str, params.Section]
+    params: dict[str, params.Section]
     folder: Path
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -213,7 +213,7 @@ def _settle_columns(check: Check) -> None:
         kept = [name for name in check.params[section]["slices"] if name in names]
         check.set(section, slices=list(dict.fromkeys([*kept, *languages])))
     codes = sorted({*guess.filled(frame[languages[0]])}) if languages else []
-    if codes and all(re.fullmatch(guess.CODE, code) for code in codes):
+    if codes and guess.CODES.issuperset(codes):
         check.set("card", languages=codes)
     groups = [
         name

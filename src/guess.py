@@ -40,7 +40,21 @@ LABELS = 1000  # different values of a column of labels at most
 SHORT = 60  # characters of a label at most, on average
 LABEL = re.compile(r"label|class|categor|target|sentiment|topic|intent|rating|stars|^y$")
 LANGUAGE = re.compile(r"lang|locale")
-CODE = r"[a-z]{2}"  # of a language
+# ISO 639-1; other words of two letters, such as "no" and "us", may be anything.
+CODES = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv
+        cy da de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho
+        hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku
+        kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn
+        no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm
+        sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi
+        vo wa wo xh yi yo za zh zu
+        """,
+    )
+)
 ID = re.compile(r"(^|[_ -])(u?u?id|guid|key|nr|no)$|[a-z]I[dD]$")
 MEASURED = r"[-+]?\d+[.,](?!0+$)\d+|\d{4}-\d\d-\d\d.*"  # numbers and dates, which label nothing
 
@@ -253,4 +267,4 @@ def is_label(values: pd.Series) -> bool:
 def is_language(values: pd.Series) -> bool:
     """Whether a column, by its name or values, has the languages of the texts."""
     named = LANGUAGE.search(examples.fold(str(values.name)))
-    return bool(named) or all(re.fullmatch(CODE, value) for value in {*filled(values)})
+    return bool(named) or {*filled(values)} <= CODES

@@ -15,13 +15,29 @@ PARAMS = Path("params.yaml")
 SECTIONS = ("load", "quality", "split", "baseline", "train", "evaluate", "card")  # at least
 
 
-def read() -> dict[str, dict[str, Any]]:
+class Section(dict[str, Any]):
+    """The params of a section; one that is not there is a mistake in params.yaml."""
+
+    name = ""
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(
+            f"{self.name}.{key} is missing: expected it in params.yaml; `git log -p params.yaml` "
+            "tells what it was."
+        )
+
+
+def read() -> dict[str, Section]:
     """The sections of params.yaml.
 
     Raises:
-        InputError: it is not here, or has no such sections.
+        InputError: it is not here, or has no such sections; or a param is asked for that it lacks.
     """
-    return {name: dict(section) for name, section in _load()[1].items()}
+    found = {}
+    for name, values in _load()[1].items():
+        found[name] = Section(values)
+        found[name].name = name
+    return found
 
 
 def write(changes: Mapping[str, Any]) -> None:

@@ -23,8 +23,10 @@ from src import stage
 from src.stage import InputError
 
 RECORD = Path(".template.json")
-# Commits in the temporary folder are nobody's, so they ask for no passphrase.
-UNSIGNED = {
+# Answers to prompts that the newer template lacks do no harm. Commits in the temporary folder are
+# nobody's, so they ask for no passphrase.
+ENVIRONMENT = {
+    "TEMPLATE_UPDATE": "1",
     "GIT_CONFIG_COUNT": "1",
     "GIT_CONFIG_KEY_0": "commit.gpgsign",
     "GIT_CONFIG_VALUE_0": "false",
@@ -105,7 +107,7 @@ def _make(record: Record, revision: str, place: Path) -> Path:
         options += ["--checkout", revision]
     done = subprocess.run(
         [sys.executable, "-m", "cookiecutter", *options, record.template, *answers],
-        env=os.environ | UNSIGNED,
+        env=os.environ | ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
