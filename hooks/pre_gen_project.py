@@ -10,9 +10,9 @@ from pathlib import Path
 from click import ClickException
 
 CONTEXT = json.loads(r"""{{ cookiecutter | jsonify }}""")
-sys.path.insert(0, str(Path(CONTEXT["_repo_dir"], "hooks")))
+sys.path.insert(0, CONTEXT["_repo_dir"])
 
-from answers import check  # noqa: E402
+from hooks.answers import check  # noqa: E402
 
 if any(Path().iterdir()):
     sys.exit(
