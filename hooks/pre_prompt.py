@@ -16,6 +16,7 @@ LEFT_OUT = [
     "cookiecutter.json",
     "hooks",
     "tests/code/test_template.py",
+    "tests/code/test_tutorial.py",
     "benchmarks/results",
     "data/quality.*",
     "dvc.lock",

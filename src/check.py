@@ -212,9 +212,9 @@ def _settle_columns(check: Check) -> None:
     for section in ("quality", "evaluate"):
         kept = [name for name in check.params[section]["slices"] if name in names]
         check.set(section, slices=list(dict.fromkeys([*kept, *languages])))
-    codes = sorted({*guess.filled(frame[languages[0]])}) if languages else []
-    if codes and guess.CODES.issuperset(codes):
-        check.set("card", languages=codes)
+    codes = {*guess.filled(frame[languages[0]])} if languages else set()
+    if codes and codes <= guess.CODES and codes != {*check.params["card"]["languages"]}:
+        check.set("card", languages=sorted(codes))
     groups = [
         name
         for name in names

@@ -79,6 +79,6 @@ def _put(section: Any, key: str, value: Any) -> None:
             value.ca.items[len(value) - 1] = tail
         elif tail:
             section.ca.items[key] = [None, None, tail[0], None]
-        if not old or not value:
-            value.fa.set_flow_style()
+        if not value:
+            value.fa.set_flow_style()  # [], as DVC writes it
     section[key] = value

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from dvc.repo import Repo
-from dvc.utils.serialize import modify_yaml
+from dvc.utils.hydra import apply_overrides
 from ruamel import yaml
 
 from src import card, report, stage, tune
@@ -235,23 +235,44 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
     assert checked == of_stages + 4 * len(PARAMS["evaluate"]) + len(PARAMS["card"])
 
 
-def test_an_experiment_changes_one_line_of_params(tmp_path: Path) -> None:
-    """`dvc exp run -S` writes the file anew, so it stands in the form that DVC gives it."""
+def test_an_experiment_changes_its_lines_of_params_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dvc exp run -S` writes the file in a form of its own, and no comment after a list."""
+    monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    with modify_yaml(str(tmp_path / "params.yaml")) as params:
-        params["train"]["lr"] = 3e-5
     before = (ROOT / "params.yaml").read_text().splitlines()
-    after = (tmp_path / "params.yaml").read_text().splitlines()
+
+    apply_overrides("params.yaml", ["train.lr=3e-5"])
+    after = Path("params.yaml").read_text().splitlines()
     changed = [b for a, b in zip(before, after, strict=True) if a != b]
     assert changed == ["  lr: 3e-05"]
 
+    lists = [
+        f"{section}.{key}"
+        for section, values in PARAMS.items()
+        for key, value in values.items()
+        if isinstance(value, list)
+    ]
+    for value in ("[a,b]", "[]"):
+        apply_overrides("params.yaml", [f"{name}={value}" for name in lists])
+        after = Path("params.yaml").read_text().splitlines()
+        comments = [line for line in after if not line or line.lstrip().startswith("#")]
+        assert comments == [line for line in before if not line or line.lstrip().startswith("#")]
+    assert len(lists) == 11
+
 
 def test_every_param_has_a_sentence_over_it_and_no_null() -> None:
-    lines = (ROOT / "params.yaml").read_text().splitlines()
-    keys = [i for i, line in enumerate(lines) if re.match(r"  \w+:", line)]
-    assert len(keys) == sum(map(len, PARAMS.values()))
-    for i in keys:
-        assert re.match(r"  # .*[.]$", lines[i - 1]), lines[i]
+    text = (ROOT / "params.yaml").read_text()
+    checked = []
+    for section, body in re.findall(r"^(\w+):\n((?:  .*\n)+)", text, re.MULTILINE):
+        for sentences, values in re.findall(r"((?:  # .*\n)+)((?:  [^#\n].*\n)+)", body):
+            assert sentences.endswith(".\n")
+            keys = re.findall(r"^  (\w+):", values, re.MULTILINE)
+            named = re.findall(r"^  # (\w+): ", sentences, re.MULTILINE)
+            assert len(keys) == 1 or named == keys
+            checked += [f"{section}.{key}" for key in keys]
+    assert checked == [f"{name}.{key}" for name, section in PARAMS.items() for key in section]
     assert not [k for section in PARAMS.values() for k, value in section.items() if value is None]
 
 

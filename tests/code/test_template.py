@@ -30,6 +30,12 @@ from hooks import answers
 from hooks.pre_prompt import LEFT_OUT
 
 PROMPTS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text())
+PACKAGES = {
+    "gs": "dvc-gs==3.1.0",
+    "azure": "dvc-azure==3.1.1",
+    "ssh": "dvc-ssh",
+    "webdav": "dvc-webdav",
+}
 # Letters, quotes and words that YAML or Jinja could take for something of their own.
 ODD = {
     "project_name": "Ann's tickets: {v2}, ملاحظات",
@@ -97,6 +103,7 @@ def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Templat
         "LICENSE",
         "README.md",
         "params.yaml",
+        "pyproject.toml",
     }
     left = files_of(template.source) - files_of(project)
     assert left - {".gitlab-ci.yml"} == set(template.source.git("ls-files", *LEFT_OUT).split())
@@ -129,7 +136,15 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     assert (project.root / "params.yaml").read_text() == written, "as DVC writes it"
     readme = (project.root / "README.md").read_text()
     head = f"# {ODD['project_name']}\n\n{ODD['description']}\n"
-    assert readme == (ROOT / "README.md").read_text().replace("# Pedigree\n", head, 1)
+    assert readme.startswith(head)
+    kept = (
+        (ROOT / "README.md").read_text().removeprefix("# Pedigree\n").split("**Start your own.**")
+    )
+    after = kept[1].split("\n\n", 1)[1]
+    assert readme == head + kept[0] + after, "but for how projects are made"
+    assert "cookiecutter <this" not in readme
+    types = (project.root / "pyproject.toml").read_text()
+    assert types == (ROOT / "pyproject.toml").read_text().replace(', "hooks"]', "]")
     licence = (project.root / "LICENSE").read_text()
     assert licence.endswith((ROOT / "LICENSE").read_text())
     assert "All rights reserved." in licence
@@ -160,8 +175,12 @@ def test_every_remote_and_every_service(template: Template, remote: str, url: st
         assert (project.root / file).exists() == (service == ci)
     if ci != "none":
         before, after = (root / files[ci] for root in (ROOT, project.root))
-        package = {"ssh": "dvc-ssh", "webdav": "dvc-webdav"}.get(remote, "dvc-s3")
+        package = PACKAGES.get(remote, "dvc-s3")
         assert after.read_text() == before.read_text().replace(" dvc-s3 ", f" {package} ")
+    for name in ("requirements.txt", "requirements.lock"):
+        lines = (project.root / name).read_text().splitlines()
+        added = set(lines) - set((ROOT / name).read_text().splitlines())
+        assert added == ({PACKAGES[remote]} if remote in ("gs", "azure") else set())
     assert "http://www.apache.org/licenses/LICENSE-2.0" in (project.root / "LICENSE").read_text()
 
 
@@ -230,6 +249,17 @@ def test_a_bad_answer_is_one_sentence_and_leaves_nothing(template: Template, ans
     assert len(last) == 1
     assert last[0].startswith(f"Error: {key} is {value!r}: expected ")
     assert {path.name for path in set(template.place.root.iterdir()) - before} <= {"clones"}
+
+
+def test_an_answer_to_no_prompt_is_refused(template: Template) -> None:
+    """cookiecutter itself overlooks it."""
+    printed = template.cookiecutter("--no-input", "label_colum=topic", code=1)
+    sentence = (
+        "Error: label_colum is no question (did you mean label_column?): expected project_name,"
+    )
+    assert printed.strip().startswith(sentence)
+    assert len(printed.strip().splitlines()) == 1
+    assert not (template.place.root / "text-classifier").exists()
 
 
 def test_a_replay_makes_the_same_and_an_edited_one_is_checked(template: Template) -> None:
