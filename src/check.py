@@ -12,6 +12,7 @@ gets the params that are shown, and keeps its comments.
 import copy
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -37,6 +38,8 @@ SLICE = 20  # different values of a column whose values get metrics of their own
 FEWEST = 3  # texts of a class, one for each side of a split
 TEXTS = 2000  # whose tokens are counted, and that `quality` looks at
 CUT = 0.05  # share of texts that may be longer than max_length
+FEWEST_STEPS = 100  # of training, from a measurement in docs/experiments.md
+MOST_EPOCHS = 20
 STEPS = 4  # that are timed at most
 PATIENCE = 20  # seconds of steps, after which no other is timed
 VALIDATED = 3  # validation texts take the time of one in training
@@ -337,6 +340,15 @@ def _training(check: Check, sizes: tuple[int, int], classes: int) -> None:
     from src import transformer  # torch, which takes seconds to load
 
     train = check.params["train"]
+    batches = math.ceil(sizes[0] / (train["batch_size"] * train["gradient_accumulation_steps"]))
+    if batches * train["epochs"] < FEWEST_STEPS:
+        epochs = min(math.ceil(FEWEST_STEPS / batches), MOST_EPOCHS)
+        check.warnings.append(
+            f"{batches * train['epochs']} steps of training, {batches} an epoch, are too few for a "
+            f"transformer to learn: train.epochs {epochs} makes {batches * epochs}, and stops early "
+            "if that does not help."
+        )
+        check.set("train", epochs=epochs)
     try:
         with _hushed():
             place = transformer.resolve(train["checkpoint"], train["sha256"])

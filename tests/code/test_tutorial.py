@@ -1,13 +1,14 @@
 """The tutorial, as a reader types it: an empty folder, one shell, every command of the page."""
 
-
 import re
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, Project, copy_project, set_params
+from ruamel.yaml import YAML
 
+MARK = "======"
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 # What the page leaves to the template is made small here; one thread, for tests run side by side.
 SMALL = {
@@ -20,30 +21,78 @@ SMALL = {
     "compare.resamples": 100,
 }
 # In place of the packages that `make setup` would install, those that this test runs with.
-INSTALLED = f"mkdir .venv; ln -s {Path(sys.prefix, 'bin')} .venv/bin; touch .venv/installed; "
+SETUP = f"mkdir .venv; ln -s {sys.prefix}/{{bin,lib,pyvenv.cfg}} .venv; touch .venv/installed; "
 
 
-def commands() -> list[str]:
-    """What stands after a $ in the page's examples, each with the lines that it goes on with."""
-    blocks = re.findall(r"^```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    return re.findall(r"^\$ ((?:.*\\\n)*.*)$", "".join(blocks), re.MULTILINE)
+def examples() -> list[tuple[str, list[str]]]:
+    """The commands of the page, which stand after a $, and what it shows of their output."""
+    found: list[tuple[str, list[str]]] = []
+    for block in re.findall(r"^```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, shown = re.fullmatch(r"((?:.*\\\n)*.*)\n((?s:.*))", example).groups()
+            found.append((command, shown.splitlines()))
+    return found
+
+
+def as_typed(command: str, shown: list[str], template: Path) -> str:
+    """What is run for a command of the page."""
+    if command.startswith("TEMPLATE="):
+        return f"TEMPLATE=git+file://{template}"
+    if command == "make setup":
+        return SETUP + command
+    fails = any(line.startswith("make: ***") for line in shown)
+    return f"! {command}" if fails else command
+
+
+def pattern(line: str) -> str:
+    """A line of output with any figures, ids and times, and anything for dots."""
+    text = re.escape(line.removeprefix("INFO "))
+    return re.sub(r"\\\.\\\.\\\.", ".*", re.sub(r"\b[\da-f]*\d[\da-f]*\b", r"[\\da-f]+", text))
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder that was empty, after all commands; and what they printed, each after its own."""
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The folder that was empty, after all commands, and what each printed."""
     template = copy_project(tmp_path_factory.mktemp("source") / "pedigree")
     set_params(template, SMALL)
     template.commit()
     folder = tmp_path_factory.mktemp("tutorial")
-    (folder / "home").mkdir()
-    script = ["set -euo pipefail", "export HOME=$PWD/home"]
-    script += [f"git config --global user.{key} ann@example.org" for key in ("name", "email")]
-    for command in commands():
-        if command.startswith("TEMPLATE="):
-            command = f"TEMPLATE=git+file://{template.root}"
-        elif command == "make setup":
-            command = INSTALLED + command
-        script += [f"cat <<'COMMAND'\n$ {command}\nCOMMAND", command]
-    printed = Project(folder).run("bash", "-c", "\n".join(script))
-    return folder, printed
+    home = tmp_path_factory.mktemp("home")
+    lines = ["set -euo pipefail", "exec 2>&1", f"export HOME={home} MAKEFLAGS="]
+    lines += [f"git config --global user.{key} ann@example.org" for key in ("name", "email")]
+    for command, shown in examples():
+        lines += [f"echo '{MARK}'", as_typed(command, shown, template.root)]
+    printed = Project(folder).run("bash", "-c", "\n".join(lines))
+    return folder, printed.split(f"{MARK}\n")[1:]
+
+
+def test_every_command_prints_what_the_page_shows(ran: tuple[Path, list[str]]) -> None:
+    _, outputs = ran
+    checked = 0
+    for (command, shown), printed in zip(examples(), outputs, strict=True):
+        for line in filter(None, shown):
+            assert re.search(f"{pattern(line)}", printed), f"{command}: {line}\n{printed}"
+            checked += line != "..."
+    assert len(outputs) > 40
+    assert checked > 25
+
+
+def test_the_reviewed_change_is_in_the_main_branch_with_its_models(
+    ran: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, _ = ran
+    clone = Project(tmp_path / "clone")
+    Project(folder).git("clone", "--quiet", "origin.git", str(clone.root))
+    assert clone.git("log", "--format=%s").splitlines() == [
+        "Merge the learning rate",
+        "Raise the learning rate",
+        "Our messages and the first models",
+        "Start Ticket topics",
+    ]
+    params = YAML(typ="safe").load(clone.root / "params.yaml")
+    assert params["train"]["lr"] == 3e-4
+    assert params["load"]["text_column"] == "message"
+    changed = clone.git("diff", "--numstat", "HEAD^", "HEAD", "params.yaml")
+    assert changed.split() == ["1", "1", "params.yaml"], "one line, as the reviewer sees it"
+    assert "up to date" in clone.dvc("pull", "--quiet") + clone.dvc("status")
+    assert clone.git("tag").split() == ["classifier@v1.0.0"]
