@@ -344,9 +344,8 @@ def _training(check: Check, sizes: tuple[int, int], classes: int) -> None:
     if batches * train["epochs"] < FEWEST_STEPS:
         epochs = min(math.ceil(FEWEST_STEPS / batches), MOST_EPOCHS)
         check.warnings.append(
-            f"{batches * train['epochs']} steps of training, {batches} an epoch, are too few for a "
-            f"transformer to learn: train.epochs {epochs} makes {batches * epochs}, and stops early "
-            "if that does not help."
+            f"{batches * train['epochs']} steps of training, {batches} an epoch, are too few for "
+            f"a transformer to learn: train.epochs {epochs} makes {batches * epochs}."
         )
         check.set("train", epochs=epochs)
     try:

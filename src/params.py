@@ -26,6 +26,11 @@ class Section(dict[str, Any]):
             "tells what it was."
         )
 
+    def __or__(self, other: Any) -> "Section":
+        joined = Section({**self, **other})
+        joined.name = self.name
+        return joined
+
 
 def read() -> dict[str, Section]:
     """The sections of params.yaml.
@@ -55,9 +60,8 @@ def write(changes: Mapping[str, Any]) -> None:
 
 
 def _load() -> tuple[YAML, Any]:
-    yaml = YAML()  # of YAML 1.2, as DVC reads it
-    yaml.preserve_quotes = True
-    yaml.width = 10**6  # no value is broken
+    yaml = YAML()  # of YAML 1.2, as DVC reads and writes it: its next change will be one line
+    yaml.default_flow_style = False
     try:
         values = yaml.load(PARAMS)
         for name in {*SECTIONS, *values}:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import ROOT, Project, make_texts, set_params
+from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
 from src import check, examples, load
@@ -180,10 +181,14 @@ def test_comments_and_all_other_params_stay(capsys: pytest.CaptureFixture[str]) 
     }
     assert changed == {
         *(f"load.{key}" for key in ("source", "sha256", *FORMS[as_semicolons])),
-        *("quality.slices", "evaluate.slices", "card.languages"),
+        *("quality.slices", "evaluate.slices", "card.languages", "train.epochs"),
     }
     assert comments(Path("params.yaml").read_text()) == comments(text)
     assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
+    text = Path("params.yaml").read_text()
+    with modify_yaml("params.yaml"):
+        pass
+    assert Path("params.yaml").read_text() == text, "as DVC writes it"
     check.main(source, write=True)  # when nothing is left to be changed
     assert "params.yaml has all params" in capsys.readouterr().out
 
@@ -234,14 +239,44 @@ def test_the_report_tells_what_the_stages_will_make_of_the_file(
     assert "train.max_length 16 cuts 10.0 % of the texts" in told
     assert "the longest 29" in told
     assert "; 29 would cut at most 5 %" in told
-    assert "3 epochs of 40 texts" in told
+    assert "9 steps of training, 3 an epoch, are too few" in told
+    assert "train.epochs 20 makes 60" in told
+    assert "20 epochs of 40 texts" in told
     assert "Scripts: LATIN 100.0 %" in told
     found = params()
     assert found["load"]["missing_labels"] == "drop"
     assert found["load"]["min_class_texts"] == 3
+    assert found["train"]["epochs"] == 20
     assert found["split"]["strategy"] == "predefined"
     assert (found["split"]["column"], found["split"]["overlap"]) == ("set", "drop")
     assert found["card"]["languages"] == ["en", "fr"]
+
+
+def test_enough_steps_of_training_are_left_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    set_params(Project(Path()), {"train.batch_size": 1})  # 42 texts, 3 epochs
+    check.main(as_commas(), write=True)
+    assert params()["train"]["epochs"] == 3
+    assert "steps of training" not in capsys.readouterr().out
+
+
+def test_a_param_that_params_lack_is_named() -> None:
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("  delimiter: ','\n", ""))
+    with pytest.raises(InputError, match=r"^load\.delimiter is missing: expected it in params"):
+        check.main(as_commas())
+
+
+@pytest.mark.parametrize(("codes", "are"), [(("en", "fr"), True), (("ok", "xx"), False)])
+def test_languages_are_told_from_other_words_of_two_letters(
+    codes: tuple[str, str], are: bool
+) -> None:
+    source = written(
+        "a.csv",
+        table(",", "text label code", lambda k, t: [t["text"], t["label"], codes[k % 2]]),
+    )
+    check.main(source, write=True)
+    assert params()["evaluate"]["slices"] == (["code"] if are else [])
+    assert params()["card"]["languages"] == ([*codes] if are else [])
 
 
 def test_texts_without_spaces_need_features_of_characters(
