@@ -19,9 +19,10 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -106,19 +107,28 @@ class Check:
             if value != self.present[section][key]
         }
 
-    def run(self, name: str, *paths: str, **changes: Any) -> None:
-        """Run a stage as DVC would, with paths in the temporary folder, and keep its warnings.
+    def bind(self, name: str, *paths: str, **changes: Any) -> Callable[[], None]:
+        """A stage with its params, as DVC would run it, and paths in the temporary folder.
 
         Raises:
-            InputError: the stage would stop.
+            InputError: a param is not what the stage takes.
         """
         section = {**self.params[name], **changes}
         words = shlex.split(to_str(section, {"bool": "boolean_optional"}))
         stage_main = import_module(f"src.{name}").main  # only what is about to run is loaded
         places = [str(self.folder / path) for path in paths]
         positional, options = stage.bind(stage_main, name, True, [*places, *words])
+        return partial(stage_main, *positional, **options)
+
+    def run(self, name: str, *paths: str, **changes: Any) -> None:
+        """Run a stage, and keep its warnings.
+
+        Raises:
+            InputError: the stage would stop.
+        """
+        bound = self.bind(name, *paths, **changes)
         with _hushed() as said:
-            stage_main(*positional, **options)
+            bound()
         self.warnings += [sentence for sentence in said if sentence not in self.warnings]
 
 
@@ -130,6 +140,7 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     """
     load = check.params["load"]
     load |= {"source": _sources(files), "sha256": ""}
+    check.bind("load", "source", "raw", "rejected.csv")
     downloads = check.folder / "files"
     downloads.mkdir()
     with _hushed():  # ways that are tried and left

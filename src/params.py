@@ -26,11 +26,6 @@ class Section(dict[str, Any]):
             "tells what it was."
         )
 
-    def __or__(self, other: Any) -> "Section":
-        joined = Section({**self, **other})
-        joined.name = self.name
-        return joined
-
 
 def read() -> dict[str, Section]:
     """The sections of params.yaml.

@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, Project, copy_project, set_params
@@ -14,7 +15,7 @@ MARK = "======"
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 # What the page leaves to the template is made small here: a checkpoint of one layer, few trees, and
 # one thread, for tests run side by side.
-SMALL = {
+SMALL: dict[str, Any] = {
     "train.checkpoint": "data/source/checkpoint",
     "train.sha256": "",
     "quality.checkpoint": "data/source/checkpoint",
@@ -36,8 +37,8 @@ def examples() -> list[tuple[str, list[str]]]:
     found: list[tuple[str, list[str]]] = []
     for block in re.findall(r"^```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
         for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, shown = re.fullmatch(r"((?:.*\\\n)*.*)\n((?s:.*))", example).groups()
-            found.append((command, shown.splitlines()))
+            command = re.findall(r"\A(?:.*\\\n)*.*", example)[0]
+            found.append((command, example.removeprefix(command).splitlines()))
     return found
 
 
@@ -52,9 +53,8 @@ def as_typed(command: str, template: Path) -> str:
 
 def pattern(line: str) -> str:
     """A line of output with any figures, ids and times, and anything for dots."""
-    text = re.escape(line.removeprefix("INFO ")).replace(
-        "billing", r"\w+"
-    )  # one layer learns little
+    text = re.escape(line.removeprefix("INFO "))
+    text = text.replace("billing", r"\w+")  # one layer learns little
     return re.sub(r"\\\.\\\.\\\.", ".*", re.sub(r"\b[\da-f]*\d[\da-f]*\b", r"[\\da-f]+", text))
 
 
