@@ -112,7 +112,10 @@ SMALL = {
     "train.max_length": 16,
     "train.epochs": 1,
     "train.logging_steps": 1,
+    "train.threads": 1,  # for as many processes of tests as there are cores
     "evaluate.slices": ["language"],
+    "export.threads": 1,
+    "evaluate.threads": 1,
     "evaluate.resamples": 50,
     "compare.resamples": 50,
     "card.name": "",

@@ -313,7 +313,7 @@ def test_a_project_passes_its_checks(template: Template) -> None:
     project = template.make(**ODD, remote="local")
     project.run("ruff", "check", ".")
     project.run("ruff", "format", "--check", ".")
-    chosen = "params or documents or modules or figures or services or comment or merge_request"
+    chosen = "params or documents or figures or services or comment or merge_request"
     files = ["code/test_contract.py", "code/test_report.py", "model/test_behaviour.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:xdist", "-k", chosen]
     printed = project.run(*command, *(f"tests/{file}" for file in files))

@@ -381,7 +381,7 @@ def test_the_pedigree_of_a_model(project: Project) -> None:
     assert record["files"][str(EXPORTED)] == stage.sha256(EXPORTED)
     environment = record["environment"]["train"]
     assert environment["belongs_to_the_model"]
-    assert environment["settings"] == {"precision": "no", "processes": 1, "threads": 2, "seed": 42}
+    assert environment["settings"] == {"precision": "no", "processes": 1, "threads": 1, "seed": 42}
     assert environment["torch"]["build"] == environment["packages"]["torch"]
     (out,) = [out for out in train["outs"] if out["path"] == "models/transformer"]
     assert environment["md5"] == out["md5"], "as DVC hashes the folder"

@@ -38,6 +38,8 @@ SHORT = {
     "train.lr": 2e-4,
     "train.batch_size": 16,
     "train.threads": 1,
+    "export.threads": 1,
+    "evaluate.threads": 1,
     "evaluate.resamples": 100,
     "compare.resamples": 100,
 }
