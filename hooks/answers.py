@@ -10,13 +10,15 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from unicodedata import category
 
 from click import ClickException
 from jinja2 import Environment
 from jinja2.ext import Extension
 
-BELOW_SOURCE = r"data/source/(?!.*\.\.)[^\s/].*"
+BELOW_SOURCE = r"data/source(/(?!.*\.\.)[^\s/].*)?"
 COLUMN = (r"\S(.*\S)?", "the name of a column")
 # A pattern for the whole answer, and what it stands for.
 CHECKS = {
@@ -24,9 +26,9 @@ CHECKS = {
     "slug": (r"[a-z][a-z0-9_-]*", "lower-case letters, digits, - and _, a letter first"),
     "description": (r"\S.{0,299}", "a sentence of up to 300 characters"),
     "data_source": (
-        rf"(pkg|https?|s3|gs|hf|zip)://\S+|{BELOW_SOURCE}",
-        "a path below data/source/, or what begins with https://, s3://, gs://, hf://, zip:// or "
-        "pkg://",
+        rf"(pkg|https?|s3|gs|hf|zip)://(?!\S*://[^/]*@)(?![^/]*@)\S+|{BELOW_SOURCE}",
+        "data/source or a path below it, or what begins with https://, s3://, gs://, hf://, zip:// "
+        "or pkg://, without user and password",
     ),
     "text_column": COLUMN,
     "label_column": COLUMN,
@@ -38,7 +40,7 @@ CHECKS = {
 }
 REMOTES = {
     "none": (r"", "no URL for no remote"),
-    "local": (r"/[\w./@:+=-]+", "a folder from the root on, such as /mnt/team"),
+    "local": (r"/[\w./@:+= -]*[\w/]", "a folder from the root on, such as /mnt/team"),
     "s3": (r"s3://[\w./+=-]+", "s3://bucket/path"),
     "gs": (r"gs://[\w./+=-]+", "gs://bucket/path"),
     "azure": (r"azure://[\w./+=-]+", "azure://container/path"),
@@ -79,7 +81,8 @@ def check(answers: Mapping[str, object]) -> bool:
         checks["remote_url"] = REMOTES[str(answers["remote"])]
     for key, (pattern, expected) in checks.items():
         answer = str(answers.get(key, ""))
-        if key in answers and not (answer.isprintable() and re.fullmatch(pattern, answer)):
+        control = {"Cc", "Zl", "Zp"} & set(map(category, answer))  # such as a line end
+        if key in answers and (control or not re.fullmatch(pattern, answer)):
             raise ClickException(f"{key} is {answer!r}: expected {expected}; answer anew.")
         if re.search(r"\{[{%#]", answer):  # cookiecutter would read a default of this as Jinja
             raise ClickException(
@@ -93,9 +96,16 @@ def check(answers: Mapping[str, object]) -> bool:
     return True
 
 
+@cache
+def remember_place() -> None:
+    """Tell the last hook what a relative path is seen from; cookiecutter goes elsewhere later."""
+    os.environ["TEMPLATE_SEEN_FROM"] = str(Path.cwd())
+
+
 class Answers(Extension):
     """Gives the templates of cookiecutter.json the filter ``checked``."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
+        remember_place()
         environment.filters["checked"] = check

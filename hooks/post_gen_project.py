@@ -8,8 +8,10 @@ makes the project anew to see what the template changed.
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -44,6 +46,11 @@ Dumper.yaml_implicit_resolvers = {
     first: [entry for entry in entries if first not in "yYnNoO" or not entry[0].endswith(":bool")]
     for first, entries in yaml.SafeDumper.yaml_implicit_resolvers.items()
 }
+Dumper.add_implicit_resolver(  # numbers, which PyYAML takes for texts
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|0o[0-7]+"),
+    [*"-+.0123456789"],
+)
 
 
 def set_param(text: str, name: str, value: str | list[str]) -> str:
@@ -96,12 +103,15 @@ def write_params() -> None:
 
 
 def write_remote() -> None:
-    """Make the answer the default remote, as `make remote` does."""
-    edit(".dvc/config", ("[core]\n", "[core]\n    remote = storage\n"))
-    with Path(".dvc/config").open("a", encoding="utf-8") as config:
-        config.write(
-            f"['remote \"storage\"']\n    url = {ANSWERS['remote_url']}\n    verify = true\n"
-        )
+    """Make the answer the default remote, as `make remote` does, and the only one."""
+    path = Path(".dvc/config")
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"^\['remote .*\]\n(?:(?!\[).*\n?)*", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^ *remote = .*\n", "", text, flags=re.MULTILINE)
+    if ANSWERS["remote"] != "none":
+        text = text.replace("[core]\n", "[core]\n    remote = storage\n")
+        text += f"['remote \"storage\"']\n    url = {ANSWERS['remote_url']}\n    verify = true\n"
+    path.write_text(text, encoding="utf-8")
     if package := NOT_IN_LOCK.get(ANSWERS["remote"]):
         for name in ("requirements.txt", "requirements.lock"):
             edit(name, ("\ndvc-s3", f"\n{package}\ndvc-s3"))
@@ -138,8 +148,9 @@ def write_license() -> None:
 
 def write_record() -> None:
     """Record what `make update` needs: where the template is, its commit, and the answers."""
-    template = re.sub(r"(?<=://)[^/@]*:[^/@]*@", "", CONTEXT["_template"])  # no secret in git
-    folder = Path(os.environ.get("PWD", ""), template).resolve()  # this runs in another one
+    template = re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", CONTEXT["_template"])
+    template = re.sub(r"(https?://)[^/@]*@", r"\1", template)  # a user may be a token, a secret
+    folder = Path(os.environ["TEMPLATE_SEEN_FROM"], template).resolve()
     if "://" not in template and folder.is_dir():
         template = f"git+file://{folder}"
     path = Path(".template.json")
@@ -147,35 +158,44 @@ def write_record() -> None:
     path.write_text(f"{json.dumps(record, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
 
 
-def write_readme() -> None:
-    """Head it, and leave out how projects are made: this is none to make others of."""
-    readme = Path("README.md").read_text(encoding="utf-8")
-    own = re.findall(r"^\*\*Start your own\.\*\*.*\n(?:.+\n)*\n", readme, re.MULTILINE)
+def write_documents() -> None:
+    """Head the README, and leave out how projects are made: this is none to make others of."""
     head = f"# {ANSWERS['project_name']}\n\n{ANSWERS['description']}\n"
-    edit("README.md", ("# Pedigree\n", head), *((text, "") for text in own))
+    edit("README.md", ("# Pedigree\n", head))
+    edit("pyproject.toml", (', "hooks"]', "]"))
+    for name, start, end in (
+        ("README.md", "**Start your own.**", "\n\n"),
+        ("CONTRIBUTING.md", "## To change what teams start from\n", "\n## "),
+    ):
+        text = Path(name).read_text(encoding="utf-8")
+        first = text.index(start)
+        own = text[first : text.index(end, first)]
+        edit(name, (own + end, end.removeprefix("\n\n").removeprefix("\n")))
 
 
 def main() -> None:
     """Edit, commit, and say what comes next."""
-    write_readme()
-    edit("pyproject.toml", (', "hooks"]', "]"))
+    write_documents()
     write_params()
     write_license()
     keep_ci()
-    if ANSWERS["remote"] != "none":
-        write_remote()
+    write_remote()
     write_record()
+    # Commits of an update are nobody's, so they ask for no passphrase.
+    unsigned = ["-c", "commit.gpgsign=false"] if "TEMPLATE_UPDATE" in os.environ else []
+    title = f"Start {ANSWERS['project_name']}"
     for words in (
         ["init", "--quiet", "--initial-branch=main"],
         ["add", "--all", "--force"],
-        ["commit", "--quiet", "--message", f"Start {ANSWERS['project_name']}"],
+        [*unsigned, "commit", "--quiet", "--no-verify", "--message", title],
     ):
-        subprocess.run(["git", *words], check=True)
+        if subprocess.run(["git", *words], check=False).returncode:
+            sys.exit("Expected git to commit the new project, found what it says above: mend that.")
     print(f"Made {Path.cwd()}, with a first commit.")
     if ANSWERS["data_source"].startswith("data/"):
         print(
             f"Put your texts into {ANSWERS['data_source']} of it, and ask `make setup` and "
-            f"`python -m src.check {ANSWERS['data_source']}` what they need."
+            f"`python -m src.check {shlex.quote(ANSWERS['data_source'])}` what they need."
         )
     if package := NOT_IN_LOCK.get(ANSWERS["remote"]):
         print(f"{package} is in requirements.lock; `make lock` there pins what it needs, too.")

