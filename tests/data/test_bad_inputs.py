@@ -664,6 +664,13 @@ def test_44_files_that_do_not_fit_together(caplog: pytest.LogCaptureFixture) -> 
     assert "y.jsonl do not have the same keys: note" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["no/such/folder", "nowhere"])
+def test_a_tokenizer_that_is_not_there(name: str) -> None:
+    loaded(rows_as_csv(many()))
+    with pytest.raises(InputError, match=rf"^Expected a tokenizer.json at .*{name}, found: .*"):
+        looked_over(Path(name))
+
+
 def test_every_case_has_a_test() -> None:
     numbers = {name[5:7] for name in globals() if name.startswith("test_") and name[5:7].isdigit()}
     assert numbers == {f"{k:02}" for k in range(1, 45)}
