@@ -28,6 +28,8 @@ from ruamel.yaml import YAML
 
 from hooks import answers
 from hooks.pre_prompt import LEFT_OUT
+from src import update as update_module
+from src.stage import InputError
 
 PROMPTS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text())
 PACKAGES = {
@@ -535,3 +537,13 @@ def test_what_no_template_made_is_not_updated(template: Template) -> None:
     printed = template.source.run(sys.executable, "-m", "src.update", code=1)
     assert "Expected .template.json, found none" in printed
     assert [path.name for path in template.place.root.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("answers", ["{}", '["a"]', '{"slug": 1}', "3", "{"])
+def test_a_damaged_record_is_one_sentence(
+    answers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".template.json").write_text(f'{{"template": "x", "commit": "y", "answers": {answers}}}')
+    with pytest.raises(InputError, match=r"^Expected template, commit and answers as JSON in"):
+        update_module.main()
