@@ -330,10 +330,12 @@ def _load(check: Check) -> dict[str, Any]:
     try:
         check.run("load", *paths, **lenient)
     except InputError:
-        if not check.params["load"]["id_column"]:
+        if not (name := check.params["load"]["id_column"]):
             raise
         check.set("load", id_column="")  # a guess, that rows which were not looked at may refute
         check.run("load", *paths, **lenient)
+        said = check.lines.index(f"  id      {name}")
+        check.lines[said] = f"  id      none: rows are numbered, for {name} repeats"
     counts = _json(check.folder / "raw" / "counts.json")
     if small := [name for name, count in counts["classes"].items() if count < FEWEST]:
         check.set("load", min_class_texts=FEWEST)

@@ -172,7 +172,7 @@ def _is_quoted(files: Sequence[File], load: Params) -> bool:
                 if '"' in line:
                     closed = '"' not in whole.sub("", line.rstrip("\r\n"))
                     well, odd = well + closed, odd + (not closed)
-    return well > odd
+    return 0 < well >= odd
 
 
 @dataclass(frozen=True)
@@ -371,10 +371,11 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
 
     others = [name for name in names if name != text and is_label(frame[name])]
     likely = sorted(others, key=rank, reverse=True)
-    if not label and not any(map(any, (rank(name)[:2] for name in likely))):
+    if not label and not any(rank(name)[0] for name in likely):
         # One class only, of which `load` says what is wrong.
         of_one = [name for name in free if name != text and len({*filled(frame[name])}) == 1]
-        likely = [name for name in of_one if any(rank(name)[:2])] or likely
+        own = [name for name in of_one if rank(name)[0]]
+        likely = own or likely or [name for name in of_one if rank(name)[1]]
     if not (label or likely):
         raise InputError(
             f"Expected a column of labels, with few different values, beside {text!r}, found none "
@@ -384,8 +385,8 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
     label = label or likely[0]
     free = [name for name in names if name not in (text, label)]
     ids = [name for name in free if ID.search(name) and frame[name].is_unique]
-    own = "" if "id" in ids else next(iter(ids), "")  # `id` needs no naming
-    return {"text_column": text, "label_column": label, "id_column": own}, tied
+    named = "" if "id" in ids else next(iter(ids), "")  # `id` needs no naming
+    return {"text_column": text, "label_column": label, "id_column": named}, tied
 
 
 def filled(values: Iterable[object]) -> list[str]:

@@ -461,11 +461,14 @@ def test_what_load_reads_is_read_with_the_columns_of_the_params(form: Callable[[
     assert "meta" not in frame
 
 
-def test_an_id_that_repeats_where_nobody_looked_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_id_that_repeats_where_nobody_looked_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(guess, "ROWS", 20)
     rows = [f"{k - (k == 59)},{labelled(k)}" for k in range(60)]
     check.main(written("a.csv", "nr,text,label\n" + "".join(rows)), write=True)
     assert params()["load"]["id_column"] == ""
+    assert "  id      none: rows are numbered, for nr repeats\n" in capsys.readouterr().out
 
 
 def test_params_of_training_are_as_the_stage_takes_them(
