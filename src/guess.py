@@ -180,7 +180,7 @@ class _AnyColumns(Reader):
     """The reader before it is known what its columns are: all of them by their own names.
 
     Attributes:
-        nested: the columns that hold lists or objects, which are neither texts nor labels.
+        nested: the columns that hold a list or an object, which is neither a text nor a label.
     """
 
     nested: set[str] = field(default_factory=set)
@@ -239,9 +239,10 @@ def _sample(files: Sequence[File], load: Params) -> tuple[Params, pd.DataFrame]:
     if _has_no_header(frame, load, files[0]):
         names = [f"column_{k + 1}" for k in range(len(frame.columns))]
         return _sample(files, load | {"column_names": names})
-    left = [name for name in frame if name not in nested]
-    frame = frame[left]
-    frame.attrs["nested"] = sorted(nested)
+    # One list among texts is a mistake, which `load` tells with its line.
+    left_out = [name for name in sorted(nested) if _is_nested(frame[name])]
+    frame = frame.drop(columns=left_out)
+    frame.attrs["nested"] = left_out
     return load, frame
 
 
@@ -403,6 +404,12 @@ def _prose(values: Sequence[object]) -> float:
     # Ids and addresses are long too, but have neither spaces nor letters other than ASCII.
     words = np.mean([len(value.split()) > 1 or not value.isascii() for value in there])
     return float(letters * (words + 0.01) * len({*there}) / len(there))
+
+
+def _is_nested(values: Iterable[object]) -> bool:
+    """Whether most values of a column are lists or objects of JSON."""
+    there = filled(values)
+    return 2 * sum(value[0] in "[{" for value in there) > len(there)
 
 
 def _is_prose(values: Iterable[object]) -> bool:

@@ -351,6 +351,7 @@ def objects(last: str) -> bytes:
 REFUSED |= {
     "broken.jsonl": (objects('{"text": "x", '), "Expected JSON in"),
     "broken.ndjson": (objects('{"text": NaN, "label": "film"}'), "line 61, found NaN"),
+    "list.jsonl": (objects('{"text": ["a", "b"], "label": "film"}'), "line 61, found a list"),
     "broken.json": (b"[" + objects("{}") + b"]", "Expected ',' or ']' after an item"),
     "twice.csv": (
         ("text,label,text\n" + "".join(f"a,{labelled(k)}" for k in range(60))).encode(),
