@@ -45,6 +45,9 @@ STEPS = 4  # that are timed at most
 PATIENCE = 20  # seconds of steps, after which no other is timed
 VALIDATED = 3  # validation texts take the time of one in training
 SHOWN = 20  # classes at most
+LARGE = 10_000_000  # bytes, from which each step is told
+
+log = logging.getLogger("src.check")
 
 
 def main(*files: str, text_column: str = "", label_column: str = "", write: bool = False) -> None:
@@ -86,6 +89,7 @@ class Check:
         folder: a temporary one.
         lines: the report.
         warnings: sentences on what is likely wrong.
+        large: whether each step takes so long that it is told.
     """
 
     present: dict[str, params.Section]
@@ -93,6 +97,7 @@ class Check:
     folder: Path
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    large: bool = False
 
     def set(self, section: str, **values: Any) -> None:
         """Note params that the texts need."""
@@ -127,6 +132,8 @@ class Check:
             InputError: the stage would stop.
         """
         bound = self.bind(name, *paths, **changes)
+        if self.large:
+            log.info("running %s", name)
         with _hushed() as said:
             bound()
         self.warnings += [sentence for sentence in said if sentence not in self.warnings]
@@ -143,20 +150,33 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     check.bind("load", "source", "raw", "rejected.csv")
     downloads = check.folder / "files"
     downloads.mkdir()
-    with _hushed():  # ways that are tried and left
+    try:
         found = sources.find(load["source"], downloads, "", load["max_bytes"])
-        settings, frame = guess.reading(found, load)
+    except InputError as error:  # of whom nobody has asked for a change of params
+        raise InputError(
+            re.sub("(check|correct) load.source", r"\1 the address", str(error))
+        ) from None
+    check.large = sum(file.path.stat().st_size for file in found) > LARGE
+    if check.large:
+        log.info("reading %s", ", ".join(files))
+    with _hushed():  # ways that are tried and left
+        settings, frame, others = guess.reading(found, load, text_column, label_column)
     load |= settings
-    columns, other = guess.roles(frame, load, text_column, label_column)
-    load |= columns
-    if other:
+    if others:
         check.warnings.append(
-            f"The labels may also be column {other!r}: --label_column names the right one."
+            f"The labels may also be {_or(others)}: --label_column names the right column."
+        )
+    if whole := guess.combined(frame[load["label_column"]]):
+        check.warnings.append(
+            f"Labels such as {whole!r} look like several of one text: only one label a text is "
+            "learnt, so each such combination is a class of its own."
         )
     place, kind = ", ".join(load["source"]), load["format"].replace("auto", "by its ending")
+    reads = guess.guessed(found, load["encoding"])
     fields = f", delimiter {load['delimiter']!r}" if "csv" in place or kind == "csv" else ""
     check.lines += [
         f"{place}: format {kind}, encoding {load['encoding'][0]}{fields}",
+        *([f"  {reads}"] if reads else []),
         *(
             f"  {role:7} {load[f'{role}_column']}, such as {_shown(frame[load[f'{role}_column']])}"
             for role in ("text", "label")
@@ -179,19 +199,41 @@ def _sources(files: Sequence[str]) -> list[str]:
     """What load.source says of files: as seen from the project if they lie in it."""
     found = []
     for name in files:
+        if not name.strip():
+            raise InputError(
+                "Expected a file or a folder to look at, found an empty name: name it."
+            )
         if "://" in name or "::" in name or any(sign in name for sign in "*?["):
             found.append(name)
             continue
-        if not Path(name).exists():
-            near = closest(Path(name).name, [path.name for path in Path(name).parent.glob("*")])
+        if not _exists(Path(name)):
             raise InputError(
-                f"Expected a file or a folder at {name} (seen from {Path.cwd()}), found "
-                f"none{near}: correct the path."
+                f"Expected a file or a folder at {name:.200} (seen from {Path.cwd()}), found "
+                f"none{_remedy(name)}"
             )
         place, root = Path(name).resolve(), Path.cwd().resolve()
         inside = place.is_relative_to(root)
         found.append(place.relative_to(root).as_posix() if inside else str(place))
     return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long for one
+        return False
+
+
+def _remedy(name: str) -> str:
+    if _exists(Path(f"{name}.dvc")):
+        return f": `dvc pull {shlex.quote(name)}` brings it."
+    folder = Path(name).parent
+    near = [path.name for path in folder.glob("*")] if _exists(folder) else []
+    return f"{closest(Path(name).name, near)}: correct the path."
+
+
+def _or(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(map(repr, names[:-1])), repr(names[-1])][len(names) < 2 :])
 
 
 def _shown(values: Iterable[object]) -> str:
@@ -208,7 +250,11 @@ def _is_split(values: Iterable[object]) -> bool:
 def _settle_columns(check: Check) -> None:
     """What the further columns are good for: a split, slices, groups."""
     path = check.folder / "raw" / "examples.parquet"
-    names = [name for name in examples.column_names(path) if name not in examples.COLUMNS]
+    names = [
+        name
+        for name in examples.column_names(path)
+        if name.strip() and name not in examples.COLUMNS
+    ]
     frame = pq.read_table(path, columns=names).to_pandas()
     split = check.params["split"]
     if sides := [name for name in names if _is_split(frame[name])]:
@@ -238,11 +284,19 @@ def _settle_columns(check: Check) -> None:
         f"  {word:7} {', '.join(found)}{use}"
         for word, found, use in (
             ("split", sides, ""),
-            ("slices", few, ", for evaluate.slices"),
+            ("slices", few, f", for evaluate.slices{_which(few, check.params['evaluate'])}"),
             ("groups", groups, ", if texts of one value are alike: split.strategy group"),
         )
         if found
     ]
+
+
+def _which(names: Sequence[str], evaluate: params.Section) -> str:
+    """Which columns are slices, and which may be."""
+    chosen = [name for name in names if name in evaluate["slices"]]
+    free = [name for name in names if name not in chosen]
+    told = [(word, ", ".join(found)) for word, found in (("set", chosen), ("may be added", free))]
+    return f" ({'; '.join(f'{word}: {found}' for word, found in told if found)})"
 
 
 # What the stages make of it
@@ -273,7 +327,15 @@ def _load(check: Check) -> dict[str, Any]:
     """Run `load`, and settle what is dropped; what it counted."""
     lenient = {"missing_labels": "drop", "max_dropped_fraction": 1.0}
     paths = (str(WATCHED.absolute()), "raw", "rejected.csv")
-    check.run("load", *paths, **lenient)
+    try:
+        check.run("load", *paths, **lenient)
+    except InputError:
+        if not (name := check.params["load"]["id_column"]):
+            raise
+        check.set("load", id_column="")  # a guess, that rows which were not looked at may refute
+        check.run("load", *paths, **lenient)
+        said = check.lines.index(f"  id      {name}")
+        check.lines[said] = f"  id      none: rows are numbered, for {name} repeats"
     counts = _json(check.folder / "raw" / "counts.json")
     if small := [name for name, count in counts["classes"].items() if count < FEWEST]:
         check.set("load", min_class_texts=FEWEST)
@@ -350,15 +412,23 @@ def _training(check: Check, sizes: tuple[int, int], classes: int) -> None:
     """Report the lengths in tokens, and how long training may take, by a few steps of it."""
     from src import transformer  # torch, which takes seconds to load
 
+    try:
+        check.bind("train", "splits", "model", "live")
+    except InputError as error:
+        check.warnings.append(f"`train` would stop: {error}")
+        return
+    if check.large:
+        log.info("timing train")
     train = check.params["train"]
     batches = math.ceil(sizes[0] / (train["batch_size"] * train["gradient_accumulation_steps"]))
     if batches * train["epochs"] < FEWEST_STEPS:
         epochs = min(math.ceil(FEWEST_STEPS / batches), MOST_EPOCHS)
+        more = f"train.epochs {epochs} makes {batches * epochs}"
         check.warnings.append(
             f"{batches * train['epochs']} steps of training, {batches} an epoch, are too few for "
-            f"a transformer to learn: train.epochs {epochs} makes {batches * epochs}."
+            f"a transformer to learn: {more if epochs > train['epochs'] else 'add texts'}."
         )
-        check.set("train", epochs=epochs)
+        check.set("train", epochs=max(epochs, train["epochs"]))
     try:
         with _hushed():
             place = transformer.resolve(train["checkpoint"], train["sha256"])

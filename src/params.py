@@ -59,9 +59,12 @@ def _load() -> tuple[YAML, Any]:
     yaml.default_flow_style = False
     try:
         values = yaml.load(PARAMS)
-        for name in {*SECTIONS, *values}:
-            values[name].items()
-    except (OSError, YAMLError, KeyError, TypeError, AttributeError) as error:
+        if not isinstance(values, Mapping):
+            raise TypeError("no sections")
+        for name in dict.fromkeys([*SECTIONS, *values]):
+            if not isinstance(values.get(name), Mapping):
+                raise TypeError(f"{values[name]!r} as {name}" if name in values else f"no {name}")
+    except (OSError, YAMLError, TypeError) as error:
         raise InputError(
             f"Expected params.yaml with the sections {', '.join(SECTIONS)} in {Path.cwd()}, "
             f"found: {' '.join(str(error).split())}; go to the root of the project, or correct it."
