@@ -425,7 +425,8 @@ def combined(values: Iterable[object]) -> str:
     for sign in PARTS:
         parts = {value: {part.strip() for part in value.split(sign)} for value in different}
         count = Counter(itertools.chain(*parts.values()))
-        several = sorted(value for value in different if len(parts[value]) > 1)
+        # Not A+, beside A.
+        several = sorted(v for v in different if len(parts[v]) > 1 and "" not in parts[v])
         made = [value for value in several if all(count[part] > 1 for part in parts[value])]
         if len(made) > 1 and len(made) >= len(several) / 2:
             return made[0]

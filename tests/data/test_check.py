@@ -506,6 +506,7 @@ def test_what_else_the_labels_may_be_is_said(
     check.main(source)
     told = capsys.readouterr().out
     assert "The labels may also be 'kind' or 'tone': --label_column names" in told
+    assert guess.combined(["A", "A+", "B", "B+", "arts, film", "arts, music"]) == ""
     assert "Labels such as 'money|sport' look like several of one text" in told
     assert "slices  kind, tone, language, for evaluate.slices (set: language; may be added" in told
     assert "  encoding cp1252 is a guess, by which a line has '" in told
