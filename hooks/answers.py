@@ -18,21 +18,22 @@ from click import ClickException
 from jinja2 import Environment
 from jinja2.ext import Extension
 
-BELOW_SOURCE = r"data/source(/(?!.*\.\.)[^\s/].*)?"
+BELOW_SOURCE = r"data/source/?|data/source/(?!.*\.\.)[^\s/].*"
+SIGNED = r"\S*[?&][^=&\s]*(?i:token|signature|sig|secret|password|credential)[^=&\s]*="
 COLUMN = (r"\S(.*\S)?", "the name of a column")
 # A pattern for the whole answer, and what it stands for.
 CHECKS = {
     "project_name": (r"(?=.*[^\W\d_])\S(.{0,58}\S)?", "up to 60 characters with a letter"),
-    "slug": (r"[a-z][a-z0-9_-]*", "lower-case letters, digits, - and _, a letter first"),
+    "slug": (r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, - and _, no sign first"),
     "description": (r"\S.{0,299}", "a sentence of up to 300 characters"),
     "data_source": (
-        rf"(pkg|https?|s3|gs|hf|zip)://(?!\S*://[^/]*@)(?![^/]*@)\S+|{BELOW_SOURCE}",
+        rf"(pkg|https?|s3|gs|hf|zip)://(?!\S*://[^/]*@)(?![^/]*@)(?!{SIGNED})\S+|{BELOW_SOURCE}",
         "data/source or a path below it, or what begins with https://, s3://, gs://, hf://, zip:// "
-        "or pkg://, without user and password",
+        "or pkg://, without user, password and token",
     ),
     "text_column": COLUMN,
     "label_column": COLUMN,
-    "languages": (r"([a-z]{2,3}( *, *[a-z]{2,3})*)?", "codes of ISO 639 such as en, ar"),
+    "languages": (r"(?i:[a-z]{2,3}( *, *[a-z]{2,3})*)?", "codes of ISO 639 such as en, ar"),
     "checkpoint": (
         rf"pkg://\S+|[\w.-]+(/[\w.-]+)?|{BELOW_SOURCE}",
         "a Hugging Face name, a folder below data/source/, or pkg://package/path",
@@ -81,7 +82,9 @@ def check(answers: Mapping[str, object]) -> bool:
         checks["remote_url"] = REMOTES[str(answers["remote"])]
     for key, (pattern, expected) in checks.items():
         answer = str(answers.get(key, ""))
-        control = {"Cc", "Zl", "Zp"} & set(map(category, answer))  # such as a line end
+        control = {"Cc", "Cs", "Zl", "Zp"} & set(
+            map(category, answer)
+        )  # such as a line end, or no UTF-8
         if key in answers and (control or not re.fullmatch(pattern, answer)):
             raise ClickException(f"{key} is {answer!r}: expected {expected}; answer anew.")
         if re.search(r"\{[{%#]", answer):  # cookiecutter would read a default of this as Jinja

@@ -73,7 +73,7 @@ def params() -> dict[str, str | list[str]]:
         "load.label_column": ANSWERS["label_column"],
         "card.name": ANSWERS["project_name"],
         "card.license": ANSWERS["license"].replace("none", ""),
-        "card.languages": re.findall("[a-z]+", ANSWERS["languages"]),
+        "card.languages": re.findall("[a-z]+", ANSWERS["languages"].lower()),
     }
     checkpoint = ANSWERS["checkpoint"]
     if checkpoint != yaml.safe_load(Path("params.yaml").read_text())["train"]["checkpoint"]:
@@ -148,11 +148,12 @@ def write_license() -> None:
 
 def write_record() -> None:
     """Record what `make update` needs: where the template is, its commit, and the answers."""
-    template = re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", CONTEXT["_template"])
-    template = re.sub(r"(https?://)[^/@]*@", r"\1", template)  # a user may be a token, a secret
+    template = re.sub(r"(https?://)[^/]*@", r"\1", CONTEXT["_template"])  # a user may be a token
+    template = re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1@", template)
     folder = Path(os.environ["TEMPLATE_SEEN_FROM"], template).resolve()
     if "://" not in template and folder.is_dir():
         template = f"git+file://{folder}"
+    template = os.environ.get("TEMPLATE_UPDATE", template)  # which may have moved since
     path = Path(".template.json")
     record = {"template": template, **json.loads(path.read_text()), "answers": ANSWERS}
     path.write_text(f"{json.dumps(record, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
@@ -194,8 +195,8 @@ def main() -> None:
     print(f"Made {Path.cwd()}, with a first commit.")
     if ANSWERS["data_source"].startswith("data/"):
         print(
-            f"Put your texts into {ANSWERS['data_source']} of it, and ask `make setup` and "
-            f"`python -m src.check {shlex.quote(ANSWERS['data_source'])}` what they need."
+            f"Put your texts into {ANSWERS['data_source']} there; after `make setup`, "
+            f"`python -m src.check {shlex.quote(ANSWERS['data_source'])}` says what they need."
         )
     if package := NOT_IN_LOCK.get(ANSWERS["remote"]):
         print(f"{package} is in requirements.lock; `make lock` there pins what it needs, too.")

@@ -46,7 +46,7 @@ def check_choices() -> None:
     cookiecutter's own refusal is a traceback. Where there is no /proc, it remains.
     """
     command = Path(f"/proc/{os.getppid()}/cmdline")
-    words = command.read_text().split("\0") if command.exists() else []
+    words = command.read_text(errors="surrogateescape").split("\0") if command.exists() else []
     prompts = json.loads(Path("cookiecutter.json").read_text())
     for key, equals, answer in (word.partition("=") for word in words):
         choices = prompts.get(key)

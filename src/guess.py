@@ -49,6 +49,7 @@ HEADER = re.compile(
 )
 PARTS = ";|,+"  # between the labels of a text that has several
 LANGUAGE = re.compile(r"lang|locale")
+PLACE = re.compile(r"countr|nation|state|region|market|province|^(geo|land|pays|cc)$")
 # ISO 639-1; other words of two letters, such as "no" and "us", may be anything.
 CODES = frozenset(
     re.findall(
@@ -83,6 +84,7 @@ def reading(
         InputError: there is no way to read them as a table of texts and labels.
     """
     _reader(load, set()).check()
+    given = load["column_names"]
     load = load | {"encoding": encodings(files, load["encoding"]), "column_names": []}
     present = {"format": "auto", "delimiter": load["delimiter"], "quote": load["quote"]}
     start = _start(files[0], load["encoding"][0])
@@ -113,7 +115,7 @@ def reading(
             if not way.get("quote", '"') and load["quote"] and _is_quoted(files, load | way):
                 continue  # one quote too many or too few is told by what refused it
             try:
-                settings, frame = _sample(files, load | way)
+                settings, frame = _sample(files, load | way, given)
                 columns, others = roles(frame, settings, text, label)
             except InputError as error:
                 refused.setdefault(_sign(way), error)
@@ -123,9 +125,14 @@ def reading(
     likely = max(refused, key=line.count, default="")
     if refused and (likely in line or not alone):
         raise refused[likely] if likely in line else next(iter(refused.values()))
+    found = f"in {files[0].name}, found one column only, {alone!r:.60}: "
+    if kind:
+        raise InputError(
+            f"Expected a key of texts and one of labels {found}make each text an object of its own."
+        )
     raise InputError(
-        f"Expected a column of texts and one of labels in {files[0].name}, found one column "
-        f"only, {alone!r:.60}: add the labels, or put one of , ; | or a tab between the fields."
+        f"Expected a column of texts and one of labels {found}add the labels, or put one of , ; | "
+        "or a tab between the fields."
     )
 
 
@@ -228,17 +235,23 @@ def _read(
         yield pd.DataFrame(batch.columns, dtype=object), sum(map(bool, batch.reasons))
 
 
-def _sample(files: Sequence[File], load: Params) -> tuple[Params, pd.DataFrame]:
-    """Read all of the files, and keep rows that are spread evenly over them."""
+def _sample(
+    files: Sequence[File], load: Params, given: Sequence[str] = ()
+) -> tuple[Params, pd.DataFrame]:
+    """Read all of the files, and keep rows that are spread evenly over them.
+
+    Columns without names get those that are given, if there are as many.
+    """
     frame, step = pd.DataFrame(), 1
     nested: set[str] = set()
     for part, _ in _read(files, load, nested):
         frame = pd.concat([frame, part.iloc[::step]], ignore_index=True)
         while len(frame) > 2 * ROWS:
             frame, step = frame.iloc[::2], 2 * step
-    if _has_no_header(frame, load, files[0]):
-        names = [f"column_{k + 1}" for k in range(len(frame.columns))]
-        return _sample(files, load | {"column_names": names})
+    fitting = len(given) == len(frame.columns)
+    if _has_no_header(frame, load, files[0], named=fitting):
+        numbered = [f"column_{k + 1}" for k in range(len(frame.columns))]
+        return _sample(files, load | {"column_names": [*given] if fitting else numbered})
     # One list among texts is a mistake, which `load` tells with its line.
     left_out = [name for name in sorted(nested) if _is_nested(frame[name])]
     frame = frame.drop(columns=left_out)
@@ -246,8 +259,12 @@ def _sample(files: Sequence[File], load: Params) -> tuple[Params, pd.DataFrame]:
     return load, frame
 
 
-def _has_no_header(frame: pd.DataFrame, load: Params, file: File) -> bool:
-    """Whether the first row of a table is one of its texts: a label that comes again below it."""
+def _has_no_header(frame: pd.DataFrame, load: Params, file: File, named: bool) -> bool:
+    """Whether the first row of a table is one of its texts.
+
+    It has a label that comes again below it, or the params name the columns; and where there are
+    texts below, it has no single word.
+    """
     kind = _ending(file) if load["format"] == "auto" else load["format"]
     if kind not in ("csv", "tsv") or load["column_names"]:
         return False
@@ -256,7 +273,15 @@ def _has_no_header(frame: pd.DataFrame, load: Params, file: File) -> bool:
         is_id = ID.search(name) and " " not in name and not is_label(frame[name])
         if name in known or is_id or HEADER.fullmatch(examples.fold(name)):
             return False
-    return any(is_label(frame[name]) and name in set(frame[name]) for name in frame)
+        if _is_prose(frame[name]) and not _is_prose([name]):
+            return False
+    return named or any(is_label(frame[name]) and name in set(frame[name]) for name in frame)
+
+
+def is_parquet(file: File) -> bool:
+    """Whether a file is one of parquet, by its first bytes."""
+    with file.open() as stream:
+        return stream.peek(4).startswith(b"PAR1")
 
 
 def encodings(files: Sequence[File], present: list[str]) -> list[str]:
@@ -276,6 +301,8 @@ def encodings(files: Sequence[File], present: list[str]) -> list[str]:
             )
     # Hardly any file in another encoding is valid UTF-8.
     odd = [file for file in files if not _fits(file, "utf-8")]
+    if any(map(_is_nearly_utf_8, odd)):
+        return ["utf-8"]  # so that what reads it says which bytes are wrong
     folder = all(Path(file.name).suffix.lower() == ".txt" for file in files)  # of texts, mixed
     known = ["utf-8"] if not odd or (folder and len(odd) < len(files)) else []
     for encoding in _guesses(odd, present) if odd else known:
@@ -296,6 +323,17 @@ def _fits(file: File, encoding: str) -> bool:
     except UnicodeError:
         return False
     return True
+
+
+def _is_nearly_utf_8(file: File) -> bool:
+    """Whether most lines with other characters than ASCII are UTF-8, all of which are not."""
+    well = odd = 0
+    with file.open() as stream:
+        for line in stream:
+            if not line.isascii():
+                fits = "\ufffd" not in line.decode("utf-8", "replace")
+                well, odd = well + fits, odd + (not fits)
+    return well > odd
 
 
 def _guesses(files: Sequence[File], present: Sequence[str]) -> Iterator[str]:
@@ -387,6 +425,8 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
     free = [name for name in names if name not in (text, label)]
     ids = [name for name in free if ID.search(name) and frame[name].is_unique]
     named = "" if "id" in ids else next(iter(ids), "")  # `id` needs no naming
+    known = load["id_column"]
+    named = known if known in free and frame[known].is_unique else named
     return {"text_column": text, "label_column": label, "id_column": named}, tied
 
 
@@ -446,5 +486,8 @@ def is_label(values: pd.Series) -> bool:
 
 def is_language(values: pd.Series) -> bool:
     """Whether a column, by its name or values, has the languages of the texts."""
-    named = LANGUAGE.search(examples.fold(str(values.name)))
-    return bool(named) or {*filled(values)} <= CODES
+    name = examples.fold(str(values.name))
+    if LANGUAGE.search(name):
+        return True
+    # Codes of countries and states are of two letters too, and many are those of languages.
+    return not PLACE.search(name) and {*filled(values)} <= CODES

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from src import stage
@@ -80,12 +80,27 @@ def _read(path: Path) -> Record:
             f"Expected template, commit and answers as JSON in {path}, found something else "
             f"({error}): `git restore {path}`."
         ) from None
-    if Path(record.template).is_dir():  # whose work tree cookiecutter would take
-        record = replace(record, template=f"git+file://{Path(record.template).resolve()}")
     return record
 
 
+def _address(template: str) -> str:
+    """Where cookiecutter finds the commits of a template."""
+    folder = Path(template.removeprefix("file://"))
+    # Of a folder, cookiecutter would take the work tree; and it knows no file://.
+    return f"git+file://{folder.resolve()}" if template and folder.is_dir() else template
+
+
 def _expect_all_committed() -> None:
+    if above := _git("rev-parse", "--show-prefix"):
+        raise InputError(
+            f"Expected the project to be a git repository of its own, found it in {above} of "
+            "another: an update can't be merged there."
+        )
+    if Path(_git("rev-parse", "--git-path", "CHERRY_PICK_HEAD")).exists():
+        raise InputError(
+            "Expected no unfinished merge, found one, perhaps of an update: mend its conflicts and "
+            "`git cherry-pick --continue`, or `git cherry-pick --abort`."
+        )
     changed = _git("status", "--porcelain", "--untracked-files=no")
     if changed:
         raise InputError(
@@ -106,9 +121,11 @@ def _make(record: Record, revision: str, place: Path) -> Path:
     if revision:
         options += ["--checkout", revision]
     done = subprocess.run(
-        [sys.executable, "-m", "cookiecutter", *options, record.template, *answers],
-        # Answers to prompts that are gone do no harm; what cookiecutter leaves behind goes.
-        env=os.environ | {"TEMPLATE_UPDATE": "1", "TMPDIR": str(place)},
+        # -P: the hooks are those of the template, not a package `hooks` of the project.
+        [sys.executable, "-P", "-m", "cookiecutter", *options, _address(record.template), *answers],
+        # The record keeps the address as it is written there. Answers to prompts that are gone do
+        # no harm; what cookiecutter leaves behind goes.
+        env=os.environ | {"TEMPLATE_UPDATE": record.template, "TMPDIR": str(place)},
         capture_output=True,
         text=True,
         check=False,
@@ -118,7 +135,7 @@ def _make(record: Record, revision: str, place: Path) -> Path:
         raise InputError(
             f"Expected a project from {revision or 'the newest commit'} of {record.template}, "
             f"found that cookiecutter can't make one ({said[-1] if said else 'it says nothing'}): "
-            f"correct --to, or the place or the answers in {RECORD}."
+            f"correct TO, or the place or the answers in {RECORD}."
         )
     return project / record.answers["slug"]
 
@@ -130,7 +147,8 @@ def _expect_progress(place: Path, old: str, new: str) -> None:
     if subprocess.run(words, capture_output=True, check=False).returncode:
         raise InputError(
             f"Expected the template's newest commit, {new[:7]}, to follow {old[:7]}, which the "
-            "project was made from, found that it does not: name a tag, branch or commit by --to."
+            "project was made from, found that it does not: name a tag, a branch or a "
+            "commit, as in `make update TO=v2`."
         )
 
 

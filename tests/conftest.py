@@ -304,7 +304,7 @@ def copy_project(target: Path) -> Project:
             shutil.copy(ROOT / name, target / name)
     config = ConfigObj(str(target / ".dvc" / "config"))
     config["core"].pop("remote", None)
-    for section in [section for section in config if section.startswith("'remote ")]:
+    for section in [section for section in config if section.strip("'").startswith("remote ")]:
         del config[section]
     config.write()
     project = Project(target)

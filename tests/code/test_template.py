@@ -210,6 +210,14 @@ def test_the_default_of_each_prompt_is_an_answer(remote: str) -> None:
     assert answers.check(given)
 
 
+def test_the_defaults_are_the_params_of_the_template() -> None:
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    assert PROMPTS["data_source"] in params["load"]["source"]
+    for key in ("text_column", "label_column"):
+        assert PROMPTS[key] == params["load"][key]
+    assert PROMPTS["checkpoint"] == params["train"]["checkpoint"]
+
+
 def test_every_prompt_has_a_sentence() -> None:
     asked = {key for key in PROMPTS if not key.startswith("_")}
     assert set(PROMPTS["__prompts__"]) == asked
@@ -234,6 +242,8 @@ def test_every_prompt_has_a_sentence() -> None:
         ("data_source", "ftp://host/x.csv"),
         ("data_source", "https://ann:hush@host/x.csv"),
         ("data_source", "zip://x.csv::https://hush@host/x.zip"),
+        ("data_source", "https://host/x.csv?a=b&X-Amz-Signature=hush"),
+        ("description", "caf\udce9"),
         ("text_column", ""),
         ("label_column", "text"),
         ("languages", "english"),
@@ -251,7 +261,12 @@ def test_a_bad_answer_is_refused(key: str, answer: str) -> None:
 @pytest.mark.parametrize(
     ("key", "answer"),
     [
-        *(("slug", "tickets"), ("project_name", "Équipe\u00a0B"), ("data_source", "data/source")),
+        *(("slug", "tickets"), ("project_name", "Équipe\u00a0B"), ("data_source", "data/source/")),
+        *(
+            ("slug", "2024-tickets"),
+            ("languages", "EN, de"),
+            ("data_source", "https://host/x.csv?sheet=2"),
+        ),
         *(
             ("data_source", "zip://b.csv::https://host/x@2.zip"),
             ("remote_url", "/mnt/Team Drive"),
@@ -286,14 +301,15 @@ def test_an_answer_to_no_prompt_is_refused(template: Template) -> None:
 
 def test_an_answer_that_is_no_choice_is_refused(template: Template) -> None:
     """cookiecutter itself ends with a traceback."""
-    printed = template.cookiecutter("--no-input", "remote=gcs", code=1)
+    words = ["description=caf\udce9", "remote=gcs"]  # a byte that is no UTF-8
+    printed = template.cookiecutter("--no-input", *words, code=1)
     assert "remote is 'gcs': expected one of none, local, s3, gs, azure, ssh, webdav;" in printed
     assert "Traceback" not in printed
     assert not (template.place.root / "text-classifier").exists()
 
 
 def test_no_secret_of_the_address_is_committed(template: Template) -> None:
-    address = "https://ghp_hush@example.org/team/pedigree.git"
+    address = "https://ann:ghp@hush@example.org/team/pedigree.git"
     template.place.git(
         "config", "--file", "gitconfig", f"url.{template.url[4:]}.insteadOf", address
     )
@@ -381,7 +397,10 @@ def test_a_project_passes_its_checks(template: Template) -> None:
 
 
 def test_its_tests_are_the_same_with_any_data(template: Template) -> None:
-    project = template.make(**ODD)
+    project = template.make(**ODD, remote="local")
+    copy = "from conftest import *; print(copy_project(Path('../copy')).dvc('remote', 'list'))"
+    words = f"import sys; sys.path[:0] = ['.', 'tests']; {copy}"
+    assert project.run(sys.executable, "-c", words).strip() == "", "none reaches the team's remote"
     project.run(sys.executable, "-m", "src.check", "docs/tutorial/tickets.csv", "--write")
     changed = (project.root / "params.yaml").read_text()
     set_params(project, SMALL)
@@ -455,9 +474,34 @@ def update(project: Project, *words: str, code: int = 0) -> str:
     return project.run(sys.executable, "-m", "src.update", *words, code=code)
 
 
+def set_up_git(place: Path, project: Project, patch: pytest.MonkeyPatch) -> None:
+    """A user's own git, which signs, refuses and overlooks: not so the commits of nobody."""
+    hooks = place / "git-hooks"
+    hooks.mkdir()
+    (hooks / "pre-commit").write_text("#!/bin/sh\nexit 1\n")
+    (hooks / "pre-commit").chmod(0o755)
+    (place / "overlooked").write_text("*.md\n")
+    (place / "temporary").mkdir()
+    config = {
+        "user.name": "Ann",
+        "user.email": "ann@example.org",
+        "commit.gpgsign": "true",
+        "gpg.program": "false",
+        "core.hooksPath": str(hooks),
+        "core.excludesFile": str(place / "overlooked"),
+    }
+    for key, value in config.items():
+        place_of = str(place / "gitconfig")
+        project.git("config", "--file", place_of, key, value)
+    project.git("config", "commit.gpgsign", "false")
+    patch.setenv("GIT_CONFIG_GLOBAL", str(place / "gitconfig"))
+
+
 def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) -> None:
     project = later.make(**ODD)
     made = project.git("rev-parse", "HEAD")
+    (project.root / "hooks").mkdir()
+    (project.root / "hooks" / "__init__.py").touch()  # of its own, not those of the template
     change(project, "params.yaml", "\n  epochs: 3\n", "\n  epochs: 5\n")
     change(project, "README.md", "## Use\n", "## How we use it\n")
     (project.root / "docs" / "ours.md").write_text("# Ours\n")
@@ -477,7 +521,11 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     change(project, "README.md", "## How we use it\n", "## Use\n")
     assert "Expected all changes committed, found 1 that are not" in update(project, code=1)
     project.git("checkout", "--", "README.md")
-    update(project, "--to", "v2")
+    with pytest.MonkeyPatch.context() as patch:
+        set_up_git(later.place.root, project, patch)
+        patch.setenv("TMPDIR", str(later.place.root / "temporary"))
+        update(project, "--to", "v2")
+        assert list((later.place.root / "temporary").iterdir()) == []
     changed = set(project.git("diff", "--name-only", "HEAD~1").split())
     assert changed == {
         ".template.json",
@@ -498,10 +546,14 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     assert project.git("status", "--porcelain") == ""
     assert "the project has all of the template" in update(project, "--to", "v2")
     record = project.root / ".template.json"
-    record.write_text(
-        record.read_text().replace("git+file://", "").replace('"slug"', '"gone": "x",\n    "slug"')
-    )
+    moved = later.source.root.rename(later.place.root / "moved")
+    later.source = Project(moved)
+    text = record.read_text().replace('"slug"', '"gone": "x",\n    "slug"')
+    record.write_text(re.sub('"template": ".*"', f'"template": "file://{moved}"', text))
     project.commit()
+    update(project)
+    assert (project.root / "src" / "added.py").read_text() == '"""Newer."""\n'
+    assert json.loads(record.read_text())["template"] == f"file://{moved}"
     later.source.git("switch", "--quiet", "--create", "other", "HEAD~2")
     assert "to follow" in update(project, code=1)
     assert "found that cookiecutter can't make one" in update(project, "--to", "v3", code=1)
@@ -520,6 +572,7 @@ def test_a_conflict_is_one_of_git_also_in_a_squashed_history(later: Template) ->
     assert "both are in the same places of params.yaml: mend them" in printed
     assert "Traceback" not in printed
     assert "UU params.yaml" in project.git("status", "--porcelain")
+    assert "Expected no unfinished merge, found one" in update(project, code=1)
     text = (project.root / "params.yaml").read_text()
     found = re.search(r"<<<<<<< HEAD\n(.*)\n=======\n(.*)\n>>>>>>> .*\n", text)
     assert found
@@ -537,6 +590,11 @@ def test_what_no_template_made_is_not_updated(template: Template) -> None:
     printed = template.source.run(sys.executable, "-m", "src.update", code=1)
     assert "Expected .template.json, found none" in printed
     assert [path.name for path in template.place.root.iterdir()] == ["config.yaml"]
+    nested = template.make()
+    template.place.git("init", "--quiet")
+    (nested.root / ".git").rename(template.place.root / "away")
+    printed = nested.run(sys.executable, "-m", "src.update", code=1)
+    assert "found it in text-classifier/ of another: an update can't be merged" in printed
 
 
 @pytest.mark.parametrize("answers", ["{}", '["a"]', '{"slug": 1}', "3", "{"])

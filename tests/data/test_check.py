@@ -172,7 +172,9 @@ def test_load_reads_every_row_by_the_params_that_are_written(
     assert not frame["text"].str.contains("�").any()
     wanted = ["sprache"] if form is as_semicolons else ["language"] if form is as_parquet else []
     assert after["evaluate"]["slices"] == after["quality"]["slices"] == wanted
-    assert "Training: about " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Training: about " in told
+    assert (", encoding " in told) is (form is not as_parquet)
 
 
 def comments(text: str) -> list[str]:
@@ -225,8 +227,10 @@ def test_nothing_is_written_without_a_yes(
 
 
 def test_the_report_tells_what_the_stages_will_make_of_the_file(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, checkpoint: Path
 ) -> None:
+    monkeypatch.setattr(check, "ENGLISH", str(checkpoint))
+    monkeypatch.setattr(check, "LONG", 0)
     rows = [
         [t["text"] + " word" * (20 * (k < 6)), t["label"], t["language"], f"a{k % 30}", "train"]
         for k, t in enumerate(TEXTS)
@@ -253,6 +257,9 @@ def test_the_report_tells_what_the_stages_will_make_of_the_file(
     assert "train.epochs 20 makes 60" in told
     assert "20 epochs of 40 texts" in told
     assert "Scripts: LATIN 100.0 %" in told
+    assert "pretrained on English, and there are texts in fr: choose a multilingual" in told
+    assert "Training would take about " in told
+    assert "params.yaml has them now; what would stop, see above, is next." in told
     found = params()
     assert found["load"]["missing_labels"] == "drop"
     assert found["load"]["min_class_texts"] == 3
@@ -349,6 +356,20 @@ def objects(last: str) -> bytes:
 
 # What is wrong with one row, or with the header, is not covered by a way that reads it all as well.
 REFUSED |= {
+    "mixed.csv": (
+        b"text,label\n"
+        + "".join(f"\u00e9 {labelled(k)}" for k in range(60)).encode()
+        + b"\xff,film\n",
+        "while other places are utf-8: mend these places and save the file as utf-8",
+    ),
+    "rare.csv": (
+        ("text,label\n" + "".join(f"{t['text']},film\n" for t in TEXTS[:40]) + "x,rare\n").encode(),
+        "classes of 3 texts, one for each side of the split, found film 40, rare 1: add texts",
+    ),
+    "nested.json": (
+        json.dumps({"data": [{"text": t["text"], "label": t["label"]} for t in TEXTS]}).encode(),
+        "found one column only, 'data': make each text an object of its own",
+    ),
     "broken.jsonl": (objects('{"text": "x", '), "Expected JSON in"),
     "broken.ndjson": (objects('{"text": NaN, "label": "film"}'), "line 61, found NaN"),
     "list.jsonl": (objects('{"text": ["a", "b"], "label": "film"}'), "line 61, found a list"),
@@ -462,6 +483,38 @@ def test_what_load_reads_is_read_with_the_columns_of_the_params(form: Callable[[
     assert "meta" not in frame
 
 
+def test_what_a_person_has_named_stays() -> None:
+    def row(k: int, t: dict[str, str]) -> list[str]:
+        return [f"t{k}", t["text"], t["label"], ["de", "fr"][k % 2]]
+
+    names = "ticket message topic country"
+    named = {"load.text_column": "message", "load.label_column": "topic"}
+    named |= {"load.id_column": "ticket"}
+    set_params(Project(Path()), named | {"card.languages": ["en"]})
+    check.main(written("a.csv", table(",", names, row)), write=True)
+    assert params()["load"]["id_column"] == "ticket"
+    assert params()["card"]["languages"] == ["en"], "countries are no languages"
+    set_params(Project(Path()), {"load.column_names": names.split()})
+    check.main(written("b.csv", table(",", "", row)), write=True)
+    assert params()["load"]["column_names"] == names.split()
+    assert (params()["load"]["text_column"], params()["load"]["id_column"]) == ("message", "ticket")
+    assert len(loaded()) == 60
+    check.main(written("c.csv", table(",", names, row)), write=True)
+    assert params()["load"]["column_names"] == []
+
+
+def test_a_header_of_a_label_and_a_word_is_none_of_the_texts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    check.main(without_a_header(), write=True)
+    assert "The first line of a.csv is taken for a row, not for the" in capsys.readouterr().out
+    rows = table(",", "frage sport", lambda _, t: [f"so {t['text']}", t["label"]])
+    check.main(written("a.csv", rows), write=True)
+    assert params()["load"]["column_names"] == []
+    assert params()["load"]["text_column"] == "frage"
+    assert "is taken for a row" not in capsys.readouterr().out
+
+
 def test_an_id_that_repeats_where_nobody_looked_is_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -545,6 +598,14 @@ def test_columns_that_are_named_are_taken_or_refused() -> None:
         check.main(source, label_column="bb")
     check.main(source, label_column="c", write=True)
     assert params()["load"]["label_column"] == "c"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.2, "1 seconds"), (89, "89 seconds"), (150, "2.5 minutes"), (4.5e6, "1,250 hours")],
+)
+def test_a_duration_is_one_number(seconds: float, told: str) -> None:
+    assert check._duration(seconds) == f"about {told}"
 
 
 def test_the_command_says_a_mistake_in_one_sentence() -> None:
