@@ -153,7 +153,7 @@ def write_record() -> None:
     folder = Path(os.environ["TEMPLATE_SEEN_FROM"], template).resolve()
     if "://" not in template and folder.is_dir():
         template = f"git+file://{folder}"
-    template = os.environ.get("TEMPLATE_UPDATE", template)  # which may have moved since
+    template = os.environ.get("TEMPLATE_ADDRESS", template)  # which may have moved since
     path = Path(".template.json")
     record = {"template": template, **json.loads(path.read_text()), "answers": ANSWERS}
     path.write_text(f"{json.dumps(record, indent=2, ensure_ascii=False)}\n", encoding="utf-8")

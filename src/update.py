@@ -125,7 +125,8 @@ def _make(record: Record, revision: str, place: Path) -> Path:
         [sys.executable, "-P", "-m", "cookiecutter", *options, _address(record.template), *answers],
         # The record keeps the address as it is written there. Answers to prompts that are gone do
         # no harm; what cookiecutter leaves behind goes.
-        env=os.environ | {"TEMPLATE_UPDATE": record.template, "TMPDIR": str(place)},
+        env=os.environ
+        | {"TEMPLATE_UPDATE": "1", "TEMPLATE_ADDRESS": record.template, "TMPDIR": str(place)},
         capture_output=True,
         text=True,
         check=False,
