@@ -132,10 +132,11 @@ def _make(record: Record, revision: str, place: Path) -> Path:
         check=False,
     )
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        said = f"{done.stdout}{done.stderr}".strip().splitlines() or ["it says nothing"]
+        reason = next((line for line in said if line.startswith("fatal: ")), said[-1])  # git's
         raise InputError(
             f"Expected a project from {revision or 'the newest commit'} of {record.template}, "
-            f"found that cookiecutter can't make one ({said[-1] if said else 'it says nothing'}): "
+            f"found that cookiecutter can't make one ({reason}): "
             f"correct TO, or the place or the answers in {RECORD}."
         )
     return project / record.answers["slug"]

@@ -583,6 +583,8 @@ def test_a_conflict_is_one_of_git_also_in_a_squashed_history(later: Template) ->
     params = YAML(typ="safe").load(project.root / "params.yaml")["train"]
     assert (params["lr"], params["batch_size"]) == (0.0007, 32)
     assert "the project has all of the template" in update(project)
+    later.source.root.rename(later.place.root / "gone")
+    assert "cookiecutter can't make one (fatal: '" in update(project, code=1)
 
 
 def test_what_no_template_made_is_not_updated(template: Template) -> None:
