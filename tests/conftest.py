@@ -156,8 +156,9 @@ def _environment() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest file, so that no process is left alone with it at the end."""
-    items.sort(key=lambda item: "test_behaviour" not in item.nodeid)
+    """Begin with the two longest files, so that no process is left alone with one at the end."""
+    longest = ("test_behaviour", "test_tutorial")
+    items.sort(key=lambda item: not any(name in item.nodeid for name in longest))
 
 
 class Project:
