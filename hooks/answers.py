@@ -82,9 +82,8 @@ def check(answers: Mapping[str, object]) -> bool:
         checks["remote_url"] = REMOTES[str(answers["remote"])]
     for key, (pattern, expected) in checks.items():
         answer = str(answers.get(key, ""))
-        control = {"Cc", "Cs", "Zl", "Zp"} & set(
-            map(category, answer)
-        )  # such as a line end, or no UTF-8
+        # Such as a line end, or what is no UTF-8.
+        control = {"Cc", "Cs", "Zl", "Zp"} & set(map(category, answer))
         if key in answers and (control or not re.fullmatch(pattern, answer)):
             raise ClickException(f"{key} is {answer!r}: expected {expected}; answer anew.")
         if re.search(r"\{[{%#]", answer):  # cookiecutter would read a default of this as Jinja

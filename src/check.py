@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from dvc.parsing.interpolate import to_str
 
@@ -149,6 +150,28 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     Raises:
         InputError: the files are no labelled texts.
     """
+    found = _find(check, files)
+    frame = _read(check, found, text_column, label_column)
+    id_column = check.params["load"]["id_column"]
+    counts = _load(check)
+    rows = "none: rows are numbered"
+    if id_column and not check.params["load"]["id_column"]:
+        rows += f", for {id_column} repeats"
+        id_column = ""
+    check.lines.append(f"  id      {id_column or ('id' if 'id' in frame else rows)}")
+    _settle_columns(check)
+    _count(check, counts)
+    sizes = _split(check, counts["kept"])
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint that is not here is not fetched
+    _quality(check)
+    _training(check, sizes, len(counts["classes"]))
+
+
+# Files
+
+
+def _find(check: Check, files: Sequence[str]) -> list[sources.File]:
+    """The files on this machine, those that are elsewhere in the temporary folder."""
     load = check.params["load"]
     load |= {"source": _sources(files), "sha256": ""}
     check.bind("load", "source", "raw", "rejected.csv")
@@ -162,6 +185,14 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     check.large = sum(file.path.stat().st_size for file in found) > LARGE
     if check.large:
         log.info("reading %s", ", ".join(files))
+    return found
+
+
+def _read(
+    check: Check, found: Sequence[sources.File], text_column: str, label_column: str
+) -> pd.DataFrame:
+    """Settle how the files are read and what their columns are; some of the rows."""
+    load = check.params["load"]
     with _hushed():  # ways that are tried and left
         settings, frame, others = guess.reading(found, load, text_column, label_column)
     if settings["column_names"] not in ([], load["column_names"]):
@@ -190,18 +221,8 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
             f"  {role:7} {load[f'{role}_column']}, such as {_shown(frame[load[f'{role}_column']])}"
             for role in ("text", "label")
         ),
-        f"  id      {load['id_column'] or ('id' if 'id' in frame else 'none: rows are numbered')}",
     ]
-    counts = _load(check)
-    _settle_columns(check)
-    _count(check, counts)
-    sizes = _split(check, counts["kept"])
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint that is not here is not fetched
-    _quality(check)
-    _training(check, sizes, len(counts["classes"]))
-
-
-# Files
+    return frame
 
 
 def _sources(files: Sequence[str]) -> list[str]:
@@ -283,7 +304,8 @@ def _settle_columns(check: Check) -> None:
         check.set(section, slices=list(dict.fromkeys([*kept, *languages])))
     codes = {*guess.filled(frame[languages[0]])} if languages else set()
     present = check.params["card"]["languages"]
-    sure = not present or (languages and guess.LANGUAGE.search(examples.fold(languages[0])))
+    # Codes alone may be of something else, and do not change what a person has said.
+    sure = not present or any(map(guess.names_languages, languages[:1]))
     if codes and codes <= guess.CODES and codes != {*present} and sure:
         check.set("card", languages=sorted(codes))
     groups = [
@@ -341,12 +363,10 @@ def _load(check: Check) -> dict[str, Any]:
     try:
         check.run("load", *paths, **lenient)
     except InputError:
-        if not (name := check.params["load"]["id_column"]):
+        if not check.params["load"]["id_column"]:
             raise
         check.set("load", id_column="")  # a guess, that rows which were not looked at may refute
         check.run("load", *paths, **lenient)
-        said = check.lines.index(f"  id      {name}")
-        check.lines[said] = f"  id      none: rows are numbered, for {name} repeats"
     counts = _json(check.folder / "raw" / "counts.json")
     if small := [name for name, count in counts["classes"].items() if count < FEWEST]:
         if len(counts["classes"]) - len(small) < 2:

@@ -27,7 +27,8 @@ from src.stage import InputError, closest
 Params = dict[str, Any]  # of the section `load`
 
 # What no table begins with: objects a line, a list of them, and parquet.
-KINDS = {"parquet": rb"PAR1", "json": rb"\s*\[\s*\{", "jsonl": rb'\s*\{\s*"'}
+PARQUET = b"PAR1"
+KINDS = {"parquet": PARQUET, "json": rb"\s*\[\s*\{", "jsonl": rb'\s*\{\s*"'}
 # Ways to read a table, those first that need no word on the format.
 TABLES = [{"delimiter": sign, "quote": quote} for quote in ('"', "") for sign in ",;|"]
 WAYS: list[list[dict[str, str]]] = [
@@ -280,16 +281,19 @@ def _has_no_header(frame: pd.DataFrame, load: Params, file: File, named: bool) -
 
 def is_parquet(file: File) -> bool:
     """Whether a file is one of parquet, by its first bytes."""
+    return _first_bytes(file).startswith(PARQUET)
+
+
+def _first_bytes(file: File) -> bytes:
     with file.open() as stream:
-        return stream.peek(4).startswith(b"PAR1")
+        return stream.peek(64)[:64]  # it gives all that it has
 
 
 def encodings(files: Sequence[File], present: list[str]) -> list[str]:
     """The params' encodings if the first fits the files, or the one that does."""
     for file in files:
-        with file.open() as stream:
-            start = stream.peek(64)[:64]  # it gives all that it has
-        if start.startswith(b"PAR1"):
+        start = _first_bytes(file)
+        if start.startswith(PARQUET):
             return present
         file.refuse_other_kinds(start, "labelled texts")
         if marks := [name for mark, name in MARKS.items() if start.startswith(mark)]:
@@ -364,9 +368,7 @@ def guessed(files: Sequence[File], encodings: Sequence[str]) -> str:
     It is "" for files that are UTF-8, have a byte-order mark, or are no text.
     """
     for file in files:
-        with file.open() as stream:
-            start = stream.peek(64)
-        if start.startswith((b"PAR1", *MARKS)) or _fits(file, "utf-8"):
+        if _first_bytes(file).startswith((PARQUET, *MARKS)) or _fits(file, "utf-8"):
             continue
         encoding = next(name for name in encodings if _fits(file, name))
         with file.open() as stream:
@@ -486,8 +488,12 @@ def is_label(values: pd.Series) -> bool:
 
 def is_language(values: pd.Series) -> bool:
     """Whether a column, by its name or values, has the languages of the texts."""
-    name = examples.fold(str(values.name))
-    if LANGUAGE.search(name):
-        return True
+    name = str(values.name)
     # Codes of countries and states are of two letters too, and many are those of languages.
-    return not PLACE.search(name) and {*filled(values)} <= CODES
+    of_codes = not PLACE.search(examples.fold(name)) and {*filled(values)} <= CODES
+    return names_languages(name) or of_codes
+
+
+def names_languages(name: str) -> bool:
+    """Whether a column is called as one of languages is."""
+    return bool(LANGUAGE.search(examples.fold(name)))

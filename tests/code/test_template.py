@@ -490,11 +490,10 @@ def set_up_git(place: Path, project: Project, patch: pytest.MonkeyPatch) -> None
         "core.hooksPath": str(hooks),
         "core.excludesFile": str(place / "overlooked"),
     }
-    for key, value in config.items():
-        place_of = str(place / "gitconfig")
-        project.git("config", "--file", place_of, key, value)
-    project.git("config", "commit.gpgsign", "false")
     patch.setenv("GIT_CONFIG_GLOBAL", str(place / "gitconfig"))
+    for key, value in config.items():
+        project.git("config", "--global", key, value)
+    project.git("config", "commit.gpgsign", "false")
 
 
 def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) -> None:
