@@ -458,15 +458,7 @@ def _training(check: Check, sizes: tuple[int, int], classes: int) -> None:
     if check.large:
         log.info("timing train")
     train = check.params["train"]
-    batches = math.ceil(sizes[0] / (train["batch_size"] * train["gradient_accumulation_steps"]))
-    if batches * train["epochs"] < FEWEST_STEPS:
-        epochs = min(math.ceil(FEWEST_STEPS / batches), MOST_EPOCHS)
-        more = f"train.epochs {epochs} makes {batches * epochs}"
-        check.warnings.append(
-            f"{batches * train['epochs']} steps of training, {batches} an epoch, are too few for "
-            f"a transformer to learn: {more if epochs > train['epochs'] else 'add texts'}."
-        )
-        check.set("train", epochs=max(epochs, train["epochs"]))
+    _settle_epochs(check, sizes[0])
     spoken = sorted({*check.params["card"]["languages"]} - {"en"})
     if spoken and train["checkpoint"] == ENGLISH:
         check.warnings.append(
@@ -485,22 +477,12 @@ def _training(check: Check, sizes: tuple[int, int], classes: int) -> None:
     texts = pq.read_table(path, columns=["text"])["text"].to_pylist()
     texts = texts[:: -(-len(texts) // TEXTS)]
     ids = transformer.tokenize(tokenizer, texts, 10**9, train["max_characters"])
-    lengths, most = np.array([len(row) for row in ids]), train["max_length"]
-    lost = np.maximum(lengths - most, 0).sum() / lengths.sum()
-    told = (
-        f"Tokens: the median text has {np.median(lengths):.0f} and the longest {lengths.max()}; "
-        f"train.max_length {most} cuts {100 * (lengths > most).mean():.1f} % of the texts, and "
-        f"{100 * lost:.1f} % of all tokens"
-    )
     positions = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
     readable = int(min(tokenizer.model_max_length, positions))
-    if (lengths > most).mean() > CUT:
-        enough = int(np.sort(lengths)[-int(CUT * len(lengths)) - 1])
-        told += f"; {enough} would cut at most {100 * CUT:.0f} %"
-        told += f", but the checkpoint reads {readable} at most" * (enough > readable)
-    check.lines.append(told)
+    lengths = np.array([len(row) for row in ids])
+    check.lines.append(_cut(lengths, train["max_length"], readable))
     # RoBERTa's positions begin after that of padding.
-    ids = [row[: min(most, readable - 2)] for row in ids]
+    ids = [row[: min(train["max_length"], readable - 2)] for row in ids]
     seconds, timed = _time(model, tokenizer, ids, train)
     passes = sizes[0] + sizes[1] / VALIDATED
     whole = seconds / timed * passes * train["epochs"]
@@ -514,6 +496,35 @@ def _training(check: Check, sizes: tuple[int, int], classes: int) -> None:
         f"epochs of {sizes[0]:,} texts, by {timed} texts in steps of {train['batch_size']} timed "
         "here and now"
     )
+
+
+def _settle_epochs(check: Check, size: int) -> None:
+    """Raise the epochs where so many training texts make too few steps."""
+    train = check.params["train"]
+    batches = math.ceil(size / (train["batch_size"] * train["gradient_accumulation_steps"]))
+    if batches * train["epochs"] < FEWEST_STEPS:
+        epochs = min(math.ceil(FEWEST_STEPS / batches), MOST_EPOCHS)
+        more = f"train.epochs {epochs} makes {batches * epochs}"
+        check.warnings.append(
+            f"{batches * train['epochs']} steps of training, {batches} an epoch, are too few for "
+            f"a transformer to learn: {more if epochs > train['epochs'] else 'add texts'}."
+        )
+        check.set("train", epochs=max(epochs, train["epochs"]))
+
+
+def _cut(lengths: np.ndarray, most: int, readable: int) -> str:
+    """What max_length cuts of texts of these numbers of tokens, and what would be enough."""
+    lost = np.maximum(lengths - most, 0).sum() / lengths.sum()
+    told = (
+        f"Tokens: the median text has {np.median(lengths):.0f} and the longest {lengths.max()}; "
+        f"train.max_length {most} cuts {100 * (lengths > most).mean():.1f} % of the texts, and "
+        f"{100 * lost:.1f} % of all tokens"
+    )
+    if (lengths > most).mean() > CUT:
+        enough = int(np.sort(lengths)[-int(CUT * len(lengths)) - 1])
+        told += f"; {enough} would cut at most {100 * CUT:.0f} %"
+        told += f", but the checkpoint reads {readable} at most" * (enough > readable)
+    return told
 
 
 def _time(model: Any, tokenizer: Any, ids: list[Any], train: dict[str, Any]) -> tuple[float, int]:

@@ -87,16 +87,9 @@ def reading(
     _reader(load, set()).check()
     given = load["column_names"]
     load = load | {"encoding": encodings(files, load["encoding"]), "column_names": []}
-    present = {"format": "auto", "delimiter": load["delimiter"], "quote": load["quote"]}
     start = _start(files[0], load["encoding"][0])
     _refuse_a_word_to_excel(start, files[0])
-    lone = len(files) == 1 and Path(files[0].name).suffix.lower() == ".txt"  # no folder of texts
-    all_ways = [[present], *WAYS][2 * lone :]
-    folder = not lone and _ending(files[0]) == "folder"
-    if kind := "" if folder else _kind(files[0], start):
-        # Only its own reader says which row is wrong; that of tables would make much of it.
-        same = _ending(files[0]) == kind
-        all_ways = [[present if same else present | {"format": kind}]]
+    all_ways, kind = _ways(files, load, start)
     refused: dict[str, InputError] = {}  # by the sign between fields
     alone = ""
     for ways in all_ways:
@@ -135,6 +128,20 @@ def reading(
         f"Expected a column of texts and one of labels {found}add the labels, or put one of , ; | "
         "or a tab between the fields."
     )
+
+
+def _ways(
+    files: Sequence[File], load: Params, start: str
+) -> tuple[list[list[dict[str, str]]], str]:
+    """Ways to read the files, each list if none of the one before does; their kind if no table."""
+    present = {"format": "auto", "delimiter": load["delimiter"], "quote": load["quote"]}
+    lone = len(files) == 1 and Path(files[0].name).suffix.lower() == ".txt"  # no folder of texts
+    folder = not lone and _ending(files[0]) == "folder"
+    if kind := "" if folder else _kind(files[0], start):
+        # Only its own reader says which row is wrong; that of tables would make much of it.
+        same = _ending(files[0]) == kind
+        return [[present if same else present | {"format": kind}]], kind
+    return [[present], *WAYS][2 * lone :], ""
 
 
 def _sign(way: dict[str, str]) -> str:
