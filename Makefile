@@ -25,11 +25,11 @@ check: .venv/installed
 
 # What makes experiments lie; QUEUE=1 adds what matters before `dvc exp run --queue` and `--temp`.
 doctor: .venv/installed
-	@python -m src.doctor $(if $(QUEUE),--queue)
+	@python -m src.tools.doctor $(if $(QUEUE),--queue)
 
 # Whether the last commit gives the same bits: two clean clones run every stage, one after the other.
 prove: .venv/installed
-	@python -m src.prove
+	@python -m src.tools.prove
 
 # Where the team keeps data and models, a folder or a URL; docs/remotes.md has what else a URL needs.
 remote: .venv/installed
@@ -53,15 +53,15 @@ lock: .venv/installed
 BASE ?= HEAD
 HEAD ?= workspace
 report: .venv/installed
-	python -m src.report $(BASE) $(HEAD)
+	python -m src.tools.report $(BASE) $(HEAD)
 
 # What the template of this project has gained; TO is a tag, a branch or a commit of it.
 update: .venv/installed
-	@python -m src.update $(if $(TO),--to '$(TO)')
+	@python -m src.tools.update $(if $(TO),--to '$(TO)')
 
 # Searches better params, as the section `tune` of params.yaml says; started again, it goes on.
 tune: .venv/installed
-	python -m src.tune
+	python -m src.tools.tune
 
 # Every figure of docs/performance.md, batch.md and serving.md, measured anew: hours. BBC News comes with the
 # requirements; TWEETS (a csv with the columns text, label and split) and SST2 (a folder with

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from measure import ROOT, command, machine, params, say, words_of, write
 
-from src import examples
+from src.tables import examples
 
 SEED = "another seed"
 
@@ -83,9 +83,9 @@ def score(model: Path, texts: Path, setting: Setting, place: Path) -> Logits:
 def _child(model: Path, texts: Path, out: Path, threads: int, batch_tokens: int) -> None:
     """Score texts by torch or onnxruntime, whichever the folder is for."""
     if (model / "model.onnx").exists():
-        from src.classifier import Classifier
+        from src.predict.classifier import Classifier
     else:
-        from src.transformer import Classifier  # type: ignore[assignment]
+        from src.text.encoder import Classifier  # type: ignore[assignment]
     classifier = Classifier(model, threads)
     np.save(out, classifier.logits(list(examples.read(texts)["text"]), batch_tokens))
 

@@ -25,7 +25,7 @@ BATCH = 32
 
 def pedigree(folder: Path, threads: int, engine: Any) -> Predict:
     """Ours, on one of its engines."""
-    from src.classifier import Classifier
+    from src.predict.classifier import Classifier
 
     classifier = Classifier(folder, threads, engine)
     return lambda texts: classifier.logits(texts, batch_tokens=1024).argmax(axis=1).tolist()

@@ -20,7 +20,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 
-from src import baseline, examples
+from src.tables import examples
+from src.text import baseline
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ import numpy as np
 from engines import CONVERT, COPY, MATRIX
 from measure import ROOT, command, machine, ratios, say, splits, stage, write
 
-from src import examples, transformer
+from src.tables import examples
+from src.text import encoder
 
 FIRST = "transformers.pipeline"  # what the others are compared with
 PAUSE = 0.3  # seconds in which the threads of the engine before come to rest
@@ -168,9 +169,9 @@ def measure(arguments: argparse.Namespace, texts: Path, models: Path, place: Pat
     single = sample[: arguments.single]
 
     torch_model = models / "transformer"
-    trained = transformer.Classifier(torch_model, arguments.threads)
+    trained = encoder.Classifier(torch_model, arguments.threads)
     limits = (trained.tokenizer.model_max_length, trained.model.config.max_characters)
-    ids = transformer.tokenize(trained.tokenizer, sample, *limits)
+    ids = encoder.tokenize(trained.tokenizer, sample, *limits)
     flops = useful_flops(trained.model.config, [len(row) for row in ids])
 
     peers, optimum, openvino = (

@@ -64,7 +64,7 @@ def stage(
 def words_of(name: str, *paths: object, **changes: object) -> list[object]:
     """The command of a stage with its section of params.yaml, except for ``changes``."""
     section = params(name)
-    words: list[object] = [sys.executable, "-m", f"src.{name}", *paths]
+    words: list[object] = [sys.executable, "-m", f"src.text.{name}", *paths]
     for key, value in (section | changes).items():
         if isinstance(value, bool):
             words.append(f"--{key}" if value else f"--no-{key}")

@@ -21,10 +21,10 @@ from measure import command, machine, say, summary, write
 IMPORTS = 3  # runs of each start-up
 LATER = {  # what a stage imports once it knows its model
     "evaluate@baseline": "joblib, sklearn.ensemble",
-    "evaluate@baseline-onnx": "src.classifier, onnxruntime",
-    "evaluate@transformer": "src.transformer",
-    "evaluate@onnx": "src.classifier, onnxruntime",
-    "evaluate@onnx-int8": "src.classifier, onnxruntime",
+    "evaluate@baseline-onnx": "src.predict.classifier, onnxruntime",
+    "evaluate@transformer": "src.text.encoder",
+    "evaluate@onnx": "src.predict.classifier, onnxruntime",
+    "evaluate@onnx-int8": "src.predict.classifier, onnxruntime",
     "export_baseline": "onnxruntime",
 }
 
@@ -40,7 +40,7 @@ def main() -> None:
         log = Path(folder, "log")
         startup = {}
         for name in stages:
-            modules = f"src.{name.partition('@')[0]}, {LATER.get(name, 'sys')}"
+            modules = f"src.text.{name.partition('@')[0]}, {LATER.get(name, 'sys')}"
             words = [sys.executable, "-c", f"import {modules}"]
             startup[name] = statistics.median(command(words, log)["wall_s"] for _ in range(IMPORTS))
         for run in range(arguments.runs):

@@ -196,7 +196,7 @@ def main() -> None:
     if ANSWERS["data_source"].startswith("data/"):
         print(
             f"Put your texts into {ANSWERS['data_source']} there; after `make setup`, "
-            f"`python -m src.check {shlex.quote(ANSWERS['data_source'])}` says what they need."
+            f"`python -m src.text.check {shlex.quote(ANSWERS['data_source'])}` says what they need."
         )
     if package := NOT_IN_LOCK.get(ANSWERS["remote"]):
         print(f"{package} is in requirements.lock; `make lock` there pins what it needs, too.")

@@ -16,8 +16,7 @@ TEMPLATE = Path("{{ cookiecutter.slug }}")
 LEFT_OUT = [
     "cookiecutter.json",
     "hooks",
-    "tests/code/test_template.py",
-    "tests/code/test_tutorial.py",
+    "tests/code/template",
     "benchmarks/results",
     "data/quality.*",
     "dvc.lock",

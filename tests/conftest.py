@@ -23,8 +23,9 @@ from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from src import examples, export_baseline, split
-from src.classifier import write_manifest
+from src.predict.classifier import write_manifest
+from src.tables import examples
+from src.text import export_baseline, split
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,8 +97,8 @@ TRAIN: dict[str, Any] = {
     "threads": 1,
     "seed": 1,
 }
-# What cookiecutter's answers and `python -m src.check` change in params.yaml, as it is without: so
-# tests are the same whatever data a project has.
+# What cookiecutter's answers and `python -m src.text.check` change in params.yaml, as it is
+# without: so tests are the same whatever data a project has.
 PLAIN: dict[str, Any] = {
     "load.sha256": "",
     "load.format": "auto",
@@ -404,7 +405,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_command(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> list[str]:
     """What DVC makes of the params, for a process of its own."""
-    words = [sys.executable, "-m", "src.train", splits, target / "model", target / "live"]
+    words = [sys.executable, "-m", "src.text.train", splits, target / "model", target / "live"]
     for key, value in (TRAIN | {"checkpoint": checkpoint} | changes).items():
         if isinstance(value, bool):
             words.append(f"--{key}" if value else f"--no-{key}")

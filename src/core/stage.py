@@ -1,0 +1,131 @@
+"""What every stage and command shares: typed values in, a log, and an exit code out."""
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from src.core.command_line import bind, program
+from src.core.errors import InputError
+from src.core.processes import alone, end_with_dvc
+
+LOGS = Path("logs")
+
+log = logging.getLogger("src.core.stage")
+
+
+def run(
+    main: Callable[..., None],
+    *,
+    section: bool = True,
+    exclusive: bool = True,
+    arguments: Callable[[], Sequence[str]] = lambda: sys.argv[1:],
+) -> None:
+    """Call ``main`` with the typed values of the command line, and exit as a command should.
+
+    Args:
+        main: its positional parameters are arguments, its keyword-only ones are options.
+        section: the options are the params.yaml section named after the module, and the run keeps
+            a log file. False for a command that is not a stage.
+        exclusive: a second process that runs the same stage on the same paths is refused.
+        arguments: gives the words of the command line, for a command that gets its section from
+            params.yaml itself.
+    """
+    name, start = program().rpartition(".")[2], time.perf_counter()
+    by_dvc = "DVC_STAGE" in os.environ  # which main may set for processes of its own
+    _start_log(name, to_file=section)
+    sys.excepthook = lambda *exception: log.critical("%s broke", name, exc_info=exception)
+    try:
+        positional, params = bind(main, name, section, arguments())
+        if section:
+            end_with_dvc()
+            _expect_a_commit()
+        lock, work = _lock_of(name, positional), f"runs {name} on these paths"
+        with alone(lock, work) if section and exclusive else nullcontext():
+            main(*positional, **params)
+        if section:
+            log.info("%s took %.1f s%s", name, time.perf_counter() - start, _memory())
+    except InputError as error:
+        log.error("%s", error)
+        if by_dvc:
+            log.info(
+                "`dvc checkout` brings back what this stage wrote before, and "
+                "`git restore data/quality.* dvclive models` what git has of it."
+            )
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if not _is_of_a_full_disk(error):
+            raise
+        log.error(
+            "Expected room on the disk for what %s writes, found none left: free some and run it "
+            "again; no data or model is half written (%s).",
+            *(name, error),
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        log.error("Interrupted.")
+        sys.exit(130)
+
+
+def _expect_a_commit() -> None:
+    """Refuse a git repository without commits, in which DVCLive breaks; none at all will do."""
+    git = shutil.which("git")
+    verify = [git or "", "rev-parse", "--verify", "--quiet", "HEAD"]
+    # 0 where there is a commit, 128 where there is no repository
+    if git and subprocess.run(verify, capture_output=True, check=False).returncode == 1:  # noqa: S603
+        raise InputError(
+            "Expected a commit in git, which DVC compares this run with, found none: `git add "
+            "--all` and `git commit` first."
+        )
+
+
+def _lock_of(name: str, paths: Sequence[object]) -> Path:
+    which = hashlib.sha256(" ".join(map(str, paths)).encode()).hexdigest()[:8]
+    return LOGS / f".{name}-{which}.lock"
+
+
+def _is_of_a_full_disk(error: BaseException) -> bool:
+    """Whether an exception is, or tells, that a disk or a quota is full."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return tells_of_a_full_disk(str(error))
+
+
+def tells_of_a_full_disk(text: str) -> bool:
+    """Whether a message is of a full disk; Rust, C++ and other processes have no errno."""
+    return bool(re.search(r"No space left on device|\b(os error|code:) 28\b", text))
+
+
+def _memory() -> str:
+    """The part of a sentence about the most memory that this process held at once."""
+    status = Path("/proc/self/status")  # where there is one; getrusage gives that of a parent too
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "")
+    return f" and at most {int(found[1]) // 1024} MiB" if found else ""
+
+
+def _start_log(name: str, *, to_file: bool) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if to_file:
+        LOGS.mkdir(exist_ok=True)
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        # evaluate@onnx, where `name` is only evaluate; for a pipeline's, tabular/dvc.yaml:evaluate
+        which = re.sub(r"[^\w@.-]+", "-", os.environ.get("DVC_STAGE", name))
+        file = LOGS / f"{stamp}-{which}-{os.getpid()}.log"
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=handlers,
+    )
+    logging.getLogger("src").setLevel(logging.INFO)  # of libraries, warnings only
+    logging.captureWarnings(True)

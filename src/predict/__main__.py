@@ -1,0 +1,125 @@
+"""Classify texts with an exported model folder: onnxruntime, tokenizers and numpy, nothing else.
+
+    python -m src.predict models/onnx "I love this movie!" "..."
+    python -m src.predict models/onnx --threads 2 < texts.txt
+
+prints one JSON object a text: its label, the label's probability, and all probabilities. With
+``--engine openvino`` the same folder runs on OpenVINO, with ``--engine cuda`` on a GPU.
+
+    python -m src.predict models/onnx --input texts.parquet --output predictions.parquet
+
+adds the label and its probability to each row of a table; this takes pyarrow and
+fsspec too.
+"""
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+from src.core import stage
+from src.core.command_line import Count, Threads
+from src.core.errors import InputError
+from src.predict.classifier import Classifier, Engine
+
+LINES = 512  # lines of standard input that are sorted by length together
+
+
+def main(
+    model: Path,
+    *texts: str,
+    input: str = "",
+    output: str = "-",
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto",
+    text_column: str = "text",
+    probabilities: bool = False,
+    prefix: str = "",
+    rejected: str = "",
+    excel_safe: bool = False,
+    resume: bool = False,
+    ray: str = "",
+    engine: Engine = "onnxruntime",
+    threads: Threads = 1,
+    batch_tokens: Count = 1024,
+) -> None:
+    """Classify texts of the command line, lines of standard input, or with --input a table.
+
+    Texts and lines become a line of JSON each. An empty text is classified like any other; put --
+    before texts that begin with two dashes.
+
+    --input and --output are files or URLs of csv, tsv, jsonl or parquet, compressed if they end in
+    .gz, .bz2, .xz or .zst, or - for standard input and output, whose format --format names. The
+    output has the columns of the input, label and score, with --probabilities one for each label,
+    their names after --prefix. Rows that can't be scored go to --rejected, by default
+    OUTPUT.rejected.csv. --excel_safe writes a ' before cells of csv that a spreadsheet would run.
+    --resume goes on where a run was interrupted. --ray scores on a Ray cluster: its address, auto
+    for the one that this machine is part of, or local.
+    """
+    table = {
+        "output": output,
+        "format": format,
+        "text_column": text_column,
+        "probabilities": probabilities,
+        "prefix": prefix,
+        "rejected": rejected,
+        "excel_safe": excel_safe,
+        "resume": resume,
+        "ray": ray,
+    }
+    if input:
+        if texts:
+            raise InputError(
+                f"Expected texts or --input, found {texts[0]!r:.60} and {input}: leave one out."
+            )
+        _predict_table(model, {"input": input} | table, engine, threads, batch_tokens)
+        return
+    given = [
+        name for name, value in table.items() if value != signature(main).parameters[name].default
+    ]
+    if given:
+        raise InputError(f"--{given[0]} is of tables: expected --input with it; add it.")
+    classifier = Classifier(model, threads, engine)
+    # At a terminal each line is answered at once.
+    lines_at_once = 1 if sys.stdin.isatty() else LINES
+    source = map(_valid, texts) if texts else _lines()
+    while chunk := list(itertools.islice(source, lines_at_once)):
+        for prediction in classifier.predict(chunk, batch_tokens):
+            print(json.dumps(prediction, ensure_ascii=False), flush=lines_at_once == 1)
+
+
+def _predict_table(
+    model: Path, table: dict[str, Any], engine: Engine, threads: int, batch_tokens: int
+) -> None:
+    """Predict a table, by modules that texts can do without."""
+    try:
+        from src.predict.batch import Options, predict
+    except ImportError as error:
+        raise InputError(
+            f"Expected what reads and writes tables for --input, found {error}: it takes "
+            "`pip install pyarrow fsspec`."
+        ) from None
+    predict(model, Options(**table), engine, threads, batch_tokens)
+
+
+def _valid(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"Expected UTF-8 text, found {text!a:.60}: convert the text first.")
+    return text
+
+
+def _lines() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"Expected UTF-8 on standard input, found byte 0x{line[error.start]:02x} on line "
+                f"{number}: convert the text first, for example with iconv."
+            ) from None
+
+
+if __name__ == "__main__":
+    stage.run(main, section=False)

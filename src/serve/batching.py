@@ -1,0 +1,260 @@
+"""Texts of many requests, scored together by one thread, the oldest always among them."""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from src.predict.classifier import Classifier, Logits
+
+RECENT = 0.2  # the weight of the last batch in the measure of how fast a model is
+UNLIKE = 1.25  # by which a text may be longer than another of its batch: padding costs more
+SHARE = 0.5  # of the time to its deadline, what a new request may find waiting before it
+SHORT = 4000  # characters that are tokenized sooner than another thread has begun
+
+log = logging.getLogger("src.serve")
+
+
+class OverloadError(Exception):
+    """What waits is too much; ``retry_after`` is in how many seconds it will be less."""
+
+    def __init__(self, retry_after: int) -> None:
+        """Round up to whole seconds, which is what the header of that name holds."""
+        super().__init__(f"Too many texts are waiting: try again in {retry_after} s.")
+        self.retry_after = retry_after
+
+
+class ScoringError(Exception):
+    """The model broke on a batch; the log says how."""
+
+
+class TooLongError(Exception):
+    """A text has more than the model reads, and was to be read whole; ``row`` is the first such."""
+
+    def __init__(self, row: int) -> None:
+        """Name the text by its place in the request."""
+        super().__init__(row)
+        self.row = row
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """The texts of one request, until each of them has its logits."""
+
+    classifier: Classifier
+    ids: list[list[int]]
+    work: list[float]
+    logits: Logits
+    answer: asyncio.Future[None]
+    until: float
+    given_up: bool = False
+    scored: int = 0
+    left: list[int] = field(init=False)  # the rows that no batch has taken yet
+
+    def __post_init__(self) -> None:
+        self.left = list(range(len(self.ids)))
+
+    def wanted(self) -> bool:
+        return not self.given_up and time.monotonic() < self.until
+
+
+@dataclass
+class _Speed:
+    """The seconds that a model takes for a unit of work, a token or so; 0 until it is known."""
+
+    seconds: float = 0.0
+
+    def measured(self, seconds: float, work: float) -> None:
+        """Take another batch into the mean."""
+        latest = seconds / work
+        self.seconds += (latest - self.seconds) * (RECENT if self.seconds else 1.0)
+
+
+class Batcher:
+    """A queue of requests, and the thread that scores them.
+
+    One thread computes for all models, so that they do not contend for the cores; another turns
+    texts into tokens. Both work outside Python's lock, so that the event loop goes on meanwhile.
+
+    Attributes:
+        texts: how many texts were let in and have no answer yet.
+    """
+
+    def __init__(
+        self, batch_tokens: int, max_texts: int, observe: Callable[[int, int], None]
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            batch_tokens: the tokens that are scored at once; a longer text is scored alone.
+            max_texts: how many texts may be let in before others are refused; a request of more
+                is always refused.
+            observe: is told the texts and tokens of each batch, in the thread that scores.
+        """
+        self.texts = 0
+        self._seconds = 0.0  # that what was let in will take
+        self._batch_tokens = batch_tokens
+        self._max_texts = max_texts
+        self._observe = observe
+        self._speeds: WeakKeyDictionary[Classifier, _Speed] = WeakKeyDictionary()
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._tokenizing = ThreadPoolExecutor(1, "tokenize")
+        self._thread = threading.Thread(target=self._work, name="score", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that scores still runs."""
+        return self._thread.is_alive()
+
+    async def logits(
+        self, classifier: Classifier, texts: Sequence[str], until: float, truncate: bool = True
+    ) -> tuple[Logits, list[bool]]:
+        """Score texts: logits of shape [texts, classes], and whether each text was cut.
+
+        What is cancelled, or waits past ``until`` (of ``time.monotonic``), is not computed.
+
+        Raises:
+            TooLongError: a text is cut and ``truncate`` is false.
+            OverloadError: it would wait for so long that its deadline is in danger.
+            ScoringError: the model broke on a batch.
+        """
+        work = [_work_of(classifier, text) for text in texts]
+        seconds = self._let_in(classifier, work, until)
+        waiting = None
+        try:
+            loop = asyncio.get_running_loop()
+            if sum(map(len, texts)) <= SHORT:
+                ids, cut = classifier.encode(texts)
+            else:
+                ids, cut = await loop.run_in_executor(self._tokenizing, classifier.encode, texts)
+            if not truncate and True in cut:
+                raise TooLongError(cut.index(True))
+            logits = np.empty((len(ids), len(classifier.labels)), dtype=np.float32)
+            if ids:
+                waiting = _Waiting(classifier, ids, work, logits, loop.create_future(), until)
+                with self._changed:
+                    self._waiting.append(waiting)
+                    self._changed.notify()
+                await waiting.answer
+            return logits, cut
+        finally:
+            if waiting:
+                waiting.given_up = True
+            self.texts -= len(texts)
+            self._seconds -= seconds
+
+    def _let_in(self, classifier: Classifier, work: list[float], until: float) -> float:
+        """Count a request in, and return for how many seconds the model will be at it.
+
+        On an idle server a request may take as long as it likes; it may not have more texts than
+        may wait, so what lets requests in must allow them fewer.
+        """
+        seconds = self._speeds.setdefault(classifier, _Speed()).seconds * sum(work)
+        left = until - time.monotonic()
+        crowded = self.texts and self._seconds + seconds > SHARE * left
+        if crowded or self.texts + len(work) > self._max_texts:
+            raise OverloadError(max(1, math.ceil(self._seconds)))
+        self.texts += len(work)
+        self._seconds += seconds
+        return seconds
+
+    def close(self) -> None:
+        """Stop the threads, after the batch that is being scored."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+        self._tokenizing.shutdown()
+
+    def _work(self) -> None:
+        while rows := self._next():
+            requests = list(dict.fromkeys(request for request, _ in rows))
+            classifier = requests[0].classifier
+            ids = [request.ids[row] for request, row in rows]
+            start = time.perf_counter()
+            try:
+                logits = classifier.score(ids, self._batch_tokens)
+            except Exception as error:
+                log_place("a batch of %d texts broke by %s\n%s", error, len(ids))
+                for request in requests:
+                    request.given_up = True
+                    _call(request, lambda answer: answer.set_exception(ScoringError()))
+                continue
+            work = sum(request.work[row] for request, row in rows)
+            self._speeds[classifier].measured(time.perf_counter() - start, work)
+            self._observe(len(ids), sum(map(len, ids)))
+            for (request, row), scores in zip(rows, logits, strict=True):
+                request.logits[row] = scores
+                request.scored += 1
+            for request in requests:
+                if request.scored == len(request.ids):
+                    _call(request, lambda answer: answer.set_result(None))
+
+    def _next(self) -> list[tuple[_Waiting, int]]:
+        """Texts of one model for a batch, the oldest among them; [] at the end."""
+        with self._changed:
+            while True:
+                self._waiting = deque(r for r in self._waiting if r.wanted())
+                if self._waiting or self._closed:
+                    break
+                self._changed.wait()
+            rows = self._take(self._waiting[0]) if self._waiting else []
+            self._waiting = deque(r for r in self._waiting if r.left)
+            return rows
+
+    def _take(self, oldest: _Waiting) -> list[tuple[_Waiting, int]]:
+        """The oldest text and those of the most like length, so that little is padded."""
+        alike = len(oldest.ids[oldest.left[0]])
+        rows = [
+            (abs(len(request.ids[row]) - alike), request, row)
+            for request in self._waiting
+            if request.classifier is oldest.classifier
+            for row in request.left
+        ]
+        taken: list[tuple[_Waiting, int]] = []
+        shortest = longest = alike
+        for _, request, row in sorted(rows, key=lambda one: one[0]):  # the older first of equals
+            length = len(request.ids[row])
+            shortest, longest = min(shortest, length), max(longest, length)
+            full = (len(taken) + 1) * longest > self._batch_tokens
+            if taken and (full or longest > UNLIKE * shortest):
+                break
+            taken.append((request, row))
+            request.left.remove(row)
+        return taken
+
+
+def log_place(message: str, error: Exception, *values: object) -> None:
+    """Log the kind of an error and where it was raised; its message may hold a part of a text."""
+    place = "".join(traceback.format_tb(error.__traceback__))
+    log.error(message, *values, type(error).__name__, place)
+
+
+def _work_of(classifier: Classifier, text: str) -> float:
+    """About as many tokens as a text has; before it is tokenized nobody knows."""
+    return min(classifier.max_length, 2 + len(text) / 4)
+
+
+def _call(request: _Waiting, answer: Callable[[asyncio.Future[None]], None]) -> None:
+    """Answer a request in the event loop, unless nobody waits for it any more."""
+
+    def unless_done() -> None:
+        if not request.answer.done():
+            answer(request.answer)
+
+    try:
+        request.answer.get_loop().call_soon_threadsafe(unless_done)
+    except RuntimeError:  # the loop is closed: the server has ended
+        log.info("an answer came after the server had ended")

@@ -1,0 +1,120 @@
+"""Model folders that are served, and are loaded again when they change."""
+
+import contextlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.core.errors import InputError
+from src.predict.classifier import Classifier, Manifest
+
+Files = list[tuple[str, int, int, int]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A classifier, and what its folder says of it.
+
+    Attributes:
+        kind: the architecture, such as ``bert``; ``baseline`` where no config.json names one.
+        card: the front matter of README.md.
+        page: the rest of it.
+    """
+
+    name: str
+    classifier: Classifier
+    kind: str
+    card: dict[str, Any]
+    page: str
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the folder's files were verified by."""
+        return self.classifier.manifest
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of the model's graph and weights."""
+        return self.manifest["files"]["model.onnx"]
+
+    def described(self) -> dict[str, Any]:
+        """What a list of models says of it."""
+        return {
+            "name": self.name,
+            "labels": self.classifier.labels,
+            "kind": self.kind,
+            "max_length": self.manifest["max_length"],
+            "max_characters": self.manifest["max_characters"],
+            "sha256": self.sha256,
+        }
+
+
+class Model:
+    """A folder, and what was loaded from it last.
+
+    Attributes:
+        now: what answers; a reload makes another, and a request keeps the one it began with.
+    """
+
+    def __init__(self, folder: Path, load: Callable[[Path], Classifier]) -> None:
+        """Load the folder.
+
+        Raises:
+            InputError: it is no model folder, or a file in it is not the one of its manifest.
+        """
+        self.name = folder.name or folder.resolve().name
+        self._folder = folder
+        self._load = load
+        self._tried = self._latest = self._files()
+        self.now = self._loaded()
+
+    def settled_on_another(self) -> bool:
+        """Whether files are others than when they were last loaded, and none changed since the last
+        call: what is still being copied is left alone.
+        """  # noqa: D205
+        before, self._latest = self._latest, self._files()
+        return before == self._latest != self._tried
+
+    def reload(self) -> None:
+        """Load the folder anew, warm it up and swap; what was loaded stays if this fails.
+
+        Raises:
+            InputError: as on the first load.
+        """
+        self._tried = self._files()
+        self.now = self._loaded()
+
+    def _loaded(self) -> Loaded:
+        classifier = self._load(self._folder)
+        classifier.logits(["warm up"], batch_tokens=1)
+        config, card = (self._folder / name for name in ("config.json", "README.md"))
+        described = json.loads(config.read_bytes()) if config.exists() else {}
+        return Loaded(
+            self.name,
+            classifier,
+            str(described.get("model_type", "baseline")),
+            *_front_matter(card),
+        )
+
+    def _files(self) -> Files:
+        with contextlib.suppress(OSError):  # it is just being replaced
+            stats = [(path.name, path.stat()) for path in sorted(self._folder.iterdir())]
+            return [(name, s.st_mtime_ns, s.st_size, s.st_ino) for name, s in stats]
+        return []
+
+
+def _front_matter(card: Path) -> tuple[dict[str, Any], str]:
+    """The YAML between two lines of three dashes that a model card starts with, and the rest."""
+    page = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
+    match = re.match(r"---\n(.*?)\n---\n(.*)", page, re.DOTALL)
+    try:
+        found = yaml.safe_load(match[1]) if match else {}
+    except yaml.YAMLError as error:
+        place = " ".join(str(error).split())
+        raise InputError(f"Expected YAML at the top of {card}, found: {place}; mend it.") from None
+    return (found, match[2]) if match and isinstance(found, dict) else ({}, page)

@@ -1,0 +1,98 @@
+"""Labelled texts on disk: a parquet file of ``id text label`` and any columns kept for slices."""
+
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from src.core.errors import InputError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+COLUMNS = ("id", "text", "label")
+PART = 200_000
+
+Hashes = npt.NDArray[np.uint64]
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read examples: string columns ``id text label`` first, then any others.
+
+    Raises:
+        InputError: ``path`` is not there, or is no parquet file.
+    """
+    if not path.exists():
+        raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
+    try:
+        frame: pd.DataFrame = pq.read_table(path).to_pandas()
+    except pa.ArrowInvalid as error:
+        raise InputError(f"Expected examples in {path}, found: {error}; make it anew.") from error
+    return frame
+
+
+def scan(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Read examples as they were written, a batch at a time: the given columns, or all.
+
+    Raises:
+        InputError: as of ``read``, or a column is not there.
+    """
+    if not path.exists():
+        raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
+    try:
+        with pq.ParquetFile(path) as file:
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number, columns=columns and list(columns))
+    except pa.ArrowInvalid as error:
+        raise InputError(f"Expected examples in {path}, found: {error}; make it anew.") from error
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of examples."""
+    if not path.exists():
+        raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
+    names: list[str] = pq.read_schema(path).names
+    return names
+
+
+def partitions(keys: Hashes) -> Iterator[npt.NDArray[np.int64]]:
+    """The rows of the keys in parts of about ``PART``, equal keys in the same part.
+
+    What compares rows with each other part by part needs memory for one part alone.
+    """
+    parts = min(256, 1 << (len(keys) // PART).bit_length())
+    lowest = keys.view(np.uint8)[:: keys.itemsize] & np.uint8(parts - 1)
+    for part in range(parts):
+        yield np.flatnonzero(lowest == part)
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    """Write examples; equal frames give equal bytes, since no pandas metadata goes with them."""
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_labels(folder: Path) -> list[str]:
+    """The labels in the order of the models' outputs, from ``labels.json`` in ``folder``."""
+    path = folder / "labels.json"
+    if not path.exists():
+        raise InputError(f"Expected labels in {path}, found nothing: run `dvc repro` first.")
+    labels: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    return labels
+
+
+def label_ids(frame: pd.DataFrame, labels: list[str]) -> npt.NDArray[np.int64]:
+    """The position of each row's label in ``labels``, of shape [rows]."""
+    position = {label: k for k, label in enumerate(labels)}
+    return np.array([position[label] for label in frame["label"]], dtype=np.int64)
+
+
+def fold(text: str) -> str:
+    """What two texts share that differ only in Unicode form, case or spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

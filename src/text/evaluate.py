@@ -1,0 +1,163 @@
+"""Judge one model on the test split, whatever it is made of."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from dvclive.live import Live
+
+from src.core import stage
+from src.core.command_line import Count, Interval, Seed, Share, Threads
+from src.core.errors import InputError, closest
+from src.core.files import replacing, write_json
+from src.metrics import bootstrap, classification
+from src.metrics.classification import Floats, Integers
+from src.tables import examples
+
+CHUNK = 1024  # texts between two lines of progress
+
+log = logging.getLogger("src.text.evaluate")
+
+
+def main(
+    splits: Path,
+    model: Path,
+    predictions: Path,
+    live: Path,
+    *,
+    slices: list[str],
+    resamples: Count,
+    confidence: Share,
+    mistakes: Annotated[int, Interval(ge=0)],
+    batch_tokens: Count,
+    threads: Threads,
+    seed: Seed,
+) -> None:
+    """Score the test split, and write predictions, metrics and plots.
+
+    Args:
+        splits: the folder with ``test.parquet`` and ``labels.json``.
+        model: a folder with ``model.joblib``, ``model.onnx`` or ``model.safetensors``.
+        predictions: the folder that gets ``predictions.parquet`` and ``mistakes.csv``.
+        live: the folder that gets ``metrics.json``, ``details.json`` by class and slice, and plots.
+    """
+    test = examples.read(splits / "test.parquet")
+    for column in slices:
+        if column not in test:
+            raise InputError(
+                f"evaluate.slices has {column!r}: expected columns of the source, which are "
+                f"{', '.join(test.columns)}{closest(column, test.columns)}."
+            )
+    names = examples.read_labels(splits)
+    labels = examples.label_ids(test, names)
+    probabilities = _probabilities(model, names, list(test["text"]), batch_tokens, threads)
+    predicted = probabilities.argmax(axis=1)
+
+    figures = classification.summary(labels, probabilities)
+    scores = bootstrap.bootstrap(labels, [predicted], len(names), resamples, seed)
+    for name, resampled in scores.items():
+        low, high = bootstrap.interval(resampled[0], confidence)
+        figures |= {f"{name}_low": low, f"{name}_high": high}
+        log.info(
+            "%s %.4f, %g%% between %.4f and %.4f", name, figures[name], 100 * confidence, low, high
+        )
+    with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
+        for name, figure in figures.items():
+            record.log_metric(f"test/{name}", figure, plot=False)
+        _plot(record, labels, probabilities, names)
+    write_json(live / "details.json", _details(test, labels, probabilities, names, slices))
+    with replacing(predictions) as folder:
+        folder.mkdir()
+        frame = test[["id", "label"]].assign(predicted=[names[k] for k in predicted])
+        for k, name in enumerate(names):
+            frame[f"p_{name}"] = probabilities[:, k]
+        examples.write(frame, folder / "predictions.parquet")
+        wrong = frame.assign(score=probabilities.max(axis=1), text=test["text"])
+        wrong = wrong[labels != predicted].sort_values("score", ascending=False, kind="stable")
+        columns = ["id", "label", "predicted", "score", "text"]
+        wrong[columns].head(mistakes).to_csv(folder / "mistakes.csv", index=False)
+
+
+def _probabilities(
+    model: Path, names: list[str], texts: Sequence[str], batch_tokens: int, threads: int
+) -> Floats:
+    """Probabilities of shape [texts, classes], by the engine that the model folder is made for."""
+    known, score = _engine(model, batch_tokens, threads)
+    if known != names:
+        raise InputError(
+            f"Expected a model of the classes {names}, found one of {known} in {model}: "
+            "run `dvc repro` to train on the present split."
+        )
+    parts = []
+    for start in range(0, len(texts), CHUNK):
+        parts.append(score(texts[start : start + CHUNK]))
+        log.info("scored %d of %d texts", min(start + CHUNK, len(texts)), len(texts))
+    return np.concatenate(parts)
+
+
+def _engine(
+    model: Path, batch_tokens: int, threads: int
+) -> tuple[list[str], Callable[[Sequence[str]], Floats]]:
+    """The labels of a model, and what turns texts into probabilities by it."""
+    if (model / "model.joblib").exists():
+        import joblib
+
+        pipeline = joblib.load(model / "model.joblib")
+        return list(pipeline.classes_), pipeline.predict_proba
+
+    if (model / "manifest.json").exists():
+        from src.predict.classifier import Classifier
+
+        exported = Classifier(model, threads)
+        return exported.labels, lambda texts: classification.softmax(
+            exported.logits(texts, batch_tokens)
+        )
+
+    if (model / "model.safetensors").exists():
+        from src.text import encoder
+
+        trained = encoder.Classifier(model, threads)
+        return trained.labels, lambda texts: classification.softmax(
+            trained.logits(texts, batch_tokens)
+        )
+
+    raise InputError(f"Expected a model in {model}, found none: run `dvc repro` first.")
+
+
+def _details(
+    test: pd.DataFrame, labels: Integers, probabilities: Floats, names: list[str], slices: list[str]
+) -> dict[str, object]:
+    """Metrics of each class, and of the texts of each value of the slice columns."""
+    by_slice: dict[str, dict[str, dict[str, float]]] = {}
+    for column in slices:
+        by_value = test.fillna({column: "(none)"}).groupby(column).indices
+        by_slice[column] = {
+            str(value): classification.summary(labels[rows], probabilities[rows])
+            | {"texts": len(rows)}
+            for value, rows in by_value.items()
+        }
+    by_class = classification.by_class(labels, probabilities.argmax(axis=1), names)
+    return {"classes": by_class, "slices": by_slice}
+
+
+def _plot(record: Live, labels: Integers, probabilities: Floats, names: list[str]) -> None:
+    """Confusion matrix, PR and ROC over all (text, class) pairs, and the reliability diagram."""
+    predicted = probabilities.argmax(axis=1)
+    truth = [names[k] for k in labels]
+    record.log_sklearn_plot("confusion_matrix", truth, [names[k] for k in predicted], "confusion")
+    is_class = np.eye(len(names), dtype=int)[labels].ravel()
+    # Three decimals bound the points of a curve, however many texts there are.
+    scores = probabilities.round(3).ravel()
+    record.log_sklearn_plot("precision_recall", is_class, scores, "precision_recall")
+    record.log_sklearn_plot("roc", is_class, scores, "roc")
+    correct, confidence = (labels == predicted).astype(int), probabilities.max(axis=1)
+    record.log_sklearn_plot(
+        "calibration", correct, confidence, "reliability", n_bins=10, strategy="quantile"
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,160 @@
+"""Export the trained transformer to ONNX, in fp32 and int8, and prove that both predict like it."""
+
+import logging
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnx
+import torch
+from dvclive.live import Live
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch.export import Dim
+
+from src.core import stage
+from src.core.command_line import Count, Interval, Threads
+from src.core.errors import InputError
+from src.core.files import replacing
+from src.predict.classifier import Classifier, write_manifest
+from src.tables import examples
+from src.text import encoder
+from src.training.shortcuts import shorten
+
+log = logging.getLogger("src.text.export")
+
+
+class Logits(torch.nn.Module):
+    """A classifier from ``input_ids`` and ``attention_mask``, [texts, tokens], to its logits."""
+
+    def __init__(self, classifier: torch.nn.Module) -> None:
+        """Wrap a Hugging Face sequence classifier."""
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits of shape [texts, classes]."""
+        logits: torch.Tensor = self.classifier(
+            input_ids=input_ids, attention_mask=attention_mask
+        ).logits
+        return logits
+
+
+def main(
+    splits: Path,
+    model: Path,
+    fp32: Path,
+    int8: Path,
+    live: Path,
+    *,
+    opset: Annotated[int, Interval(ge=18, le=23)],
+    atol: Annotated[float, Interval(gt=0)],
+    check_texts: Count,
+    batch_tokens: Count,
+    threads: Threads,
+) -> None:
+    """Write two self-contained model folders, and their distance from torch as metrics.
+
+    Args:
+        splits: the folder with ``validation.parquet``, whose texts are compared.
+        model: the trained transformer.
+        fp32: the folder that gets the fp32 model; it stops the stage if it is not torch's equal.
+        int8: the folder that gets the int8 model.
+        live: the folder that gets the metrics.
+    """
+    validation = examples.read(splits / "validation.parquet")["text"]
+    # Spread evenly, since the texts may be in the order of their labels.
+    rows = np.linspace(0, len(validation) - 1, min(check_texts, len(validation))).astype(int)
+    texts = list(validation.iloc[rows])
+    trained = encoder.Classifier(model, threads)
+    expected = trained.logits(texts, batch_tokens)
+    with (
+        replacing(fp32) as fp32_folder,
+        replacing(int8) as int8_folder,
+        Live(str(live), dvcyaml=False, save_dvc_exp=False) as record,
+    ):
+        fp32_folder.mkdir()
+        int8_folder.mkdir()
+        shorten(trained.model)
+        log.info("exporting the graph")
+        to_onnx(trained.model, fp32_folder / "model.onnx", opset)
+        log.info("quantizing the weights to 8 bits")
+        quantize(fp32_folder / "model.onnx", int8_folder / "model.onnx")
+        for name, folder in (("fp32", fp32_folder), ("int8", int8_folder)):
+            _complete(folder, model, trained)
+            found = Classifier(folder, threads).logits(texts, batch_tokens)
+            difference = float(np.abs(found - expected).max())
+            equal = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
+            log.info("%s: logits within %.2g of torch, %.4f of labels", name, difference, equal)
+            record.log_metric(f"{name}/max_logit_difference", difference, plot=False)
+            record.log_metric(f"{name}/equal_labels", equal, plot=False)
+            if name == "fp32" and not difference <= atol:
+                raise InputError(
+                    f"Expected fp32 logits within export.atol = {atol:g} of torch's on "
+                    f"{len(texts)} validation texts, found a difference of {difference:.3g}: "
+                    "raise export.atol if that is near enough, or try another export.opset."
+                )
+
+
+def to_onnx(classifier: torch.nn.Module, path: Path, opset: int) -> None:
+    """Write one file, equal for equal weights, whose batch and sequence axes are dynamic."""
+    tokens = torch.ones((2, 8), dtype=torch.int64, device=next(classifier.parameters()).device)
+    axes = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # what they warn of is theirs to mend
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Logits(classifier).eval(),
+            (tokens, tokens.clone()),  # one tensor twice would become one input
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            opset_version=opset,
+            dynamic_shapes=(axes, axes),
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise TypeError("torch.onnx.export with dynamo=True returned no program")
+    model = program.model_proto
+    # The exporter notes the source lines and paths of this machine on each node.
+    for part in (model, model.graph, *model.graph.node):
+        del part.metadata_props[:]
+    # Its notes on shapes go too: shape inference finds some of them wrong.
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+
+
+def quantize(fp32: Path, int8: Path) -> None:
+    """Write the model with weights in 8 bits, a scale for each channel, and dynamic activations."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder, "model.onnx")
+        quant_pre_process(fp32, prepared, skip_optimization=True, skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        # The runtime has no product with stacked matrices of 8 bits, as of the first token's heads.
+        stacked = {weight.name for weight in graph.initializer if len(weight.dims) > 2}
+        left = [node.name for node in graph.node if stacked.intersection(node.input)]
+        quantize_dynamic(
+            prepared, int8, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=left
+        )
+
+
+def _complete(folder: Path, model: Path, trained: encoder.Classifier) -> None:
+    """Add to ``model.onnx`` what it takes to predict from this folder alone."""
+    # config.json and tokenizer_config.json are for other tools that read such folders.
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(model / name, folder / name)
+    write_manifest(
+        folder,
+        labels=trained.labels,
+        max_length=trained.tokenizer.model_max_length,
+        max_characters=trained.model.config.max_characters,
+        pad_token_id=trained.tokenizer.pad_token_id,
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,197 @@
+"""Export the baseline to an ONNX folder of the same shape as the transformer's.
+
+``tokenizer.json`` turns a text into the ids of its words (or characters) as TfidfVectorizer does.
+The graph counts n-grams of ids, weighs and normalizes the counts in float64 like scikit-learn, and
+runs the forest; its logits are the logarithms of the forest's probabilities.
+"""
+
+import logging
+import sys
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import joblib
+import numpy as np
+import onnx
+from dvclive.live import Live
+from onnx import TensorProto, helper, numpy_helper
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+from src.core import stage
+from src.core.command_line import Count, Interval
+from src.core.errors import InputError
+from src.core.files import replacing
+from src.predict.classifier import Classifier, write_manifest
+from src.tables import examples
+
+OPSETS = {"": 18, "ai.onnx.ml": 3}
+UNLIMITED = 1_000_000_000  # the baseline reads the whole of a text
+SMALLEST = 1e-12  # what stands for a probability of 0 under the logarithm
+WORD = r"[\p{L}\p{N}_]{2,}"  # scikit-learn's (?u)\b\w\w+\b, with what \w is in Python
+UNKNOWN = "[UNK]"  # neither a word nor a character, so no n-gram has it
+
+log = logging.getLogger("src.text.export_baseline")
+
+
+def main(
+    splits: Path,
+    model: Path,
+    exported: Path,
+    live: Path,
+    *,
+    min_equal_labels: Annotated[float, Interval(ge=0, le=1)],
+    batch_tokens: Count,
+) -> None:
+    """Write the model folder, and stop unless it labels the test texts as scikit-learn does.
+
+    Args:
+        splits: the folder with ``test.parquet``, whose texts are compared.
+        model: the folder with ``model.joblib``.
+        exported: the folder that gets the ONNX model.
+        live: the folder that gets the metrics.
+    """
+    pipeline = joblib.load(model / "model.joblib")
+    tfidf, forest = pipeline["tfidf"], pipeline["forest"]
+    words = sorted({word for ngram in tfidf.vocabulary_ for word in _words(tfidf, ngram)})
+    ids = {word: k for k, word in enumerate([*words, UNKNOWN])}
+    texts = list(examples.read(splits / "test.parquet")["text"])
+    expected = pipeline.predict_proba(texts)
+    with replacing(exported) as folder:
+        folder.mkdir()
+        tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))
+        onnx.save(graph(tfidf, forest, ids), folder / "model.onnx")
+        write_manifest(
+            folder,
+            labels=list(forest.classes_),
+            max_length=UNLIMITED,
+            max_characters=UNLIMITED,
+            pad_token_id=ids[UNKNOWN],
+        )
+        logits = Classifier(folder, threads=1).logits(texts, batch_tokens)
+        difference = float(np.abs(np.exp(logits) - expected).max())
+        equal = float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
+        log.info("probabilities within %.2g of scikit-learn's, %.4f of labels", difference, equal)
+        if equal < min_equal_labels:
+            raise InputError(
+                f"Expected scikit-learn's label for {min_equal_labels:g} of the {len(texts)} test "
+                f"texts, found it for {equal:.4f}: lower export_baseline.min_equal_labels if that "
+                "is near enough."
+            )
+        with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
+            record.log_metric("max_probability_difference", difference, plot=False)
+            record.log_metric("equal_labels", equal, plot=False)
+
+
+def tokenizer(tfidf: TfidfVectorizer, ids: dict[str, int]) -> Tokenizer:
+    """What the vectorizer does to a text before it counts."""
+    result = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    steps: list[normalizers.Normalizer] = []
+    if tfidf.lowercase:
+        # Python has a small letter of its own for a capital sigma that ends a word.
+        steps += [normalizers.Replace(Regex(r"(?<=\p{L})Σ(?!\p{L})"), "ς"), normalizers.Lowercase()]
+    if tfidf.strip_accents == "unicode":
+        steps += [normalizers.NFKD(), normalizers.Replace(Regex(_combining()), "")]
+    if tfidf.analyzer == "char":
+        steps.append(normalizers.Replace(Regex(r"\s\s+"), " "))
+        result.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    else:
+        result.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
+    result.normalizer = normalizers.Sequence(steps)
+    return result
+
+
+def _combining() -> str:
+    """A pattern for what scikit-learn's strip_accents="unicode" removes: any combining class."""
+    marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))]
+    return f"[{''.join(marks)}]"
+
+
+def graph(
+    tfidf: TfidfVectorizer, forest: RandomForestClassifier, ids: dict[str, int]
+) -> onnx.ModelProto:
+    """From ``input_ids``, [texts, tokens], to ``logits``, [texts, classes]."""
+    shortest, longest = tfidf.ngram_range
+    ngrams = sorted(tfidf.vocabulary_, key=lambda n: (len(_words(tfidf, n)), tfidf.vocabulary_[n]))
+    sizes = np.array([len(_words(tfidf, ngram)) for ngram in ngrams])
+    lengths = np.arange(1, longest + 1)
+    pool = [ids[word] for ngram in ngrams for word in _words(tfidf, ngram)]
+    nodes = [
+        helper.make_node(
+            "TfIdfVectorizer",
+            ["input_ids"],
+            ["counts"],
+            mode="TF",
+            min_gram_length=shortest,
+            max_gram_length=longest,
+            max_skip_count=0,
+            ngram_counts=[int(sizes[sizes < length].sum()) for length in lengths],
+            ngram_indexes=[tfidf.vocabulary_[ngram] for ngram in ngrams],
+            pool_int64s=pool,
+        ),
+        helper.make_node("Cast", ["counts"], ["tf"], to=TensorProto.DOUBLE),
+    ]
+    one = {}
+    if tfidf.sublinear_tf:
+        one["one"] = np.float64(1)
+        nodes += [
+            helper.make_node("Max", ["tf", "one"], ["at_least_one"]),
+            helper.make_node("Log", ["at_least_one"], ["log"]),
+            helper.make_node("Min", ["tf", "one"], ["seen"]),
+            helper.make_node("Add", ["log", "seen"], ["weight"]),  # 1 + log(tf), and 0 for 0
+        ]
+    forest_model = to_onnx(
+        forest,
+        initial_types=[("features", FloatTensorType([None, len(ngrams)]))],
+        options={"zipmap": False},
+        target_opset=OPSETS,
+    )
+    nodes += [
+        helper.make_node("Mul", ["weight" if tfidf.sublinear_tf else "tf", "idf"], ["tfidf"]),
+        helper.make_node("ReduceL2", ["tfidf", "axis"], ["norm"], keepdims=1),
+        helper.make_node("Max", ["norm", "tiny"], ["divisor"]),  # a text without features stays 0
+        helper.make_node("Div", ["tfidf", "divisor"], ["unit"]),
+        helper.make_node("Cast", ["unit"], ["features"], to=TensorProto.FLOAT),
+        *forest_model.graph.node,
+        helper.make_node("Max", ["probabilities", "smallest"], ["positive"]),
+        helper.make_node("Log", ["positive"], ["logits"]),
+    ]
+    constants = one | {
+        "idf": tfidf.idf_,
+        "axis": np.array([1]),
+        "tiny": np.float64(np.finfo(np.float64).tiny),
+        "smallest": np.float32(SMALLEST),
+    }
+    tokens = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["texts", "tokens"])
+        for name in ("input_ids", "attention_mask")  # the mask adds nothing: padding is unknown
+    ]
+    logits = helper.make_tensor_value_info(
+        "logits", TensorProto.FLOAT, ["texts", len(forest.classes_)]
+    )
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "baseline",
+            tokens,
+            [logits],
+            [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()]
+            + list(forest_model.graph.initializer),
+        ),
+        opset_imports=[helper.make_opsetid(*opset) for opset in OPSETS.items()],
+        ir_version=forest_model.ir_version,
+    )
+
+
+def _words(tfidf: TfidfVectorizer, ngram: str) -> Sequence[str]:
+    """The parts of an n-gram: its words, or its characters."""
+    return ngram if tfidf.analyzer == "char" else ngram.split(" ")
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,199 @@
+"""Where a model comes from: code, data, params, versions and processor, and what is in doubt.
+
+    python -m src.tools.pedigree models/onnx > pedigree.json
+
+prints one JSON object. It is drawn up anew each time, from git, dvc.lock, the files that are here
+and what training left beside its model, and never kept inside of what it is about. Standard error
+has a line for each reason not to believe it, and the exit code is then 1.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+from dvc.dependency import ParamsDependency
+from dvc.repo import Repo
+from dvc.scm import NoSCM, SCMError
+from dvc.utils.serialize import load_yaml
+from dvc_data.hashfile.state import StateNoop
+
+from src.core import stage
+from src.core.errors import InputError
+from src.core.files import sha256
+from src.core.markdown import without_secrets
+from src.tools.verify import check, files_of, project, reads_other, select, shown, upstream_first
+from src.training import provenance
+
+RECORDS = ("training", "provenance.py")  # a stage that depends on this leaves a record
+
+log = logging.getLogger("src.tools.pedigree")
+
+
+def main(target: str) -> None:
+    """Print where an out, such as models/onnx, comes from; exit with 1 if that is in doubt."""
+    with project() as repo:
+        record = trace(repo, target)
+    print(without_secrets(json.dumps(record, indent=2, ensure_ascii=False)))
+    for problem in record["problems"]:
+        log.error("%s", problem)
+    if record["problems"]:
+        sys.exit(1)
+
+
+def trace(repo: Repo, target: str) -> dict[str, Any]:
+    """Where one out comes from: code, data, params, versions and processor, and what is in doubt.
+
+    Args:
+        repo: the project.
+        target: an out, or a file inside of one.
+
+    Returns:
+        The record. Its "problems" are sentences, each a reason not to believe it; none is best.
+
+    Raises:
+        InputError: the target is not one out.
+    """
+    for odb in (repo.cache.local, repo.cache.legacy):
+        odb.state = StateNoop()  # files are hashed, not remembered
+    parts = select(repo, [target])
+    if len(parts) != 1:
+        names = ", ".join(part.name for part in parts)
+        raise InputError(f"Expected one out, found {target} to be {names}: name one of them.")
+    (part,) = parts
+    problems = [f"{found.path} {found.fault}." for found in check(repo, [target]).findings]
+    _, files = files_of(repo, part)
+    graph = repo.index.graph
+    stages = {part.out.stage, *nx.descendants(graph, part.out.stage)}
+    ordered = [s for s in upstream_first(graph) if s in stages]
+    requirements = Path(repo.root_dir, "requirements.lock")
+    if not requirements.exists():
+        problems.append("requirements.lock is missing.")
+    return {
+        "target": part.path(part.inside),
+        "git": _git(repo, problems),
+        "requirements.lock": sha256(requirements) if requirements.exists() else None,
+        "files": {
+            part.path(key): sha256(Path(part.path(key)))
+            for key, read in files.items()
+            if part.has(key) and not read.fault
+        },
+        "stages": {s.addressing: _locked(s) for s in ordered},
+        "environment": _environment(ordered, problems),
+        "problems": [*problems, *(sentence for _, sentence in changes(repo, ordered))],
+    }
+
+
+def _git(repo: Repo, problems: list[str]) -> dict[str, Any]:
+    try:
+        if not isinstance(repo.scm, NoSCM):
+            dirty = repo.scm.is_dirty(untracked_files=True)
+            return {"revision": repo.scm.get_rev(), "dirty": dirty}
+    except SCMError:
+        pass  # nothing has been committed yet
+    problems.append("There is no commit of git: code and params can't be told.")
+    return {"revision": None, "dirty": None}
+
+
+def _locked(made_by: Any) -> dict[str, Any] | None:
+    """What DVC wrote of a stage when it ran: cmd, params, deps and outs, with their hashes."""
+    path = Path(made_by.path)
+    if path.suffix == ".dvc":
+        imported: dict[str, Any] = load_yaml(str(path))
+        return imported
+    ran: dict[str, dict[str, Any]] = load_yaml(str(path.with_suffix(".lock")))["stages"]
+    return ran.get(made_by.name)
+
+
+def changes(repo: Repo, stages: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """What of code, data and params is not what the stages ran with.
+
+    What DVC keeps and was not pulled is taken for what dvc.lock or its .dvc file says of it.
+
+    Args:
+        repo: the project.
+        stages: some of its stages.
+
+    Yields:
+        The name of a stage, and a sentence.
+    """
+    made = {out.fs_path: out for out in repo.index.outs}
+    for s in stages:
+        if not s.cmd:  # a .dvc file
+            continue
+        if not all(out.hash_info for out in s.outs):
+            yield s.addressing, f"{s.addressing} has not run."
+            continue
+        changed_params = False
+        for dep in s.deps:
+            if isinstance(dep, ParamsDependency):
+                for values in dep.workspace_status().values():
+                    changed_params = True
+                    names = ", ".join(values) if isinstance(values, dict) else values
+                    yield (
+                        s.addressing,
+                        f"{s.addressing} ran with other params than these: {names}.",
+                    )
+            elif out := made.get(dep.fs_path):
+                if dep.hash_info != out.hash_info:
+                    maker = out.stage.addressing
+                    yield (
+                        s.addressing,
+                        f"{s.addressing} ran with another {dep} than {maker} made last.",
+                    )
+            elif reads_other(repo, dep):
+                yield s.addressing, f"{s.addressing} ran with another {dep} than the present one."
+        if s.cmd_changed and not changed_params:
+            yield s.addressing, f"{s.addressing} ran with another command than the present one."
+
+
+def _environment(stages: Sequence[Any], problems: list[str]) -> dict[str, Any]:
+    """The records of the stages that leave one, by stage, and whether each is of this model."""
+    found: dict[str, Any] = {}
+    for s in stages:
+        if not any(Path(dep.fs_path).parts[-2:] == RECORDS for dep in s.deps):
+            continue
+        records = {out: provenance.record_of(Path(out.fs_path)) for out in s.outs}
+        here = [(out, path) for out, path in records.items() if path.exists()]
+        if not here:
+            found[s.addressing] = None
+            problems.append(
+                f"Of the environment that {s.addressing} ran in there is no record; "
+                f"`dvc repro --force --single-item {s.addressing}` would train anew and make one."
+            )
+        for out, path in here:
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                record = {}
+            belongs = record.get("md5") == out.hash_info.value and _is_of(record, out)
+            found[s.addressing] = {
+                "record": shown(str(path)),
+                "belongs_to_the_model": belongs,
+            } | record
+            if not belongs:
+                problems.append(
+                    f"{shown(str(path))} is the record of another training than that of "
+                    f"{shown(out.fs_path)}, which may come from another commit, another machine or "
+                    "DVC's run cache: look for its record in the history of git."
+                )
+    return found
+
+
+def _is_of(record: Mapping[str, Any], out: Any) -> bool:
+    """Whether the files of a model that is here are those of its record."""
+    folder = Path(out.fs_path)
+    if not folder.exists():
+        return True
+    hashes = record.get("sha256", {})
+    return all(
+        (folder / name).exists() and sha256(folder / name) == value
+        for name, value in hashes.items()
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main, section=False)

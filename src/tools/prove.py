@@ -1,0 +1,270 @@
+"""Prove that a commit gives the same bits: clean clones of it run every stage, to one dvc.lock.
+
+    python -m src.tools.prove
+    python -m src.tools.prove baseline --clones 3
+
+Each clone has an empty cache of its own and takes nothing from DVC's run cache, so that each stage
+computes anew, in another folder and at another time than before. Only data that was added to DVC
+comes from the cache here. The packages are those of the Python that runs this.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+from dvc.config import Config
+from dvc.utils.serialize import loads_yaml
+
+from src.core import stage
+from src.core.command_line import Count
+from src.core.errors import InputError
+from src.tools.doctor import listed
+from src.tools.verify import project, upstream_first
+from src.training import provenance
+
+Chain = Mapping[str, set[str]]  # the stages, each after those that it waits for, and these
+
+log = logging.getLogger("src.tools.prove")
+
+
+@dataclass(frozen=True)
+class State:
+    """What a clone says of its stages, before it has run them or after.
+
+    Attributes:
+        lock: dvc.lock as it is, empty if there is none.
+        stages: its entries, by the names of the stages.
+        records: what the trainings ran on, by path; ``src/training/provenance.py`` writes it.
+    """
+
+    lock: bytes
+    stages: Mapping[str, Any]
+    records: Mapping[str, Any]
+
+
+def main(*targets: str, clones: Count = 2) -> None:
+    """Run the last commit in clean clones, and expect the same dvc.lock of each.
+
+    The targets are stages, which run with all before them; without any, everything does. With
+    --clones 1 the one lock is compared with the committed one alone.
+    """
+    chain, cache = _plan()
+    commit = _expect_all_committed()
+    with ExitStack() as stack:
+        place = Path(tempfile.mkdtemp(prefix="prove-"))
+        stack.callback(shutil.rmtree, place, ignore_errors=True)
+        states = []
+        for number in range(1, clones + 1):
+            folder = _clone(place / str(number), commit, cache)
+            committed = _state(folder)
+            if clones == 1 and not committed.lock:
+                raise InputError(
+                    "Expected dvc.lock in git, found none: commit it, or use 2 clones."
+                )
+            log.info("clone %d of %d of %s runs in %s", number, clones, commit, folder)
+            _run(folder, targets)
+            states.append(_state(folder))
+            if states[-1].lock != states[0].lock:
+                stack.pop_all()  # a person will want to look into the clones
+                _refuse_clones(states[0], states[-1], chain, commit, place, number)
+    if clones > 1:
+        count = len(states[0].stages)
+        log.info("%d clones of %s gave one dvc.lock of %d stages", clones, commit, count)
+    compare_with_committed(committed, states[0], chain, alone=clones == 1)
+
+
+def _plan() -> tuple[Chain, str]:
+    """The stages of dvc.yaml, upstream first, and the folder of the cache."""
+    if not Path("dvc.yaml").exists():
+        raise InputError(f"Expected dvc.yaml in {Path.cwd()}, found none: go to the repository.")
+    with project() as repo:
+        graph = repo.index.graph
+        chain = {
+            s.addressing: {before.addressing for before in nx.descendants(graph, s)}
+            for s in upstream_first(graph)
+        }
+        return chain, str(repo.cache.local_cache_dir)
+
+
+def _expect_all_committed() -> str:
+    """The short hash of the last commit, which must be all that there is."""
+    if not shutil.which("git"):
+        raise InputError("Expected git, found no command of that name: install it.")
+    commit = _git("rev-parse", "--short", "--verify", "HEAD")
+    changed = [line[3:] for line in _git("status", "--porcelain", "--", ".").splitlines()]
+    if changed:
+        raise InputError(
+            f"Expected everything in git, as clones have only that, found changes in "
+            f"{listed(changed)}: commit or `git stash --include-untracked` them."
+        )
+    return commit
+
+
+def _git(*words: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(["git", *words], cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        told = " ".join(done.stderr.split())
+        raise InputError(f"Expected `git {words[0]}` to succeed, found: {told}; see `make doctor`.")
+    return done.stdout.rstrip()
+
+
+def _clone(target: Path, commit: str, cache: str) -> Path:
+    """Clone the commit into a folder, with what was added to DVC; the project's folder in there."""
+    _git("clone", "--quiet", "--no-checkout", _git("rev-parse", "--show-toplevel"), str(target))
+    _git("checkout", "--quiet", "--detach", commit, cwd=target)
+    folder = target / _git("rev-parse", "--show-prefix")
+    with Config(str(folder / ".dvc")).edit("local") as config:
+        # The team may share a cache by .dvc/config; here no stage's output may come from one.
+        config["cache"]["dir"] = str(folder / ".dvc" / "cache")
+        config["remote"]["here"] = {"url": cache}
+    if added := _git("ls-files", "*.dvc", cwd=folder).splitlines():
+        pull = ("pull", "--quiet", "--remote", "here", *added)
+        if _dvc(folder, *pull, capture=True).returncode:
+            _expect_of_dvc(Path.cwd(), "fetch", *added)
+            _expect_of_dvc(folder, *pull)
+    return folder
+
+
+def _run(folder: Path, targets: tuple[str, ...]) -> None:
+    # Of some stages all outputs are in git, so without --force they would not run.
+    repro = ("repro", "--force", "--no-run-cache", *targets)
+    start = time.perf_counter()
+    if _dvc(folder, *repro).returncode:
+        raise InputError(
+            f"Expected `dvc {' '.join(repro)}` to succeed in a clean clone, found the failure "
+            "above: what the stages need must be in git or added to DVC."
+        )
+    log.info("took %.0f s", time.perf_counter() - start)
+
+
+def _dvc(folder: Path, *words: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run DVC with this Python, which is also what `python` is to the stages."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        cwd=folder,
+        env=os.environ | {"PATH": path},
+        capture_output=capture,
+        text=True,
+        check=False,
+    )
+
+
+def _expect_of_dvc(folder: Path, *words: str) -> None:
+    done = _dvc(folder, *words, capture=True)
+    if done.returncode:
+        told = " ".join(done.stderr.split())
+        raise InputError(f"Expected `dvc {' '.join(words[:2])}` to succeed, found: {told}")
+
+
+def _state(folder: Path) -> State:
+    lock = folder / "dvc.lock"
+    content = lock.read_bytes() if lock.exists() else b""
+    stages = loads_yaml(content.decode() or "{}").get("stages", {})
+    outs = [Path(out["path"]) for entry in stages.values() for out in entry.get("outs", [])]
+    records = {str(path): folder / path for path in map(provenance.record_of, outs)}
+    found = {name: json.loads(path.read_bytes()) for name, path in records.items() if path.exists()}
+    return State(content, stages, found)
+
+
+def difference(one: State, other: State, chain: Chain) -> str:
+    """Where the chain of stages parts, as part of a sentence; "" if it does not.
+
+    It tells what the first stages that differ did, such as "split wrote data/splits (md5 1f... and
+    2e...)", and names those after. A stage is among the first if all that it waits for is equal.
+    """
+    differ = [name for name in chain if one.stages.get(name) != other.stages.get(name)]
+    first = [name for name in differ if not chain[name] & {*differ}]
+    did = [
+        part
+        for name in first
+        for part in _parts(name, one.stages.get(name), other.stages.get(name))
+    ]
+    after = [name for name in differ if name not in first]
+    return "; ".join(did) + (f", which changed {', '.join(after)}" if after else "")
+
+
+def _parts(
+    name: str, one: Mapping[str, Any] | None, other: Mapping[str, Any] | None
+) -> Iterator[str]:
+    """How two entries of dvc.lock differ."""
+    if one is None or other is None:
+        yield f"{name} is in one of them alone"
+        return
+    for key, what in (("cmd", "command"), ("params", "params")):
+        if one.get(key) != other.get(key):
+            yield f"{name} ran with other {what}"
+    for key, did in (("deps", "read"), ("outs", "wrote")):
+        ours, theirs = ({e["path"]: e for e in entry.get(key, [])} for entry in (one, other))
+        for path in dict.fromkeys([*ours, *theirs]):
+            old, new = ours.get(path, {}), theirs.get(path, {})
+            if old != new:
+                yield f"{name} {did} {path} (md5 {old.get('md5')} and {new.get('md5')})"
+
+
+def _refuse_clones(
+    one: State, other: State, chain: Chain, commit: str, place: Path, number: int
+) -> None:
+    found = difference(one, other, chain) or "it has the same entries in another order"
+    raise InputError(
+        f"Expected one dvc.lock of the clones of {commit}, found that in two of them "
+        f"{found}: compare both in {place / '1'} and {place / str(number)}, and take "
+        "what is of the time, the folder or chance out of that stage."
+    )
+
+
+def compare_with_committed(committed: State, made: State, chain: Chain, *, alone: bool) -> None:
+    """Say whether the lock is the committed one; if not, where they part and whether that may be.
+
+    Raises:
+        InputError: they differ although the trainings ran on the same, or nothing else was shown.
+    """
+    if not committed.lock:
+        log.info("there is no dvc.lock in git to compare it with")
+        return
+    found = difference(committed, made, chain)
+    if not found:
+        same = "byte for byte" if made.lock == committed.lock else "but for its layout"
+        log.info("it is the committed one, %s", same)
+        return
+    elsewhere = "; ".join(_changes(committed.records, made.records))
+    if elsewhere and not alone:
+        log.warning(
+            "the committed dvc.lock is another, as its models were trained elsewhere (%s): %s",
+            *(elsewhere, found),
+        )
+    elif elsewhere:
+        raise InputError(
+            f"Expected the committed dvc.lock, found that {found}; it was made elsewhere "
+            f"({elsewhere}), so compare clones of here, with --clones 2."
+        )
+    else:
+        raise InputError(
+            f"Expected the committed dvc.lock, found that {found}: run `dvc repro --force "
+            "--no-run-cache` and commit what it changes."
+        )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "") -> Iterator[str]:
+    """How two records differ, but for the hashes of the model."""
+    for key in sorted(before.keys() & now.keys() - {"md5", "sha256"}):
+        old, new = before[key], now[key]
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _changes(old, new, f"{key} of {name}" if name else key)
+        elif old != new:
+            yield f"{key} of {name}: {old} there, {new} here"
+
+
+if __name__ == "__main__":
+    stage.run(main, section=False)

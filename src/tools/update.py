@@ -1,0 +1,186 @@
+"""Bring what the template has gained into a project that was made from it.
+
+    python -m src.tools.update
+    python -m src.tools.update --to v2
+
+``.template.json`` says where the template is, which commit of it the project has, and the answers.
+The project is made anew from that commit and from the newer one, both in a temporary folder, and
+what changed between the two is merged into the work tree by git: a three-way merge, whose base is
+the recorded commit. It needs nothing of the project's history, so a squashed update harms no later
+one. Own changes stay, and where both sides changed one place, git's conflict markers say so.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.core import stage
+from src.core.errors import InputError
+
+RECORD = Path(".template.json")
+log = logging.getLogger("src.tools.update")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a project knows of its template.
+
+    Attributes:
+        template: where it is, as cookiecutter takes it.
+        commit: what the project has of it.
+        answers: what was answered to cookiecutter's prompts.
+    """
+
+    template: str
+    commit: str
+    answers: dict[str, str]
+
+
+def main(*, to: str = "") -> None:
+    """Merge the template's newest commit, or the tag, branch or commit that --to names."""
+    record = _read(RECORD)
+    _expect_all_committed()
+    with tempfile.TemporaryDirectory(prefix="update-") as place:
+        new = _make(record, to, Path(place, "new"))
+        commit = _read(new / RECORD).commit
+        if commit == record.commit:
+            log.info("the project has all of the template, up to %s", commit[:7])
+            return
+        if not to:
+            _expect_progress(Path(place, "new"), record.commit, commit)
+        old = _make(record, record.commit, Path(place, "old"))
+        for project in (old, new):
+            _git("fetch", "--quiet", "--no-tags", str(project), "main")
+        trees = [_git("-C", str(project), "rev-parse", "HEAD^{tree}") for project in (old, new)]
+    base = _git("commit-tree", trees[0], "-m", f"Template at {record.commit[:7]}")
+    title = f"Update from the template's {record.commit[:7]} to {commit[:7]}"
+    _merge(_git("commit-tree", trees[1], "-p", base, "-m", title))
+    log.info("%s; `git show` has what it changed, `make test` and `dvc repro` come next", title)
+
+
+def _read(path: Path) -> Record:
+    """What stands in a record."""
+    try:
+        record = Record(**json.loads(path.read_text(encoding="utf-8")))
+        if not all(isinstance(answer, str) for answer in record.answers.values()):
+            raise TypeError("an answer that is no text")
+        record.answers["slug"]
+    except FileNotFoundError:
+        raise InputError(
+            f"Expected {path}, found none: go to the root of a project that cookiecutter made from "
+            "a template; no other has one to be updated from."
+        ) from None
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(
+            f"Expected template, commit and answers as JSON in {path}, found something else "
+            f"({error}): `git restore {path}`."
+        ) from None
+    return record
+
+
+def _address(template: str) -> str:
+    """Where cookiecutter finds the commits of a template."""
+    folder = Path(template.removeprefix("file://"))
+    # Of a folder, cookiecutter would take the work tree; and it knows no file://.
+    return f"git+file://{folder.resolve()}" if template and folder.is_dir() else template
+
+
+def _expect_all_committed() -> None:
+    if above := _git("rev-parse", "--show-prefix"):
+        raise InputError(
+            f"Expected the project to be a git repository of its own, found it in {above} of "
+            "another: an update can't be merged there."
+        )
+    if Path(_git("rev-parse", "--git-path", "CHERRY_PICK_HEAD")).exists():
+        raise InputError(
+            "Expected no unfinished merge, found one, perhaps of an update: mend its conflicts and "
+            "`git cherry-pick --continue`, or `git cherry-pick --abort`."
+        )
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    if changed:
+        raise InputError(
+            f"Expected all changes committed, found {len(changed.splitlines())} that are not: "
+            "commit or stash them, so that the update can be undone."
+        )
+
+
+def _make(record: Record, revision: str, place: Path) -> Path:
+    """Make the project anew in a folder, from one commit of the template, and give its path."""
+    place.mkdir()
+    config = place / "config.yaml"  # so that nothing of the user's own set-up is read or written
+    folders = {"cookiecutters_dir": str(place / "clones"), "replay_dir": str(place / "replay")}
+    config.write_text(json.dumps(folders), encoding="utf-8")
+    answers = [f"{key}={answer}" for key, answer in record.answers.items()]
+    project = place / "project"
+    options = ["--no-input", "--config-file", str(config), "--output-dir", str(project)]
+    if revision:
+        options += ["--checkout", revision]
+    done = subprocess.run(
+        # -P: the hooks are those of the template, not a package `hooks` of the project.
+        [sys.executable, "-P", "-m", "cookiecutter", *options, _address(record.template), *answers],
+        # The record keeps the address as it is written there. Answers to prompts that are gone do
+        # no harm; what cookiecutter leaves behind goes.
+        env=os.environ
+        | {"TEMPLATE_UPDATE": "1", "TEMPLATE_ADDRESS": record.template, "TMPDIR": str(place)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = f"{done.stdout}{done.stderr}".strip().splitlines() or ["it says nothing"]
+        reason = next((line for line in said if line.startswith("fatal: ")), said[-1])  # git's
+        raise InputError(
+            f"Expected a project from {revision or 'the newest commit'} of {record.template}, "
+            f"found that cookiecutter can't make one ({reason}): "
+            f"correct TO, or the place or the answers in {RECORD}."
+        )
+    return project / record.answers["slug"]
+
+
+def _expect_progress(place: Path, old: str, new: str) -> None:
+    """Refuse what would take the project back, as from a branch to the main one."""
+    (clone,) = (place / "clones").iterdir()
+    words = ["git", "-C", str(clone), "merge-base", "--is-ancestor", old, new]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        raise InputError(
+            f"Expected the template's newest commit, {new[:7]}, to follow {old[:7]}, which the "
+            "project was made from, found that it does not: name a tag, a branch or a "
+            "commit, as in `make update TO=v2`."
+        )
+
+
+def _merge(commit: str) -> None:
+    """Merge what a commit changes, and refuse where git can't."""
+    done = subprocess.run(
+        ["git", "cherry-pick", commit], capture_output=True, text=True, check=False
+    )
+    if not done.returncode:
+        return
+    conflicts = _git("diff", "--name-only", "--diff-filter=U").splitlines()
+    if not conflicts:
+        reason = " ".join(done.stderr.split())
+        subprocess.run(["git", "cherry-pick", "--abort"], capture_output=True, check=False)
+        raise InputError(f"Expected git to merge the update, found: {reason}")
+    raise InputError(
+        "Expected the template's changes beside yours, found that both are in the same places of "
+        f"{', '.join(conflicts)}: mend them, `git add` (or `git rm` for what you removed) and "
+        "`git cherry-pick --continue`, or `git cherry-pick --abort`."
+    )
+
+
+def _git(*words: str) -> str:
+    """What a git command prints, without the line end."""
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = " ".join(done.stderr.split())
+        raise InputError(f"Expected a git repository, found that git can't {words[0]}: {reason}")
+    return done.stdout.rstrip("\n")
+
+
+if __name__ == "__main__":
+    stage.run(main, section=False)

@@ -1,0 +1,75 @@
+"""What Trainer tells of a training: DVCLive's record, the log and the progress bar."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from dvclive.live import Live
+from transformers import ProgressCallback, TrainerState
+from transformers.integrations.integration_utils import DVCLiveCallback
+
+log = logging.getLogger("src.training.recording")
+
+
+class LiveCallback(DVCLiveCallback):
+    """Record loss and lr by step and validation metrics by epoch: nothing that varies by run."""
+
+    live: Live
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+    ) -> None:
+        """Record what was logged before the training was stopped."""
+        for entry in state.log_history:
+            self._record(entry["step"], entry)
+
+    def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        model: Any = None,
+        logs: Any = None,
+        **_: Any,
+    ) -> None:
+        """Record and log the figures that belong to the model, at the global step."""
+        if found := self._record(state.global_step, logs):
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+            log.info("step %d/%d: %s", state.global_step, state.max_steps, figures)
+
+    def _record(self, step: int, logs: Mapping[str, Any]) -> dict[str, float]:
+        found = {name_of(key): float(value) for key, value in logs.items() if name_of(key)}
+        if found:
+            self.live.step = step
+            for name in sorted(found):  # checkpoints do not keep an order
+                self.live.log_metric(name, found[name])
+            self.live.make_summary()  # type: ignore[no-untyped-call]
+        return found
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Leave the record open: the best epoch is still to be written."""
+
+
+class Progress(ProgressCallback):
+    """Trainer's progress bar without the figures that the log has already."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        """Print nothing."""
+
+
+def name_of(key: str) -> str:
+    """The name of one of Trainer's figures in our metrics, "" for one that is left out."""
+    if key.startswith("eval_") and not key.endswith(("_runtime", "_per_second")):
+        return key.replace("eval_", "validation/")
+    return {"loss": "train/loss", "learning_rate": "train/lr"}.get(key, "")
+
+
+def keep_best(live: Live, state: TrainerState) -> None:
+    """Make the final metrics those of the epoch whose weights are kept."""
+    for entry in state.log_history:
+        if entry["step"] == state.best_global_step and "eval_loss" in entry:
+            live.step = state.best_global_step
+            for key, value in sorted(entry.items()):
+                if name_of(key):
+                    live.log_metric(name_of(key), float(value), plot=False)
+    log.info("kept the weights of step %s", state.best_global_step)

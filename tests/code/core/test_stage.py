@@ -1,0 +1,235 @@
+"""The command line, the log, the exit and the outputs that all stages share."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from conftest import ROOT
+
+from src.core.command_line import Count, Interval, bind
+from src.core.errors import InputError, closest
+from src.core.files import replacing, write_json
+
+
+def main(
+    source: Path,
+    *,
+    trees: Count,
+    lr: Annotated[float, Interval(gt=0, lt=1)],
+    kind: Literal["word", "char"],
+    deep: bool,
+    sizes: Annotated[list[int], Interval(ge=1)],
+    depth: Literal["none"] | Count,
+) -> None:
+    """Do nothing."""
+
+
+GOOD = {
+    "trees": ["3"],
+    "lr": ["3e-05"],
+    "kind": ["word"],
+    "deep": [],
+    "sizes": ["1", "2"],
+    "depth": ["none"],
+}
+
+
+def bound(**changes: list[str] | None) -> dict[str, Any]:
+    words = ["data"]
+    for key, value in (GOOD | changes).items():
+        if value is not None:
+            words += [f"--{key}", *value]
+    positional, params = bind(main, "forest", True, words)
+    assert positional == [Path("data")]
+    return params
+
+
+def test_words_become_typed_values() -> None:
+    expected = {"trees": 3, "lr": 3e-5, "kind": "word", "deep": True, "sizes": [1, 2]}
+    assert bound() == expected | {"depth": "none"}
+    assert bound(depth=["7"])["depth"] == 7
+    assert bound(sizes=None)["sizes"] == [], "DVC leaves empty lists out"
+
+
+def test_on_a_command_dashes_are_underscores_and_in_params_they_are_not() -> None:
+    def main(*, batch_size: int = 1, excel_safe: bool = False) -> None: ...
+
+    words = ["--batch-size", "2", "--excel-safe"]
+    assert bind(main, "command", False, words)[1] == {"batch_size": 2, "excel_safe": True}
+    assert bind(main, "command", False, ["--excel_safe", "--no-excel-safe"])[1] == {
+        "batch_size": 1,
+        "excel_safe": False,
+    }
+    with pytest.raises(InputError, match=r"^forest.batch-size is not known"):
+        bind(main, "forest", True, words)
+
+
+def test_no_before_a_flag_is_false() -> None:
+    words = ["data", "--trees", "3", "--lr", "0.1", "--kind", "char", "--no-deep", "--depth", "2"]
+    assert bind(main, "forest", True, words)[1]["deep"] is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"trees": ["many"]},
+            "forest.trees is 'many': expected a whole number at least 1; change it in params.yaml.",
+        ),
+        (
+            {"trees": ["0"]},
+            "forest.trees is '0': expected a whole number at least 1; change it in params.yaml.",
+        ),
+        (
+            {"trees": ["1.5"]},
+            "forest.trees is '1.5': expected a whole number at least 1; change it in params.yaml.",
+        ),
+        (
+            {"trees": []},
+            "forest.trees is 'true': expected a whole number at least 1; change it in params.yaml.",
+        ),
+        (
+            {"lr": ["1"]},
+            "forest.lr is '1': expected a number above 0 and below 1; change it in params.yaml.",
+        ),
+        (
+            {"lr": ["-1e-5"]},
+            "forest.lr is '-1e-5': expected a number above 0 and below 1; "
+            "change it in params.yaml.",
+        ),
+        (
+            {"lr": ["nan"]},
+            "forest.lr is 'nan': expected a number above 0 and below 1; change it in params.yaml.",
+        ),
+        (
+            {"kind": ["wrod"]},
+            "forest.kind is 'wrod': expected one of word, char; change it in params.yaml.",
+        ),
+        (
+            {"deep": ["maybe"]},
+            "forest.deep is 'maybe': expected true or false; change it in params.yaml.",
+        ),
+        (
+            {"sizes": ["1", "0"]},
+            "forest.sizes is '1 0': expected a list, each a whole number at least 1; "
+            "change it in params.yaml.",
+        ),
+        (
+            {"depth": ["deep"]},
+            "forest.depth is 'deep': expected none or a whole number at least 1; "
+            "change it in params.yaml.",
+        ),
+        (
+            {"lr": None},
+            "forest.lr is missing: expected a number above 0 and below 1; set it in params.yaml.",
+        ),
+        (
+            {"treees": ["3"]},
+            "forest.treees is not known (did you mean 'trees'?): forest takes trees, lr, kind, "
+            "deep, sizes, depth; rename or remove it in params.yaml.",
+        ),
+    ],
+)
+def test_a_wrong_param_gets_one_sentence(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError) as raised:
+        bound(**changes)
+    assert str(raised.value) == sentence
+
+
+def test_an_interval_says_what_it_holds() -> None:
+    both = Interval(ge=2, lt=5)
+    assert str(both) == "at least 2 and below 5"
+    assert [n in both for n in (1, 2, 4, 5)] == [False, True, True, False]
+
+
+def test_an_output_is_replaced_only_by_a_finished_one(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with replacing(folder) as fresh:
+        fresh.mkdir()
+        (fresh / "old").touch()
+
+    def fail_half_way() -> None:
+        with replacing(folder) as fresh:
+            fresh.mkdir()
+            (fresh / "new").touch()
+            raise InputError("Expected more.")
+
+    with pytest.raises(InputError):
+        fail_half_way()
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    with replacing(folder) as fresh:
+        fresh.mkdir()
+        (fresh / "new").touch()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing is left beside it"
+    (tmp_path / "plain").mkdir()
+    assert folder.stat().st_mode == (tmp_path / "plain").stat().st_mode, "as readable as any"
+
+
+STAGE = """
+import logging
+from pathlib import Path
+from src.core import stage
+from src.core.errors import InputError
+
+def main(path: Path, *, fail: str) -> None:
+    logging.getLogger("src.work").info("working on %s", path)
+    if fail == "input":
+        raise InputError("Expected a, found b: do c.")
+    if fail == "defect":
+        raise RuntimeError("oh")
+
+if __name__ == "__main__":
+    stage.run(main)
+"""
+
+
+def run_stage(tmp_path: Path, fail: str) -> tuple[int, str, str]:
+    (tmp_path / "work.py").write_text(STAGE)
+    done = subprocess.run(
+        [sys.executable, "work.py", "somewhere", "--fail", fail],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (file,) = (tmp_path / "logs").glob("*.log")
+    assert "-work-" in file.name
+    return done.returncode, done.stderr, file.read_text()
+
+
+def test_a_run_logs_the_same_lines_to_stderr_and_its_own_file(tmp_path: Path) -> None:
+    code, stderr, file = run_stage(tmp_path, "no")
+    assert code == 0
+    assert stderr == file
+    assert "INFO src.work: working on somewhere" in file
+    assert re.search(r"INFO src\.core\.stage: work took [\d.]+ s and at most \d+ MiB\n$", file)
+
+
+def test_a_mistake_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
+    code, stderr, file = run_stage(tmp_path, "input")
+    assert code == 1
+    assert stderr == file
+    assert file.endswith("ERROR src.core.stage: Expected a, found b: do c.\n")
+    assert "Traceback" not in file
+
+
+def test_a_defect_keeps_its_traceback(tmp_path: Path) -> None:
+    code, stderr, file = run_stage(tmp_path, "defect")
+    assert code == 1
+    assert stderr == file
+    assert "RuntimeError: oh" in file
+
+
+def test_json_is_equal_for_equal_values(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"é": [1, 0.5]})
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "é": [\n    1,\n    0.5\n  ]\n}\n'.encode()
+
+
+def test_the_closest_name_is_found_whatever_its_case() -> None:
+    assert closest(" TEXT", ["text", "label"]) == " (did you mean 'text'?)"
+    assert closest("price", ["text", "label"]) == ""

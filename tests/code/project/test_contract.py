@@ -1,0 +1,386 @@
+"""dvc.yaml, params.yaml and the signatures of the stages say the same thing."""
+
+import ast
+import inspect
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from dvc.repo import Repo
+from dvc.utils.hydra import apply_overrides
+from ruamel import yaml
+
+from src.core.command_line import bind
+from src.text import card
+from src.tools import report, tune
+
+STAGES = [
+    "load",
+    "quality",
+    "split",
+    "baseline",
+    "train",
+    "export_baseline",
+    "export",
+    "evaluate",
+    "compare",
+    "card",
+]
+MODULES = [
+    ".".join(path.with_suffix("").relative_to(ROOT).parts)
+    for path in sorted((ROOT / "src").rglob("*.py"))
+    if path.name != "__init__.py"
+]
+# Commands of a person, no part of the pipeline, with a section of params.yaml of their own.
+COMMANDS = ["report", "tune"]
+YAML = yaml.YAML(typ="safe")  # of YAML 1.2, as DVC reads it
+PIPELINE: dict[str, Any] = YAML.load(ROOT / "dvc.yaml")
+for group in PIPELINE["stages"].values():  # a stage for each key of a foreach is written once
+    group.update(group.get("do", {}))
+PARAMS: dict[str, Any] = YAML.load(ROOT / "params.yaml")
+
+
+def paths_of(entry: dict[str, Any], *kinds: str) -> set[str]:
+    listed = [item for kind in kinds for item in entry.get(kind, [])]
+    return {next(iter(item)) if isinstance(item, dict) else item for item in listed}
+
+
+def parameters_of(name: str) -> list[inspect.Parameter]:
+    main = import_module(f"src.text.{name}").main
+    return list(inspect.signature(main, eval_str=True).parameters.values())
+
+
+def file_of(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
+def imported(module: str) -> set[str]:
+    """The first-party modules that a module imports, wherever in its text."""
+    found = set()
+    for node in ast.walk(ast.parse(file_of(module).read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.startswith("src.") and file_of(name).exists()}
+
+
+def imported_transitively(module: str) -> set[str]:
+    seen, waiting = {module}, [module]
+    while waiting:
+        new = imported(waiting.pop()) - seen
+        seen |= new
+        waiting.extend(new)
+    return seen
+
+
+def test_every_module_is_in_a_room_and_every_stage_has_one() -> None:
+    assert [path.name for path in (ROOT / "src").glob("*.py")] == ["__init__.py"]
+    assert set(PIPELINE["stages"]) == set(STAGES)
+    assert {f"src.text.{name}" for name in STAGES} <= set(MODULES)
+    assert set(PARAMS) == {*STAGES, *COMMANDS}
+
+
+def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
+    assert list(inspect.signature(report.Gate).parameters) == list(PARAMS["report"])
+    assert set(PARAMS["report"]["models"]) <= set(PIPELINE["stages"]["evaluate"]["foreach"])
+
+
+def test_the_search_takes_the_params_of_its_section() -> None:
+    parameters = list(inspect.signature(tune.main, eval_str=True).parameters.values())
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+    assert [p.name for p in parameters] == list(PARAMS["tune"])
+    section = tune.words_of(PARAMS["tune"])
+    _, params = bind(tune.main, "tune", True, section)
+    assert params == PARAMS["tune"]
+    assert len(tune.read_space(params["space"], "train", PARAMS["train"])) == len(params["space"])
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_takes_the_paths_of_its_command_and_the_params_of_its_section(name: str) -> None:
+    words = PIPELINE["stages"][name]["cmd"].split()
+    assert words[:3] == ["python", "-m", f"src.text.{name}"]
+    assert words[-1] == f"${{{name}}}", "the section stands last"
+    paths = words[3:-1]
+    parameters = parameters_of(name)
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    repeated = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    assert len(paths) > len(positional) if repeated else len(paths) == len(positional)
+    params = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert [p.name for p in params] == list(PARAMS[name])
+    assert all(p.default is p.empty for p in parameters)
+    others = card.SECTIONS if name == "card" else ()  # what it tells of the stages before
+    assert PIPELINE["stages"][name]["params"] == [*others, name]
+
+
+def test_the_quality_page_counts_the_tokens_that_training_reads() -> None:
+    shared = PARAMS["quality"].keys() & PARAMS["train"].keys()
+    assert shared == {"checkpoint", "max_length", "max_characters"}
+    assert all(PARAMS["quality"][key] == PARAMS["train"][key] for key in shared)
+
+
+def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
+    checked = 0
+    for name, entry in PIPELINE["stages"].items():
+        command = set(entry["cmd"].split()[3:-1])
+        declared = paths_of(entry, "deps", "outs", "metrics", "plots")
+        data = {path for path in declared if not path.startswith("src/")}
+        for path in command:
+            assert any(d == path or d.startswith(f"{path}/") for d in data), (name, path)
+        for path in data:
+            assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
+        checked += len(command) + len(data)
+    assert checked == 90
+
+
+def test_imported_modules_are_deps_and_back() -> None:
+    checked = 0
+    for name, entry in PIPELINE["stages"].items():
+        modules = imported_transitively(f"src.text.{name}")
+        needed = {str(file_of(module).relative_to(ROOT)) for module in modules}
+        assert needed == {p for p in paths_of(entry, "deps") if p.startswith("src/")}, name
+        checked += len(needed)
+    assert checked == 101
+
+
+HEAVY = {"torch", "transformers", "sklearn", "onnxruntime", "openvino", "onnx", "dvclive", "pandas"}
+IMPORTS = {
+    "src.text.load": {"pandas"},
+    "src.text.quality": {"pandas", "sklearn"},
+    "src.text.split": {"pandas"},
+    "src.text.baseline": {"pandas", "sklearn", "dvclive"},
+    "src.text.train": {"pandas", "sklearn", "dvclive", "torch", "transformers"},
+    "src.text.export_baseline": {"pandas", "sklearn", "dvclive", "onnx", "onnxruntime"},
+    "src.text.export": {"pandas", "dvclive", "torch", "transformers", "onnx", "onnxruntime"},
+    "src.text.evaluate": {"pandas", "sklearn", "dvclive"},
+    "src.text.compare": {"pandas", "sklearn", "dvclive"},
+    "src.text.card": {"pandas", "onnx"},
+    "src.predict.__main__": set(),
+    "src.predict.batch": set(),
+    "src.tools.doctor": set(),
+    "src.tools.tune": set(),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_importing_a_stage_loads_no_library_that_it_can_do_without(name: str) -> None:
+    code = f"import sys, {name}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert HEAVY & set(done.stdout.split()) <= IMPORTS[name]
+
+
+def test_commands_hold_only_whole_sections_and_names_written_in_the_pipeline() -> None:
+    expressions = 0
+    for entry in PIPELINE["stages"].values():
+        for expression in re.findall(r"\$\{(.*?)\}", entry["cmd"]):
+            expressions += 1
+            if expression in PARAMS:
+                continue
+            # The shell sees these unquoted, so they are plain words of dvc.yaml, not params.
+            if "foreach" in entry:
+                assert expression in ("key", "item")
+                values = [*entry["foreach"], *entry["foreach"].values()]
+            else:
+                axis, key = expression.split(".")
+                assert axis == "item"
+                values = entry["matrix"][key]
+            assert all(re.fullmatch(r"[a-z0-9/-]+", value) for value in values)
+    assert expressions == 10 + 3 + 4
+
+
+def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
+    checked = 0
+    for planned in Repo(str(ROOT)).index.stages:
+        _, _, module, *arguments = shlex.split(planned.cmd)
+        name = module.removeprefix("src.text.")
+        _, params = bind(import_module(module).main, name, True, arguments)
+        for key, value in params.items():
+            written = PARAMS[name][key]
+            assert value == written
+            checked += 1
+    of_stages = sum(len(PARAMS[name]) for name in STAGES)
+    assert checked == of_stages + 4 * len(PARAMS["evaluate"]) + len(PARAMS["card"])
+
+
+def test_an_experiment_changes_its_lines_of_params_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dvc exp run -S` writes the file in a form of its own, and no comment after a list."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    before = (ROOT / "params.yaml").read_text().splitlines()
+
+    apply_overrides("params.yaml", ["train.lr=3e-5"])
+    after = Path("params.yaml").read_text().splitlines()
+    changed = [b for a, b in zip(before, after, strict=True) if a != b]
+    assert changed == ["  lr: 3e-05"]
+
+    lists = [
+        f"{section}.{key}"
+        for section, values in PARAMS.items()
+        for key, value in values.items()
+        if isinstance(value, list)
+    ]
+    for value in ("[a,b]", "[]"):
+        apply_overrides("params.yaml", [f"{name}={value}" for name in lists])
+        after = Path("params.yaml").read_text().splitlines()
+        comments = [line for line in after if not line or line.lstrip().startswith("#")]
+        assert comments == [line for line in before if not line or line.lstrip().startswith("#")]
+    assert len(lists) == 11
+
+
+def test_every_param_has_a_sentence_over_it_and_no_null() -> None:
+    text = (ROOT / "params.yaml").read_text()
+    checked = []
+    for section, body in re.findall(r"^(\w+):\n((?:  .*\n)+)", text, re.MULTILINE):
+        for sentences, values in re.findall(r"((?:  # .*\n)+)((?:  [^#\n].*\n)+)", body):
+            assert sentences.endswith(".\n")
+            keys = re.findall(r"^  (\w+):", values, re.MULTILINE)
+            named = re.findall(r"^  # (\w+): ", sentences, re.MULTILINE)
+            assert len(keys) == 1 or named == keys
+            checked += [f"{section}.{key}" for key in keys]
+    assert checked == [f"{name}.{key}" for name, section in PARAMS.items() for key in section]
+    assert not [k for section in PARAMS.values() for k, value in section.items() if value is None]
+
+
+def test_every_stage_says_what_it_does() -> None:
+    assert all(entry["desc"][0].isupper() for entry in PIPELINE["stages"].values())
+
+
+def test_git_ignores_every_output_that_dvc_keeps() -> None:
+    outs = [out for out in Repo(str(ROOT)).index.outs if out.use_cache]
+    for out in outs:
+        path = Path(out.fs_path).relative_to(ROOT)
+        done = subprocess.run(
+            ["git", "check-ignore", "--verbose", "--no-index", path],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
+    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 * 5 + 2
+
+
+def test_documents_link_to_files_and_name_every_stage() -> None:
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    outs = [Path(out.fs_path) for out in Repo(str(ROOT)).index.outs]  # made by the first run
+    links = 0
+    for document in documents:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+            path = (document.parent / link).resolve()
+            assert path.exists() or path in outs, f"{document.name} links to {link}"
+            links += 1
+    assert links >= 6
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(table) == sorted(STAGES)
+
+
+def test_plots_and_artifacts_are_outputs_of_stages() -> None:
+    outs = {str(Path(out.fs_path).relative_to(ROOT)) for out in Repo(str(ROOT)).index.outs}
+    drawn = [file for plot in PIPELINE["plots"] for file in next(iter(plot.values()))["y"]]
+    kept = [artifact["path"] for artifact in PIPELINE["artifacts"].values()]
+    for path in [*drawn, *kept]:
+        assert any(path == out or path.startswith(f"{out}/") for out in outs), path
+    assert (len(drawn), len(kept)) == (5 + 3 * 3 + 5, 3)
+
+
+def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
+    stages = {f"src.text.{name}" for name in STAGES}
+    for module in MODULES:
+        assert not imported(module) & stages, module
+    core = {
+        f"src.core.{name}" for name in ("stage", "command_line", "errors", "processes", "files")
+    }
+    served = core | {f"src.predict.{name}" for name in ("classifier", "padding", "__main__")}
+    tables = {"src.predict.batch", "src.predict.tables"}
+    assert imported_transitively("src.predict.__main__") == served | tables
+    assert imported_transitively("src.predict.classifier") == {
+        "src.core.errors",
+        "src.core.files",
+        "src.predict.classifier",
+        "src.predict.padding",
+    }
+    for module in imported_transitively("src.serve.__main__"):
+        assert module.split(".")[1] in ("core", "predict", "serve"), module
+
+
+def loaded_by(statement: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}; import sys; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {module.split(".")[0] for module in done.stdout.split()}
+
+
+def test_prediction_loads_three_packages() -> None:
+    added = loaded_by("import src.predict.__main__") - loaded_by(
+        "import numpy, onnxruntime, tokenizers"
+    )
+    assert added - set(sys.stdlib_module_names) == {"src"}
+
+
+def test_serving_loads_what_its_own_requirements_bring() -> None:
+    lock = (ROOT / "requirements-serve.lock").read_text()
+    brought = set(re.findall(r"^([\w.-]+)==", lock, re.MULTILINE))
+    assert len(brought) <= 25
+    owners = packages_distributions()
+    loaded = loaded_by("import onnxruntime, src.serve.__main__") - loaded_by("pass")
+    names = {name.lower().replace("_", "-") for one in loaded for name in owners.get(one, [])}
+    assert {"starlette", "uvicorn", "onnxruntime", "tokenizers", "pyyaml"} <= names
+    assert names - brought == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["load", "quality", "split", "baseline", "evaluate", "compare", "card"]
+)
+def test_light_stages_load_neither_torch_nor_transformers(name: str) -> None:
+    assert not loaded_by(f"import src.text.{name}") & {"torch", "transformers", "onnxruntime"}
+
+
+def test_importing_the_modules_leaves_no_trace(tmp_path: Path) -> None:
+    modules = ", ".join(MODULES)
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import logging, {modules}; "
+        "assert not logging.root.handlers and not logging.getLogger('src').level"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def packages(name: str = "requirements.txt") -> Iterator[str]:
+    for line in (ROOT / name).read_text().splitlines():
+        if match := re.match(r"([\w.-]+)", line):
+            yield re.sub(r"[-_.]+", "-", match[0].lower())  # as the lock writes it
+
+
+def test_every_package_is_pinned_in_the_lock() -> None:
+    lock = (ROOT / "requirements.lock").read_text().lower()
+    names = list(packages())
+    for name in names:
+        assert re.search(rf"^{re.escape(name)}(\[.*\])?==", lock, re.MULTILINE), name
+    assert "torch==2.13.0\n" in lock
+    assert len(names) >= 20
+
+
+def test_the_server_alone_has_the_versions_of_the_whole() -> None:
+    whole, serve = (
+        dict(re.findall(r"^([\w.-]+)(?:\[.*\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-serve.lock")
+    )
+    assert set(packages("requirements-serve.txt")) <= set(serve)
+    assert {name: whole.get(name) for name in serve} == serve

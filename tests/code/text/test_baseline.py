@@ -1,0 +1,143 @@
+"""The baseline's bytes, and its ONNX export against scikit-learn."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, SPLIT, make_texts
+
+from src.core.errors import InputError
+from src.predict.classifier import Classifier
+from src.tables import examples
+from src.text import baseline, export_baseline, split
+
+PARAMS: dict[str, Any] = {
+    "analyzer": "word",
+    "ngram_range": [1, 1],
+    "lowercase": True,
+    "strip_accents": "none",
+    "min_df": 1,
+    "max_df": 1.0,
+    "tfidf_max_features": "none",
+    "sublinear_tf": True,
+    "n_estimators": 20,
+    "criterion": "gini",
+    "max_depth": "none",
+    "min_samples_split": 2,
+    "min_samples_leaf": 1,
+    "max_features": "sqrt",
+    "max_leaf_nodes": "none",
+    "bootstrap": True,
+    "class_weight": "none",
+    "ccp_alpha": 0.0,
+    "n_jobs": 1,
+    "seed": 1,
+}
+# Words and signs that a tokenizer and a regular expression could take apart in different ways.
+ODD = [
+    "Été_2024 n°5 ½ l'an",
+    "ΟΔΟΣ ΑΣ, Σίσυφος",
+    "कुछ ที่นี่ วันนี้",
+    "日本語 テキスト、です。",
+    "हिन्दी में पाठ",
+    "Ёлки-палки №7",
+    "",
+    "a b",
+    "x² ١٢٣ İstanbul",
+]
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    frame = pd.DataFrame(make_texts(120)).assign(id=[str(k) for k in range(120)])
+    odd = [ODD[k % len(ODD)] for k in range(120)]
+    frame["text"] = [
+        f"{text}  {more}\n{text.title()}" for text, more in zip(frame["text"], odd, strict=True)
+    ]
+    examples.write(frame, folder / "examples.parquet")
+    split.main(folder, folder / "splits", **SPLIT | {"test_size": 0.3})
+    return folder / "splits"
+
+
+def test_saved_files_are_equal_in_every_process_and_for_any_number_of_jobs(
+    splits: Path, tmp_path: Path
+) -> None:
+    contents = []
+    for jobs in (1, 2):
+        folder = tmp_path / str(jobs)
+        words = [f"--{k}={v}" for k, v in PARAMS.items() if not isinstance(v, bool | list)]
+        words += ["--lowercase", "--sublinear_tf", "--bootstrap", "--ngram_range", "1", "1"]
+        words = [word for word in words if not word.startswith("--n_jobs")] + [f"--n_jobs={jobs}"]
+        report = [str(folder / "report"), "--batch_tokens=90", "--min_equal_labels=1"]
+        model, onnx = str(folder / "model"), str(folder / "onnx")
+        for command in (
+            ["src.text.baseline", str(splits), model, str(folder / "live"), *words],
+            ["src.text.export_baseline", str(splits), model, onnx, *report],
+        ):
+            subprocess.run(
+                [sys.executable, "-m", *command],
+                cwd=tmp_path,
+                env={"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(jobs)},
+                check=True,
+            )
+        for name in ("live/params.yaml", "model.json"):
+            (folder / name).unlink()  # they say how many jobs there were
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        contents.append({path.relative_to(folder): path.read_bytes() for path in files})
+    assert len(contents[0]) == 1 + 1 + 3 + 1
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sublinear_tf": False, "lowercase": False},
+        {"ngram_range": [1, 2], "min_df": 2},
+        {"ngram_range": [2, 3], "strip_accents": "unicode"},
+        {"analyzer": "char", "ngram_range": [2, 4], "tfidf_max_features": 500},
+        {"class_weight": "balanced", "max_depth": 3, "max_features": 0.5},
+    ],
+)
+def test_the_exported_baseline_is_scikit_learns(
+    changes: dict[str, Any], splits: Path, tmp_path: Path
+) -> None:
+    baseline.main(splits, tmp_path / "model", tmp_path / "live", **PARAMS | changes)
+    export_baseline.main(
+        splits,
+        tmp_path / "model",
+        tmp_path / "onnx",
+        tmp_path / "report",
+        min_equal_labels=1,
+        batch_tokens=70,
+    )
+    report = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert report["equal_labels"] == 1
+    assert report["max_probability_difference"] < 1e-6
+
+    pipeline = joblib.load(tmp_path / "model" / "model.joblib")
+    features = pipeline["tfidf"].transform(ODD)
+    ids = Classifier(tmp_path / "onnx", threads=1)
+    expected = pipeline["forest"].predict_proba(features)
+    assert np.exp(ids.logits(ODD, batch_tokens=30)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_record_has_params_and_validation_metrics(splits: Path, tmp_path: Path) -> None:
+    baseline.main(splits, tmp_path / "model", tmp_path / "live", **PARAMS)
+    assert "n_estimators: 20" in (tmp_path / "live" / "params.yaml").read_text()
+    found = json.loads((tmp_path / "live" / "metrics.json").read_text())["validation"]
+    assert set(found) == {"accuracy", "macro_f1", "weighted_f1", "log_loss", "ece"}
+    assert found["accuracy"] > 0.9
+
+
+def test_no_features_get_one_sentence(splits: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^Expected TF-IDF features from 60 texts, found none"):
+        baseline.main(splits, tmp_path / "model", tmp_path / "live", **PARAMS | {"min_df": 61})
+    assert not (tmp_path / "model").exists()

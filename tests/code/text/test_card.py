@@ -1,0 +1,269 @@
+"""The model card in each folder that is shipped, from the records of a small project."""
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import dvc.api
+import pandas as pd
+import pytest
+from conftest import TOPICS, Project, copy_built, set_params
+from huggingface_hub import ModelCard
+
+from src.core.errors import InputError
+from src.tables import examples
+from src.text import card
+
+SAID: dict[str, Any] = {
+    "name": "",
+    "license": "",
+    "languages": [],
+    "intended_use": "",
+    "contact": "",
+}
+
+
+@pytest.fixture(scope="module")
+def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return copy_built(built, tmp_path_factory.mktemp("card") / "project")
+
+
+def write(project: Project, target: Path, model: str = "onnx", **said: Any) -> str:
+    """Run the stage in this process, in the project's folder; the text of the card."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.root)
+        card.main(
+            Path("models/exported", model),
+            Path("data/splits"),
+            Path("data/quality.json"),
+            Path("data/quality.md"),
+            Path("data/predictions", model),
+            Path("dvclive/evaluate", model),
+            Path("dvclive/evaluate/baseline"),
+            Path("dvclive/compare"),
+            target,
+            **SAID | said,
+        )
+    return (target / "README.md").read_text(encoding="utf-8")
+
+
+def read(project: Project, path: str) -> Any:
+    return json.loads((project.root / path).read_text())
+
+
+@pytest.mark.parametrize("model", ["onnx", "onnx-int8"])
+def test_the_front_matter_is_hugging_faces_with_the_figures_of_the_records(
+    model: str, project: Project
+) -> None:
+    found = ModelCard.load(project.root / "models" / model / "README.md").data
+    test = read(project, f"dvclive/evaluate/{model}/metrics.json")["test"]
+    assert {(r.metric_type, r.metric_name): r.metric_value for r in found.eval_results} == {
+        ("accuracy", "Accuracy"): test["accuracy"],
+        ("f1", "Macro F1"): test["macro_f1"],
+        ("f1", "Weighted F1"): test["weighted_f1"],
+        ("log_loss", "Log loss"): test["log_loss"],
+        ("expected_calibration_error", "Expected calibration error"): test["ece"],
+    }
+    assert {(r.task_type, r.dataset_name, r.dataset_split) for r in found.eval_results} == {
+        ("text-classification", "data/source/small.jsonl", "test")
+    }
+    assert (found.library_name, found.pipeline_tag) == ("onnx", "text-classification")
+    assert found.tags == ["onnx", "onnxruntime", "bert"] + ["int8"] * (model == "onnx-int8")
+    # What is not known is not there, and nothing but Hugging Face's keys is.
+    assert found.to_dict().keys() == {
+        *("library_name", "pipeline_tag", "metrics", "tags", "model-index")
+    }
+
+
+def test_the_card_says_what_the_records_say(project: Project) -> None:
+    page = (project.root / "models/onnx/README.md").read_text()
+    details = read(project, "dvclive/evaluate/onnx/details.json")
+    for label, scores in details["classes"].items():
+        figures = " | ".join(f"{scores[key]:.4f}" for key in ("precision", "recall", "f1"))
+        assert f"\n| `{label}` | {figures} | 6 |\n" in page
+        assert f"\n| `{label}` | 10 | 4 | 6 |\n" in page  # of train, validation and test
+    for language, scores in details["slices"]["language"].items():
+        assert re.search(
+            rf"\n\| `{language}` \| {scores['accuracy']:.4f} \|.* \| 9 \| 15 \|\n", page
+        )
+    test = read(project, "dvclive/evaluate/onnx/metrics.json")["test"]
+    low, high = test["macro_f1_low"], test["macro_f1_high"]
+    assert f"| Macro F1 | {test['macro_f1']:.4f} | {low:.4f} to {high:.4f} |" in page
+    compared = read(project, "dvclive/compare/metrics.json")["onnx"]
+    table = (project.root / "dvclive/compare/comparison.md").read_text()
+    row = next(line for line in table.splitlines() if line.startswith("| onnx "))
+    difference, p = row.split("|")[6].strip().split(", p ")
+    assert f"{difference} | {p.removeprefix('= ')} | " in page
+    verdict = "worse" if compared["accuracy_difference_p_value"] < 0.05 else "not shown to be real"
+    assert page.count(f"| {verdict} |") >= 1
+    assert "60 rows came in, 60 were kept, and 0 were dropped." in page
+    warnings = re.findall(
+        "\n(- .*unknown to the.*)", (project.root / "data/quality.md").read_text()
+    )
+    assert warnings
+    assert all(warning in page for warning in warnings)
+    assert "| `lr` | `0.0001` |" in page
+    predictions = pd.read_parquet(project.root / "data/predictions/onnx/predictions.parquet")
+    wrong = int((predictions["label"] != predictions["predicted"]).sum())
+    assert f"Of 18 test texts {wrong} got a wrong label" in page
+    matrix = pd.crosstab(predictions["label"], predictions["predicted"])
+    matrix = matrix.reindex(columns=list(TOPICS), fill_value=0)[sorted(TOPICS)]
+    for label in sorted(TOPICS):
+        counts = " | ".join(map(str, matrix.loc[label]))
+        assert f"\n| `{label}` | {counts} |\n" in page
+    assert "| torch | 2.13.0" in page
+
+
+def test_every_file_that_is_shipped_stands_in_the_card_with_its_sha256(project: Project) -> None:
+    folder, exported = project.root / "models/onnx", project.root / "models/exported/onnx"
+    page = (folder / "README.md").read_text()
+    listed = dict(re.findall(r"\n\| (\S+) \| [\d,]+ \| `([0-9a-f]{64})` \|", page))
+    hashes = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.name != "README.md"
+    }
+    assert listed == hashes
+    assert hashes.keys() == {path.name for path in exported.iterdir()}
+    for split in examples.SPLITS:
+        file = project.root / "data/splits" / f"{split}.parquet"
+        assert f"| {file.name} | `{hashlib.sha256(file.read_bytes()).hexdigest()}` |" in page
+
+
+def test_the_cards_own_lines_predict_as_the_command_does(project: Project) -> None:
+    page = (project.root / "models/onnx-int8/README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = code.replace('text = "a text"', 'text = "bank goal loan"')
+    code += "import sys; assert not {'torch', 'transformers', 'src'} & sys.modules.keys()\n"
+    label, score = project.run(sys.executable, "-c", code).split()
+    (command,) = re.findall(r"\n(python -m src\.predict .*)\n", page)
+    words = command.replace('"a text"', "bank_goal_loan").replace("_", " ").split(" ", 4)
+    answer = json.loads(project.run(*words))
+    assert label == answer["label"]
+    assert float(score) == pytest.approx(answer["score"], abs=1e-6)
+
+
+def test_the_same_inputs_give_the_same_bytes(project: Project, tmp_path: Path) -> None:
+    written = write(project, tmp_path / "models/onnx")
+    again = write(project, tmp_path / "models/onnx")
+    assert written == again
+    made = (project.root / "models/onnx/README.md").read_text()
+    assert written.replace(f"{tmp_path}/", "") == made
+    assert str(project.root) not in made
+
+
+def test_what_params_say_stands_in_the_card_and_reruns_nothing_else(project: Project) -> None:
+    said = {
+        "card.name": 'Topics: "small"',
+        "card.license": "apache-2.0",
+        "card.languages": ["no", "en"],  # the first is false in YAML 1.1
+        "card.intended_use": "To sort the mail, and not to judge people.",
+        "card.contact": "the mail team",
+    }
+    set_params(project, said)
+    ran = project.ran(project.dvc("repro"))
+    assert sorted(ran) == ["card@onnx", "card@onnx-int8"]
+    found = ModelCard.load(project.root / "models/onnx/README.md")
+    assert found.data.model_name == 'Topics: "small"'
+    assert (found.data.license, found.data.language) == ("apache-2.0", ["no", "en"])
+    assert '\n# Topics: "small"\n' in found.text
+    assert "\nTo sort the mail, and not to judge people.\n" in found.text
+    assert "| Contact | the mail team |" in found.text
+    assert "said to be in no, en" in found.text
+    assert "Not stated." not in found.text
+
+
+def test_names_on_the_hub_become_metadata_and_private_places_do_not_show(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.chdir(project.root)
+        params = dvc.api.params_show()
+    page = project.root / "data/quality.md"
+    kept = page.read_text()
+
+    def with_checkpoint(checkpoint: str, source: str) -> str:
+        params["train"]["checkpoint"] = params["quality"]["checkpoint"] = checkpoint
+        params["load"]["source"] = [source]
+        page.write_text(kept.replace("data/source/checkpoint", checkpoint))
+        return write(project, tmp_path / "onnx")
+
+    monkeypatch.setattr(dvc.api, "params_show", lambda: params)
+    try:
+        with_checkpoint("someone/encoder", "hf://datasets/someone/texts@main/a.csv")
+        found = ModelCard.load(tmp_path / "onnx/README.md").data
+        assert (found.base_model, found.datasets) == ("someone/encoder", ["someone/texts"])
+        assert found.eval_results[0].dataset_type == "someone/texts"
+        text = with_checkpoint("/home/alice/encoder", "https://alice:pw@host.org/a.csv?key=secret")
+        found = ModelCard.load(tmp_path / "onnx/README.md").data
+        assert (found.base_model, found.datasets) == (None, None)
+        assert "`encoder`" in text
+        assert "`https://host.org/a.csv`" in text
+        assert not re.search("alice|pw@|secret", text)
+        text = with_checkpoint("data/source/checkpoint", "zip://a.csv::/home/alice/b.zip")
+        assert "`zip://a.csv::b.zip`" in text
+    finally:
+        page.write_text(kept)
+
+
+def test_a_language_without_training_texts_and_odd_labels_are_said_safely(
+    project: Project, tmp_path: Path
+) -> None:
+    other = Project(tmp_path / "other")
+    shutil.copytree(project.root, other.root, symlinks=True, ignore=shutil.ignore_patterns("cache"))
+    path = other.root / "data/splits/train.parquet"
+    frame = pd.read_parquet(path)
+    examples.write(frame[frame["language"] == "en"], path)
+    manifest = other.root / "models/exported/onnx/manifest.json"
+    odd = "a|b`<i>\u202e"
+    manifest.write_text(manifest.read_text().replace('"film"', json.dumps(odd)))
+    text = write(other, tmp_path / "onnx")
+    assert "- It was not trained on texts whose `language` is `fr`; their figures" in text
+    assert "`a¦b'<i>\\u202e`" in text
+    assert odd not in text
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"license": "MIT License"}, "card.license is 'MIT License': expected an identifier"),
+        ({"languages": ["English"]}, "card.languages has 'English': expected codes of ISO 639"),
+    ],
+)
+def test_a_mistake_in_params_is_one_sentence(
+    said: dict[str, Any], sentence: str, project: Project, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
+        write(project, tmp_path / "onnx", **said)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "missing", ["data/quality.md", "data/quality.json", "dvclive/evaluate/onnx/details.json"]
+)
+def test_a_record_that_is_not_there_is_one_sentence(
+    missing: str, project: Project, tmp_path: Path
+) -> None:
+    path = project.root / missing
+    path.rename(tmp_path / "away")
+    try:
+        with pytest.raises(InputError, match=f"^Expected {missing}, found nothing: run `dvc"):
+            write(project, tmp_path / "onnx")
+    finally:
+        (tmp_path / "away").rename(path)
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_a_model_that_was_not_compared_is_one_sentence(project: Project, tmp_path: Path) -> None:
+    path = project.root / "dvclive/compare/metrics.json"
+    kept = path.read_text()
+    path.write_text(json.dumps({"transformer": {}}))
+    try:
+        with pytest.raises(InputError, match=r"^Expected a comparison of onnx in .*transformer: "):
+            write(project, tmp_path / "onnx")
+    finally:
+        path.write_text(kept)

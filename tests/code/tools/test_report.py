@@ -1,0 +1,390 @@
+"""The page about a change, its gate, and the jobs that post it."""
+
+import http.server
+import os
+import re
+import subprocess
+import threading
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, Project, copy_built, set_params
+from dvc_render.vega import VegaRenderer
+
+from src.core import markdown
+from src.core.errors import InputError
+from src.tools import report
+from src.tools.report import Gate, Revision
+
+GATE = Gate(models=["m"], metric="accuracy", max_drop=0.01, resamples=500, confidence=0.95, seed=1)
+STUMP = {"baseline.n_estimators": 1, "baseline.max_depth": 1}
+MINE = {"report.models": ["baseline"], "report.resamples": 200}
+
+
+@pytest.fixture(scope="module")
+def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The small project after a commit that made its baseline much worse."""
+    project = copy_built(built, tmp_path_factory.mktemp("report") / "project")
+    set_params(project, STUMP | MINE)
+    project.dvc("repro")
+    project.commit()
+    return project
+
+
+@pytest.fixture(scope="module")
+def worse(project: Project) -> tuple[str, Path]:
+    """What `python -m src.tools.report` printed about that commit, and the folder that it wrote."""
+    printed = project.run("python", "-m", "src.tools.report", "HEAD~1", "HEAD", code=2)
+    (project.root / "report").rename(project.root.parent / "worse")
+    return printed, project.root.parent / "worse"
+
+
+def test_a_worse_model_closes_the_gate(worse: tuple[str, Path], project: Project) -> None:
+    printed, folder = worse
+    assert "The gate is closed: baseline got worse by more than report.max_drop 0.01" in printed
+    page = (folder / "report.md").read_text()
+    assert "**The gate is closed**: `baseline` got worse by more than the 0.01 of" in page
+    assert re.search(r"- \*\*`baseline`\*\*: \*\*worse\*\*. macro F1 0\.\d+ → 0\.\d+ \(-", page)
+    assert "on the 18 test texts: " in page
+    assert "- **`onnx`** (not of the gate): no difference, it predicts the same label" in page
+    assert project.git("status", "--porcelain") == ""
+
+
+def test_the_page_says_what_moved(worse: tuple[str, Path]) -> None:
+    page = (worse[1] / "report.md").read_text()
+    for row in (
+        '| `baseline.max_depth` | `"none"` | `1` |',
+        "| `baseline` | `baseline.n_estimators`, `baseline.max_depth` | 3 of 3 |",
+        "| `export_baseline` | `models/baseline` | 2 of 2 |",
+    ):
+        assert row in page
+    assert re.search(r"\| `baseline` \| `HEAD~1` \| 0\.\d{4} \(0\.\d{4} to [01]\.\d{4}\) \|", page)
+    assert re.search(r"\| `onnx` \| both \| 0", page)
+    assert re.search(r"\| `baseline` \| class `sport` \| 6 \| 0\.\d{4} \| [01]\.\d{4} \| -", page)
+    assert "| slice" not in page
+    assert re.search(r"\| `baseline` \| `language` `en` \| 9 \|", page)
+    assert "No figure of the data changed: 60 of 60 rows, as before." in page
+    assert "`src` and `dvc.yaml` are as before." in page
+
+
+def test_plots_that_differ_are_pictures(worse: tuple[str, Path]) -> None:
+    page = (worse[1] / "report.md").read_text()
+    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", page)
+    assert "ROC" in dict(pictures)
+    assert "Confusion of baseline" in dict(pictures)
+    for _, file in pictures:
+        assert (worse[1] / file).read_text().startswith("<svg")
+    assert "Confusion of onnx" not in page, "it is not of the gate"
+    assert "The same before and after: Training loss" in page
+
+
+def test_the_way_back_is_better_and_the_work_tree_is_the_default(
+    project: Project, tmp_path: Path
+) -> None:
+    copy = copy_built(project.root, tmp_path / "copy")
+    copy.git("checkout", "--quiet", "HEAD~1", "--", "dvc.lock", "dvclive")
+    copy.dvc("checkout", "--force")
+    source = copy.root / "src" / "predict" / "padding.py"
+    source.write_text(f"{source.read_text()}# changed\n")
+    (copy.root / ".venv").mkdir()
+    copy.run("make", "--touch", ".venv/installed")
+    copy.run("make", "report", "BASE=main")
+    page = (copy.root / "report" / "report.md").read_text()
+    assert page.startswith("# From `main` to `work tree`\n\n**The gate is open**: `baseline`")
+    assert "- **`baseline`**: **better**." in page
+    assert "**The work tree has changes that were not run**, in `baseline`" in page
+    assert " src/predict/padding.py | 1 +\n" in page
+
+
+def test_a_clone_without_remote_says_what_is_lacking_and_how_to_get_it(
+    project: Project, tmp_path: Path
+) -> None:
+    clone = Project(tmp_path / "clone")
+    project.run("git", "clone", "--quiet", str(project.root), str(clone.root))
+    # Chance can't be told, and the committed figures close the gate.
+    clone.run("python", "-m", "src.tools.report", "HEAD~1", "HEAD", code=2)
+    page = (clone.root / "report" / "report.md").read_text()
+    assert "**The gate is closed**: `baseline` got worse by more than the 0.01" in page
+    assert re.search(r"- \*\*`baseline`\*\*: macro F1 0\.\d+ → 0\.\d+; no verdict, as its", page)
+    clone.run("python", "-m", "src.tools.report", "HEAD", "HEAD~1")
+    assert "- `data/predictions/baseline/predictions.parquet` of `HEAD~1`:" in page
+    assert "Whoever has them runs `dvc push`" in page
+    assert "| `baseline.max_depth` |" in page
+    assert "Not drawn, as the data of one revision are not at hand: " in page
+    # The lock is right all the same, which needs no output.
+    assert "dvc.lock matches" in clone.run(".ci/locked")
+    set_params(clone, {"baseline.max_depth": 2})
+    printed = clone.run(".ci/locked", code=1)
+    assert printed.startswith("Expected dvc.lock to match the code, the params and the data, found")
+    assert "baseline" in printed
+    (clone.root / "dvc.lock").write_text("<<<<<<< ours\n")
+    printed = clone.run("python", "-m", "src.tools.report", "HEAD", code=1)
+    assert "Expected the stages that ran in dvc.lock of work tree, found none that can" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_source_that_dvc_keeps_and_that_is_not_pulled_is_no_other_one(
+    built: Path, tmp_path: Path
+) -> None:
+    project = copy_built(built, tmp_path / "project")
+    source = "data/source/small.jsonl"
+    project.git("rm", "--quiet", "--cached", source)
+    project.dvc("add", "--quiet", source)
+    project.dvc("remote", "add", "--quiet", "--default", "storage", str(tmp_path / "remote"))
+    project.dvc("repro", "--quiet")  # data/source has a .gitignore now
+    project.commit()
+    clone = Project(tmp_path / "clone")
+    project.run("git", "clone", "--quiet", str(project.root), str(clone.root))
+    printed = clone.run("python", "-m", "src.tools.pedigree", "data/raw", code=1)
+    assert "data/raw is missing." in printed
+    assert "ran with another" not in printed
+    printed = clone.run(".ci/locked", code=1)
+    assert printed.startswith("Expected the sources that DVC keeps, found: failed to pull data")
+    project.dvc("push", "--quiet", f"{source}.dvc")
+    assert "dvc.lock matches" in clone.run(".ci/locked")
+    (project.root / f"{source}.dvc").rename(clone.root / f"{source}.dvc")
+    with (clone.root / source).open("a") as file:
+        file.write("\n")
+    printed = clone.run("python", "-m", "src.tools.pedigree", "data/raw", code=1)
+    assert "load ran with another data/source than the present one." in printed
+
+
+def frame(right: str, **columns: Any) -> pd.DataFrame:
+    """Predictions of one class each, "1" for a right one."""
+    ids = [str(k) for k in range(len(right))]
+    predicted = ["a" if sign == "1" else "b" for sign in right]
+    return pd.DataFrame({"id": ids, "label": "a", "predicted": predicted, **columns})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict", "fails"),
+    [
+        ("1" * 60 + "0" * 40, "1" * 90 + "0" * 10, "better", False),
+        ("1" * 90 + "0" * 10, "1" * 60 + "0" * 40, "worse", True),
+        ("1" * 90 + "0" * 10, "1" * 88 + "0" * 12, "no real difference", False),
+        ("10" * 50, "10" * 50, "no real difference", False),
+    ],
+)
+def test_a_verdict_is_of_the_paired_bootstrap(
+    before: str, after: str, verdict: str, fails: bool
+) -> None:
+    change = report.judge(frame(before), frame(after), GATE)
+    assert change.verdict == verdict
+    assert (change.loss > GATE.max_drop) == fails
+    assert change.before == before.count("1") / 100
+    assert change.low <= change.after - change.before <= change.high
+    assert change.fixed - change.broken == after.count("1") - before.count("1")
+    assert change.alone == (0, 0)
+
+
+def test_only_texts_that_both_have_are_compared() -> None:
+    before = frame("1111", text=["p", "q", "r", "s"])
+    after = frame("0001", text=["p", "q", "r", "other"]).assign(label=["a", "a", "b", "a"])
+    change = report.judge(before, after, GATE)
+    assert (change.texts, change.alone, change.broken) == (2, (2, 2), 2)
+    nothing = report.judge(before, after.assign(id="x"), GATE)
+    assert (nothing.texts, nothing.verdict) == (0, "no real difference")
+
+
+def confusion(before: str, after: str) -> str:
+    """The picture of two confusion matrices, of pairs such as "xy": true x, predicted y."""
+    values = [
+        {"actual": pair[0], "predicted": pair[1], "rev": rev}
+        # DVC puts the work tree first.
+        for rev, pairs in (("workspace", after), ("0" * 40, before))
+        for pair in pairs.split()
+    ]
+    y = [{"filename": "c.json", "field": "predicted"}]
+    renderer = VegaRenderer(
+        values, "c", template="confusion", x="actual", y="predicted", anchors_y_definitions=y
+    )
+    return report._draw(renderer.get_filled_template(), {"0" * 40: "main", "workspace": "tree"})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "cells"),
+    [
+        ("xx xx xx yx yx yy", "xx yy yy yy yy yy xy", ["3", "2", "1", "0", "1", "5", "1", "0"]),
+        ("xx xx xx", "yy yy yy yy yy xy", ["3", "0", "0", "0", "5", "1", "0", "0"]),
+    ],
+)
+def test_each_confusion_matrix_stands_under_its_header(
+    before: str, after: str, cells: list[str]
+) -> None:
+    words = re.findall(r"<text[^>]*>([^<]+)</text>", confusion(before, after))
+    headers = [word for word in words if word in ("main", "tree")]
+    assert headers == ["main", "tree"]
+    numbers = [word for word in words if word.isdigit()]
+    assert numbers[: len(cells)] == cells, "in the order of the panels, then of the cells"
+
+
+def test_names_of_curves_are_what_tells_their_files_apart() -> None:
+    files = ["train/plots/loss.tsv", "eval/plots/loss.tsv"]
+    assert list(report._short(files).values()) == ["train", "eval"]
+    assert report._short(["a.tsv::f1", "b.tsv::recall"]) == {
+        "a.tsv::f1": "f1",
+        "b.tsv::recall": "recall",
+    }
+    assert report._short(["loss.tsv"]) == {"loss.tsv": "loss.tsv"}
+
+
+def test_what_users_write_has_no_meaning_in_the_page() -> None:
+    assert markdown.code("a|b `c`\n@someone") == "`a¦b 'c' @someone`"
+
+
+def test_a_long_table_says_how_much_is_left_out() -> None:
+    page = "\n".join(report._section("T", [["a"], *(["x"] for _ in range(35))], "none"))
+    assert page.endswith("And 5 more.")
+    assert page.count("| x |") == 30
+
+
+def test_revisions_are_commits_experiments_and_the_work_tree(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copy_built(project.root, tmp_path / "copy")
+    set_params(copy, {"report.max_drop": 0.5})
+    copy.dvc("exp", "save", "--name", "tried")
+    copy.git("restore", "params.yaml")
+    monkeypatch.chdir(copy.root)
+    assert Revision("tried").params()["report"]["max_drop"] == 0.5
+    head = copy.git("rev-parse", "HEAD").strip()
+    assert (Revision(head).name, Revision(head).sha) == (head[:7], head)
+    with pytest.raises(InputError, match=r"^Expected a git revision .* found 'nowhere': .*show"):
+        Revision("nowhere")
+    copy.git("checkout", "--quiet", "--orphan", "bare")
+    copy.git("rm", "--quiet", "--cached", "dvc.lock")
+    copy.git("commit", "--quiet", "--message", "No lock")
+    with pytest.raises(InputError, match=r"^Expected dvc\.lock in bare, found none: run"):
+        Revision("bare")
+
+
+def test_mistakes_are_one_sentence(project: Project, tmp_path: Path) -> None:
+    copy = copy_built(project.root, tmp_path / "copy")
+    set_params(copy, {"report.models": ["bassline"]})
+    printed = copy.run("python", "-m", "src.tools.report", "HEAD", code=1)
+    assert (
+        "report.models has 'bassline': expected models that work tree evaluates, which are "
+        "baseline, baseline-onnx, transformer, onnx, onnx-int8 (did you mean 'baseline'?)."
+    ) in printed
+    set_params(copy, {"report.max_drop": 2})
+    printed = copy.run("python", "-m", "src.tools.report", "HEAD", code=1)
+    assert "report.max_drop is '2': expected a number at least 0 and at most 1" in printed
+    assert "Traceback" not in printed
+
+
+def read(name: str) -> dict[Any, Any]:
+    """A file of CI, of which a project has those of its own service."""
+    file = ROOT / name
+    return dict(yaml.safe_load(file.read_text())) if file.exists() else {}
+
+
+WORKFLOW, GITLAB = read(".github/workflows/report.yml"), read(".gitlab-ci.yml")
+on_github = pytest.mark.skipif(not WORKFLOW, reason="the project is not on GitHub")
+on_gitlab = pytest.mark.skipif(not GITLAB, reason="the project is not on GitLab")
+PAGE = "# From `main` to `x`\n\n**The gate is open**\n\n## Plots\n\n![ROC](roc.svg)\n"
+
+
+def steps(job: str) -> dict[str, dict[str, Any]]:
+    return {step.get("name", step.get("uses")): step for step in WORKFLOW["jobs"][job]["steps"]}
+
+
+@on_github
+def test_what_may_write_runs_no_code_of_a_pull_request() -> None:
+    assert WORKFLOW[True] == {"pull_request": None}, "YAML 1.1 reads `on` as true"
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    assert "permissions" not in WORKFLOW["jobs"]["report"]
+    assert steps("report")["actions/checkout@v4"]["with"]["persist-credentials"] is False
+    comment = WORKFLOW["jobs"]["comment"]
+    assert comment["permissions"] == {"pull-requests": "write"}
+    assert set(steps("comment")) == {"actions/download-artifact@v4", "Comment"}
+    assert "head.repo.full_name == github.repository" in comment["if"]
+    # What a stranger may write reaches a shell as a variable only.
+    scripts = [
+        step["run"] for job in WORKFLOW["jobs"] for step in steps(job).values() if "run" in step
+    ]
+    assert len(scripts) == 5
+    assert not [script for script in scripts if "${{" in script]
+
+
+@on_github
+@on_gitlab
+def test_both_services_check_the_lock_before_they_report() -> None:
+    commands = [step["run"] for step in WORKFLOW["jobs"]["report"]["steps"] if "run" in step]
+    assert commands[1:3] == [".ci/locked", 'python -m src.tools.report "$BASE" HEAD']
+    script = GITLAB["report"]["script"]
+    assert script == [
+        ".ci/locked",
+        'python -m src.tools.report "$CI_MERGE_REQUEST_DIFF_BASE_SHA" HEAD',
+    ]
+    assert GITLAB["test"]["script"] == [".ci/run"]
+    assert os.access(ROOT / ".ci/locked", os.X_OK)
+    assert GITLAB["report"]["before_script"][0].split() == commands[0].split()
+    pinned = (ROOT / "requirements.txt").read_text().lower()
+    for package in commands[0].split()[4:]:
+        assert re.search(rf"^{package}[><=]", pinned, re.MULTILINE), package
+
+
+def sh(script: str, folder: Path, **variables: str) -> None:
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=os.environ | variables,
+        check=True,
+    )
+
+
+@on_github
+def test_the_comment_is_the_page_without_its_pictures(tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.md").write_text(PAGE)
+    (tmp_path / "gh").write_text('#!/bin/sh\necho "$@" > called\n')
+    (tmp_path / "gh").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    sh(steps("comment")["Comment"]["run"], tmp_path, PATH=path, NUMBER="7", RUN="https://x/runs/1")
+    comment = (tmp_path / "comment.md").read_text()
+    assert comment.startswith("# From `main` to `x`\n\n**The gate is open**\n")
+    assert comment.endswith('artifact "report" of [this run](https://x/runs/1).\n')
+    assert "svg" not in comment
+    called = (tmp_path / "called").read_text()
+    assert called.startswith("pr comment 7 --body-file comment.md")
+    sh(steps("report")["Summary"]["run"], tmp_path, GITHUB_STEP_SUMMARY="summary.md")
+    assert "**The gate is open**" in (tmp_path / "summary.md").read_text()
+
+
+@on_gitlab
+def test_a_merge_request_gets_a_note_if_there_is_a_token(tmp_path: Path) -> None:
+    got: list[tuple[str, str | None, str]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            got.append((self.path, self.headers["PRIVATE-TOKEN"], body))
+            self.send_response(201)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.md").write_text(PAGE)
+    (script,) = GITLAB["report"]["after_script"]
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        given = {
+            "CI_API_V4_URL": f"http://127.0.0.1:{server.server_port}/api/v4",
+            "CI_PROJECT_ID": "3",
+            "CI_MERGE_REQUEST_IID": "7",
+            "NO_PROXY": "127.0.0.1",
+        }
+        sh(script, tmp_path, **given)
+        assert got == []
+        sh(script, tmp_path, **given, REPORT_TOKEN="secret")
+        server.shutdown()
+    ((path, token, body),) = got
+    assert (path, token) == ("/api/v4/projects/3/merge_requests/7/notes", "secret")
+    note = urllib.parse.parse_qs(body)["body"][0]
+    assert note == "# From `main` to `x`\n\n**The gate is open**\n\n"

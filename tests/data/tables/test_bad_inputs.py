@@ -1,0 +1,677 @@
+"""What people feed a classifier: each case builds the real file and expects a whole sentence."""
+
+import bz2
+import gzip
+import json
+import lzma
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from backports import zstd
+from conftest import LOAD, QUALITY, SPLIT, TOPICS, make_texts
+
+from src.core.errors import InputError
+from src.tables import examples
+from src.text import load, quality, split
+
+TWO = "text,label\na,x\nb,y\n"
+RUSSIAN = "Сегодня очень хорошая погода, и мы идём гулять в парк недалеко от дома".replace(",", "")
+
+
+@pytest.fixture(autouse=True)
+def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def loaded(*source: str, **params: Any) -> pd.DataFrame:
+    """The rows that are kept; whatever is dropped is counted and named."""
+    params = LOAD | {"source": list(source), "max_dropped_fraction": 1.0} | params
+    load.main(Path("watched"), Path("raw"), Path("rejected.csv"), **params)
+    counts = json.loads(Path("raw/counts.json").read_text())
+    kept = examples.read(Path("raw/examples.parquet"))
+    assert counts["rows"] == len(kept) + sum(counts["dropped"].values())
+    assert sum(counts["dropped"].values()) == len(rejected())
+    return kept
+
+
+def rejected() -> list[list[str]]:
+    """File, line, reason and text of each dropped row."""
+    rows = pd.read_csv("rejected.csv", dtype=str, keep_default_na=False)
+    return rows[["file", "line", "reason", "text"]].to_numpy().tolist()
+
+
+def refused(*source: str, **params: Any) -> str:
+    """The sentence that load ends with; no output is left."""
+    shutil.rmtree("raw", ignore_errors=True)
+    Path("rejected.csv").unlink(missing_ok=True)
+    with pytest.raises(InputError) as raised:
+        loaded(*source, **params)
+    assert not Path("raw").exists()
+    assert not list(Path().glob(".load.*"))
+    return str(raised.value)
+
+
+def looked_over(checkpoint: Path, **params: Any) -> tuple[dict[str, Any], str]:
+    """The figures and the page of what was loaded."""
+    params = QUALITY | {"checkpoint": str(checkpoint)} | params
+    quality.main(Path("raw"), Path("quality.json"), Path("quality.md"), **params)
+    return json.loads(Path("quality.json").read_text()), Path("quality.md").read_text()
+
+
+def csv(text: str | bytes, name: str = "x.csv") -> str:
+    data = text.encode() if isinstance(text, str) else text
+    Path(name).write_bytes(data)
+    return name
+
+
+def jsonl(*lines: str) -> str:
+    return csv("\n".join(lines) + "\n", "x.jsonl")
+
+
+def here(name: str = "x.csv") -> str:
+    return str(Path(name).resolve())
+
+
+def many(count: int = 60, **column: str) -> list[dict[str, str]]:
+    return [row | column for row in make_texts(count)]
+
+
+def rows_as_csv(rows: list[dict[str, str]], name: str = "x.csv") -> str:
+    pd.DataFrame(rows).to_csv(name, index=False)
+    return name
+
+
+def test_01_a_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    csv(TWO, "texts.csv")
+    assert refused("text.csv") == (
+        f"Expected labelled texts at text.csv (seen from {Path.cwd()}), found nothing (did you "
+        "mean 'texts.csv'?): correct load.source."
+    )
+    Path("pulled.csv.dvc").touch()
+    assert refused("pulled.csv").endswith("found nothing: `dvc pull` brings it.")
+    Path("empty").mkdir()
+    assert refused("empty").endswith("found nothing: correct load.source.")
+
+    def denied(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", "texts.csv")  # root may read anything
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem._open", denied)
+    assert refused("texts.csv") == (
+        f"Expected to read {here('texts.csv')}, found: [Errno 13] Permission denied: 'texts.csv'; "
+        "check load.source."
+    )
+
+
+def test_02_an_empty_file() -> None:
+    assert refused(csv("")) == (
+        f"Expected labelled texts in {here()}, found an empty file (0 bytes): bring it "
+        "anew, or correct load.source."
+    )
+
+
+def test_03_a_header_without_rows() -> None:
+    assert refused(csv("text,label\n")) == (
+        f"Expected rows in {here()}, found only its header: add labelled texts."
+    )
+
+
+def test_04_a_column_that_is_missing() -> None:
+    assert refused(csv("texts,label\na,x\n")) == (
+        f"Expected column 'text' in {here()}, found 'texts', 'label' (did you mean 'texts'?): set "
+        "load.text_column to the right one."
+    )
+    assert refused(csv("text,class\na,x\n")) == (
+        f"Expected column 'label' in {here()}, found 'text', 'class': set load.label_column to the "
+        "right one."
+    )
+
+
+def test_05_a_header_in_other_case_or_with_spaces(caplog: pytest.LogCaptureFixture) -> None:
+    assert list(loaded(csv("Text , Label\na,x\nb,y\n"))["label"]) == ["x", "y"]
+    assert f"{here()}: column 'Text ' is taken for 'text'" in caplog.messages
+    assert refused(csv("Text,TEXT,label\na,b,x\n", "two.csv")) == (
+        f"Expected column 'text' in {here('two.csv')}, found 'Text', 'TEXT', 'label' (did you mean "
+        "'TEXT'?): set load.text_column to the right one."
+    )
+
+
+def test_06_columns_of_one_name() -> None:
+    assert refused(csv("text,label,text\na,x,b\n")) == (
+        f"Expected columns of different names in {here()}, found 'text' in places 1 and 3: rename "
+        "one of them."
+    )
+
+
+def test_07_a_byte_order_mark() -> None:
+    assert list(loaded(csv(b"\xef\xbb\xbf" + TWO.encode()))["text"]) == ["a", "b"]
+    items = '[{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]'
+    assert list(loaded(csv(b"\xef\xbb\xbf" + items.encode(), "x.json"))["text"]) == ["a", "b"]
+
+
+def test_08_another_encoding() -> None:
+    row = "Le café est très agréable et la forêt près de l'hôtel aussi,x\nb,y\n"
+    csv(f"text,label\n{3 * row}".encode("cp1252"))
+    assert refused("x.csv") == (
+        f"Expected utf-8 in {here()}, found byte 0xe9 on line 2, at offset 17, which cp1252 reads "
+        "as 'Le café est très agréable et la forê': put the right encoding first in load.encoding."
+    )
+    assert loaded("x.csv", encoding=["cp1252"])["text"][0] == row.split(",")[0]
+    csv(b"text,label\n" + b"a,x\n" * 100_000 + "é,y\n".encode("cp1252"))
+    assert "found byte 0xe9 on line 100002, at offset 400011" in refused("x.csv")
+    csv("text,label\nforêt,x\nété,y\n".encode() + "café,x\n".encode("cp1252"))
+    assert refused("x.csv") == (
+        f"Expected utf-8 in {here()}, found byte 0xe9 on line 4, at offset 31, which cp1252 reads "
+        "as 'café,x', while other places are utf-8: mend these places and save the file as utf-8."
+    )
+    assert "which cp1251 reads as" in refused(csv(f"text,label\n{RUSSIAN},x\n".encode("cp1251")))
+
+
+def test_09_utf_16() -> None:
+    assert refused(csv(TWO.encode("utf-16"))) == (
+        f"Expected utf-8 in {here()}, found the byte-order mark of utf-16: make load.encoding "
+        "[utf-16]."
+    )
+    assert list(loaded("x.csv", encoding=["utf-16"])["text"]) == ["a", "b"]
+    assert refused(csv(TWO), encoding=["utf-16"]).startswith(
+        f"Expected utf-16 in {here()}, found byte 0x74 on line 1, at offset 0"
+    )
+
+
+def test_10_text_that_was_decoded_wrongly(checkpoint: Path) -> None:
+    rows = many()
+    rows[0]["text"] = "Le cafÃ© est trÃ¨s agrÃ©able"
+    loaded(rows_as_csv(rows))
+    figures, page = looked_over(checkpoint)
+    assert figures["mojibake"] == 1
+    assert (
+        "- Texts that look as if they had been decoded wrongly (mojibake): 1. Was the file saved "
+        in page
+    )
+    assert "`Le cafÃ© est trÃ¨s agrÃ©able`" in page
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (gzip.compress(b"text", mtime=0), "gzip"),
+        (b"PK\x03\x04rest", "a zip archive, such as .xlsx is"),
+        (b"PAR1rest", "parquet"),
+        (b"SQLite format 3\x00", "an SQLite database"),
+    ],
+)
+def test_11_a_file_of_another_kind(start: bytes, kind: str) -> None:
+    assert refused(csv(start)) == (
+        f"Expected a csv file in {here()}, found {kind} by its first bytes: give it the ending of "
+        "what it is, or save it anew as csv."
+    )
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstd.compress,
+}
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_12_a_file_that_breaks_off(ending: str) -> None:
+    draw = random.Random(0)
+    words = ("".join(draw.choices("abcdefgh", k=20)) for _ in range(30_000))
+    rows = "".join(f"{word},x{k % 2}\n" for k, word in enumerate(words))
+    csv(PACK[ending](f"text,label\n{rows}".encode())[:-100], f"x.csv.{ending}")
+    sentence = refused(f"x.csv.{ending}")
+    assert sentence.startswith(
+        f"Expected to read {here(f'x.csv.{ending}')} to its end, found it broken off or damaged "
+    )
+    assert "ended before the end-of-stream marker was reached): bring it anew." in sentence
+    if ending == "gz":
+        assert int(sentence.split("after ")[1].split()[0]) > 100_000
+
+
+def test_13_a_file_that_swells() -> None:
+    csv(gzip.compress(b"text,label\n" + b"a,x\n" * 10**6), "x.csv.gz")
+    assert refused("x.csv.gz", max_bytes=10**6) == (
+        f"Expected at most 1000000 bytes in {here('x.csv.gz')} once it is decompressed, found "
+        "more: raise load.max_bytes if the file can be trusted."
+    )
+
+
+def test_14_a_quote_that_is_never_closed() -> None:
+    assert refused(csv('text,label\n"a\nb",x\nc,y\n"d,x\ne,y\n')) == (
+        f"Expected well-formed quotes in {here()}, line 5, found: a quote that opens there and is "
+        "never closed; double a quote inside a quoted text, or make load.quote '' if quotes mean "
+        "nothing there."
+    )
+
+
+def test_15_a_quote_in_the_wrong_place() -> None:
+    assert refused(csv('text,label\na,x\n"a" b,y\n')) == (
+        f"Expected well-formed quotes in {here()}, line 3, found: ',' expected after '\"'; double "
+        "a quote inside a quoted text, or make load.quote '' if quotes mean nothing there."
+    )
+    assert loaded("x.csv", quote="")["text"][1] == '"a" b'
+
+
+def test_16_too_many_or_too_few_fields() -> None:
+    kept = loaded(csv('text,label\n"a\nb",x\nhello, world,y\nc,y\nd\n'))
+    assert list(kept["text"]) == ["a\nb", "c"]
+    assert rejected() == [
+        ["x.csv", "4", "malformed: expected 2 fields, found 3", "hello, world,y"],
+        ["x.csv", "6", "malformed: expected 2 fields, found 1", "d"],
+    ]
+    with pytest.raises(InputError) as raised:
+        loaded("x.csv", max_dropped_fraction=0.05)
+    assert str(raised.value) == (
+        "Expected at most 0.05 of the rows to be dropped, found 2 of 4 (2 malformed): mend the "
+        "rows that rejected.csv lists, or raise load.max_dropped_fraction."
+    )
+    assert len(rejected()) == 2
+
+
+def test_17_line_ends_in_quotes() -> None:
+    kept = loaded(csv('text,label\n"a\r\nb\n\nc",x\n" ",y\nd,y\n'))
+    assert list(kept["text"]) == ["a\r\nb\n\nc", "d"]
+    assert rejected() == [["x.csv", "6", "empty_text", " "]]
+
+
+@pytest.mark.parametrize("ends", [("\r", "\r", "\r"), ("\r\n", "\n", "\r"), ("\n", "\r\n", "")])
+def test_18_line_ends_of_all_kinds(ends: tuple[str, ...]) -> None:
+    rows = zip(["text,label", "a,01", "b,1.0"], ends, strict=True)
+    kept = loaded(csv("".join(row + end for row, end in rows)))
+    assert list(kept["label"]) == ["01", "1.0"]
+
+
+def test_19_another_delimiter() -> None:
+    assert refused(csv("text;label\na;x\n")) == (
+        f"Expected column 'text' in {here()}, found one column only, 'text;label', with ';' in it "
+        "1 times: set load.delimiter to it."
+    )
+    assert refused(csv("text\tlabel\na\tx\n")).endswith(
+        "with tab in it 1 times: set load.delimiter to it, or load.format to tsv."
+    )
+
+
+def test_20_control_characters() -> None:
+    csv(b"text,label\na\x00b,x\nc\x07,y\nd\te,x\nf,y\n")
+    assert list(loaded("x.csv")["text"]) == ["ab", "c", "d\te", "f"]
+    assert json.loads(Path("raw/counts.json").read_text())["stripped"] == 2
+    assert list(loaded("x.csv", control_characters="drop")["text"]) == ["d\te", "f"]
+    assert [row[1:3] for row in rejected()] == [
+        ["2", "control_characters"],
+        ["3", "control_characters"],
+    ]
+
+
+def test_21_a_huge_text() -> None:
+    kept = loaded(csv(f"text,label\n{'a' * 2_000_000},x\nb,y\nc,x\n"))
+    assert list(kept["text"]) == ["b", "c"]
+    assert rejected() == [["x.csv", "2", "too_long: 2000000 characters", "a" * 200]]
+    assert len(loaded("x.csv", max_characters=2_000_000)) == 3
+
+
+def test_22_texts_without_a_letter() -> None:
+    blank = ["", " \t", "\u200b\u200d", "\u3000\u00a0", "\ufeff"]
+    kept = loaded(csv("text,label\n" + "".join(f'"{text}",x\n' for text in blank) + "a,x\nb,y\n"))
+    assert list(kept["text"]) == ["a", "b"]
+    assert [row[1:3] for row in rejected()] == [[str(k), "empty_text"] for k in range(2, 7)]
+
+
+def test_23_labels_that_are_missing_or_look_so() -> None:
+    csv("text,label\na,NA\nb,None\nc,null\nd,nan\ne, \n")
+    assert refused("x.csv") == (
+        f"Expected a label in each row, found none in {here()}, line 6: add one, or make "
+        "load.missing_labels drop to leave such rows out."
+    )
+    kept = loaded("x.csv", missing_labels="drop")
+    assert list(kept["label"]) == ["NA", "None", "null", "nan"]
+    assert rejected() == [["x.csv", "6", "no_label", "e"]]
+
+
+def test_24_labels_that_are_equal_numbers(checkpoint: Path) -> None:
+    rows = many()
+    for k, label in enumerate(["01", "1", "1.0", "True", "true", "other"] * 10):
+        rows[k]["label"] = label
+    assert set(loaded(rows_as_csv(rows))["label"]) == {"01", "1", "1.0", "True", "true", "other"}
+    figures, page = looked_over(checkpoint)
+    assert figures["label_variants"] == 2
+    assert "- Labels ['01', '1', '1.0'] may be one: " in page
+    assert "- Labels ['True', 'true'] may be one: " in page
+
+
+def test_25_labels_that_differ_in_form(checkpoint: Path) -> None:
+    rows = many()
+    for k, label in enumerate(["Pos", "pos ", "pos", "caf\u00e9", "cafe\u0301", "pos"] * 10):
+        rows[k]["label"] = label
+    loaded(rows_as_csv(rows))
+    _, page = looked_over(checkpoint)
+    assert "- Labels ['Pos', 'pos', 'pos '] may be one: load.normalize_labels joins those " in page
+    assert "- Labels ['cafe\u0301', 'caf\u00e9'] may be one: " in page
+    assert set(loaded("x.csv", normalize_labels=True)["label"]) == {"pos", "caf\u00e9"}
+
+
+def test_26_json_labels_of_many_types() -> None:
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": "b"}, {"text": "c", "label": True}]
+    kept = loaded(jsonl(*map(json.dumps, rows)))
+    assert list(kept["label"]) == ["1", "b", "true"]
+    assert refused(jsonl('{"text": "a", "label": "x"}', '{"text": "b", "label": ["x"]}')) == (
+        f"Expected text in 'label' of {here('x.jsonl')}, line 2, found a list: give each row one "
+        "value."
+    )
+    assert refused(jsonl('{"text": "a", "label": "x"}', '{"text": "b", "label": null}')) == (
+        f"Expected a label in each row, found none in {here('x.jsonl')}, line 2: add one, or make "
+        "load.missing_labels drop to leave such rows out."
+    )
+
+
+def test_27_text_that_is_nested() -> None:
+    assert refused(jsonl('{"text": {"body": "a"}, "label": "x"}')) == (
+        f"Expected text in 'text' of {here('x.jsonl')}, line 1, found a dict: give each row one "
+        "value."
+    )
+
+
+def test_28_the_same_row_twice() -> None:
+    assert list(loaded(csv("text,label\na,x\nb,y\na,x\na,x\n"))["id"]) == ["x:1", "x:2"]
+    assert rejected() == [["x.csv", "4", "duplicate", "a"], ["x.csv", "5", "duplicate", "a"]]
+
+
+def test_29_one_text_and_several_labels() -> None:
+    csv("text,label\na,x\na,y\na,x\nb,x\nb,y\nc,y\nd,x\n")
+    assert list(loaded("x.csv")["text"]) == ["c", "d"]
+    assert [row[1:] for row in rejected()] == [
+        [str(line), "conflicting_label", text]
+        for line, text in zip(range(2, 7), "aaabb", strict=True)
+    ]
+    kept = loaded("x.csv", conflicting_labels="majority")
+    assert kept[["text", "label"]].to_numpy().tolist() == [["a", "x"], ["c", "y"], ["d", "x"]]
+    assert [row[1:3] for row in rejected()] == [
+        ["3", "conflicting_label"],
+        ["4", "duplicate"],
+        ["5", "conflicting_label"],
+        ["6", "conflicting_label"],
+    ]
+
+
+def test_29_one_text_and_several_labels_in_rows_that_differ_elsewhere(checkpoint: Path) -> None:
+    rows = many(30)
+    again = rows[0] | {"language": "de"}
+    other = rows[1] | {"language": "de", "label": rows[0]["label"]}
+    assert len(loaded(rows_as_csv([*rows, again, other]))) == 32
+    figures, page = looked_over(checkpoint)
+    assert (figures["repeated"], figures["conflicting"]) == (2, 1)
+    assert "- Texts that stand in an earlier row too: 2, and with another label: 1; other " in page
+    one, two = rows[0]["label"], rows[1]["label"]
+    assert f"## Examples: repeated\n\n- `x:1 ({one}) and x:31 ({one}): {rows[0]['text']}`" in page
+    assert (
+        f"## Examples: conflicting\n\n- `x:2 ({two}) and x:32 ({one}): {rows[1]['text']}`" in page
+    )
+
+
+def test_30_one_text_on_two_sides() -> None:
+    rows = many(30) + [row | {"text": row["text"].upper() + " "} for row in many(30)]
+    loaded(rows_as_csv(rows))
+    split.main(Path("raw"), Path("splits"), **SPLIT)
+    sides = [
+        set(examples.read(Path(f"splits/{s}.parquet"))["text"].map(examples.fold))
+        for s in examples.SPLITS
+    ]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 30
+    own = ["train"] * 30 + ["test"] * 30
+    loaded(rows_as_csv([row | {"part": part} for row, part in zip(rows, own, strict=True)]))
+    with pytest.raises(InputError) as raised:
+        split.main(Path("raw"), Path("s"), **SPLIT | {"strategy": "predefined", "column": "part"})
+    assert str(raised.value) == (
+        "Expected each text on one side of 'part', found 30 that are on a later side too, such as "
+        f"{rows[0]['text']!r}: make split.overlap drop to leave them out, or "
+        "split.strategy stratified to divide anew."
+    )
+
+
+def test_31_texts_that_are_nearly_the_same(checkpoint: Path) -> None:
+    rows = many()
+    story = " ".join(f"word{k}" for k in range(100))
+    rows += [{"text": story, "label": "film", "language": "en"}]
+    rows += [{"text": story.replace("word50", "other"), "label": "film", "language": "en"}]
+    loaded(rows_as_csv(rows))
+    figures, page = looked_over(checkpoint)
+    assert figures["near_duplicates"] == 1
+    assert (
+        "- Texts that are nearly the same as an earlier one: 1 of 62; they may stand on two" in page
+    )
+    short = ["the parcel number is " + name for name in ("alpha", "beta", "gamma", "delta")]
+    loaded(rows_as_csv([*many(), *({"text": text, "label": "film"} for text in short)]))
+    assert looked_over(checkpoint)[0]["near_duplicates"] == 0, "a third of their sequences"
+    again = [row | {"language": "de", "text": row["text"].upper()} for row in many()[:5]]
+    loaded(rows_as_csv([*many(), *again]))
+    assert looked_over(checkpoint)[0]["near_duplicates"] == 0, "equal texts are counted elsewhere"
+    assert "near_duplicates" not in looked_over(checkpoint, near_duplicates=0.0)[0]
+
+
+def test_32_one_class_only() -> None:
+    assert refused(csv("text,label\na,x\nb,x\n")) == (
+        "Expected at least 2 classes in column 'label', found 1 in the 2 rows kept of 2: add texts "
+        "of another class, or correct load.label_column."
+    )
+
+
+def test_33_a_class_of_too_few_texts(checkpoint: Path) -> None:
+    rows = [*many(30), {"text": "one", "label": "rare", "language": "en"}]
+    loaded(rows_as_csv(rows))
+    with pytest.raises(InputError) as raised:
+        split.main(Path("raw"), Path("splits"), **SPLIT)
+    assert str(raised.value) == (
+        "Expected 3 different texts of class 'rare' at least, one for each side of the split, "
+        "found 1: add some, or leave the class out by load.min_class_texts."
+    )
+    assert (
+        "- Classes of fewer than 3 texts, too few for one on each side of the split: 1, such as "
+        "'rare'; load.min_class_texts leaves them out."
+    ) in looked_over(checkpoint)[1]
+    loaded(rows_as_csv([*many(30), {"text": "one", "label": "SPORT ", "language": "en"}], "y.csv"))
+    with pytest.raises(
+        InputError, match=r"join it with 'sport' by load\.normalize_labels, or leave"
+    ):
+        split.main(Path("raw"), Path("splits"), **SPLIT)
+    assert set(loaded("x.csv", min_class_texts=2)["label"]) == set(TOPICS)
+    assert rejected() == [["x.csv", "32", "rare_class", "one"]]
+
+
+def test_34_a_class_without_training_texts() -> None:
+    rows = [row | {"part": "train"} for row in many(30)]
+    rows += [{"text": f"t{k}", "label": "new", "language": "en", "part": "test"} for k in range(4)]
+    loaded(rows_as_csv(rows))
+    with pytest.raises(InputError) as raised:
+        split.main(Path("raw"), Path("s"), **SPLIT | {"strategy": "predefined", "column": "part"})
+    assert str(raised.value) == (
+        "Expected every class to have training texts, found {'new': 4} in test alone: add training "
+        "texts, leave the class out, or change split.strategy."
+    )
+
+
+def test_35_classes_of_very_different_sizes(checkpoint: Path) -> None:
+    rows = [{"text": f"text {k}", "label": "x" if k else "y"} for k in range(102)]
+    loaded(rows_as_csv(rows))
+    figures, page = looked_over(checkpoint)
+    assert figures["imbalance"] == 101.0
+    assert (
+        "- The largest class has 101 times the texts of the smallest: macro F1 says more " in page
+    )
+    numbers = [{"text": f"text {k}", "label": str(k / 7)} for k in range(40)]
+    assert refused(rows_as_csv(numbers)) == (
+        "Expected classes of several texts each in column 'label', found 40 classes in 40 texts: "
+        "it may be a number or an id; correct load.label_column."
+    )
+
+
+def test_35_more_classes_with_one_text_than_others(checkpoint: Path) -> None:
+    rows = [{"text": f"text {k}", "label": "x" if k < 60 else str(k)} for k in range(70)]
+    loaded(rows_as_csv(rows))
+    assert "- 10 of 11 classes have one text each: is " in looked_over(checkpoint)[1]
+
+
+def test_36_a_text_that_holds_its_label(checkpoint: Path) -> None:
+    rows = many()
+    for row in rows:
+        row["text"] += f" category{row['label']}"
+    loaded(rows_as_csv(rows))
+    figures, page = looked_over(checkpoint)
+    assert figures["leaks"] == 3
+    assert (
+        "- One word tells the label: 'categoryfilm' for 'film', 'categorymoney' for 'money', "
+        in page
+    )
+    short = [row | {"text": f"{'abc'[k % 3]} {row['text']}"} for k, row in enumerate(many())]
+    loaded(rows_as_csv(short))
+    assert looked_over(checkpoint)[0]["leaks"] == 3, "a word of one letter too"
+    ids = [{"text": f"A-{k:05}", "label": "xy"[k % 2]} for k in range(40)]
+    loaded(rows_as_csv(ids))
+    assert (
+        "- The texts look like ids, such as 'A-00000': is load.text_column the right one?"
+        in looked_over(checkpoint)[1]
+    )
+
+
+def test_37_characters_beyond_the_usual(checkpoint: Path) -> None:
+    odd = [
+        "👩\u200d👩\u200d👧 ❤️",
+        "مرحبا \u202bعالم",
+        "evil\u202etxt",
+        "tag\U000e0041",
+        "e\u0301ক্ষ",
+    ]
+    rows = many()
+    for k, text in enumerate(odd):
+        rows[k]["text"] = text
+    kept = loaded(rows_as_csv(rows))
+    assert list(kept["text"][:5]) == odd
+    split.main(Path("raw"), Path("splits"), **SPLIT)
+    divided = [examples.read(Path(f"splits/{side}.parquet"))["text"] for side in examples.SPLITS]
+    assert set(odd) < set(pd.concat(divided))
+    figures, page = looked_over(checkpoint)
+    assert figures["directed"] == 3
+    assert (
+        "- Texts with invisible characters that turn the direction of writing or hide text: 3."
+        in page
+    )
+    assert "`evil\\u202etxt`" in page
+
+
+def test_38_half_of_a_surrogate_pair() -> None:
+    texts = {"a\ud800": "x", "b": "y", "😀": "x"}
+    kept = loaded(jsonl(*(json.dumps({"text": t, "label": n}) for t, n in texts.items())))
+    assert list(kept["text"]) == ["b", "😀"]
+    assert rejected() == [
+        ["x.jsonl", "1", "malformed: half of a surrogate pair in 'text'", "a\\ud800"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('{"text": "b" "label": "y"}', ", column 14: Expecting ',' delimiter; mend the line."),
+        ('{"text": "b", "label": "y",}', ", column 2"),  # versions of Python name it differently
+        ('{"text": "b", "label": NaN}', ", found NaN, which is no JSON (null is); mend "
+         "the line."),
+        ('{"text": "b", "text": "c", "label": "y"}', ", found key 'text' twice in one object; mend "
+         "the line."),
+    ],
+)  # fmt: skip
+def test_39_json_that_is_none(line: str, found: str) -> None:
+    sentence = refused(jsonl('{"text": "a", "label": "x"}', line))
+    assert sentence.startswith(f"Expected JSON in {here('x.jsonl')}, line 2{found}")
+    assert sentence.endswith("; mend the line.")
+
+
+def test_40_parquet_of_other_types() -> None:
+    csv(b"PAR1 no", "x.parquet")
+    assert refused("x.parquet").startswith(f"Expected a parquet file in {here('x.parquet')}: ")
+    table = pa.table({"text": [b"a", b"b"], "label": pa.array(["x", "y"]).dictionary_encode()})
+    pq.write_table(table, "y.parquet")
+    assert loaded("y.parquet")[["text", "label"]].to_numpy().tolist() == [["a", "x"], ["b", "y"]]
+    pq.write_table(pa.table({"text": [["a"], ["b"]], "label": ["x", "y"]}), "z.parquet")
+    sentence = refused("z.parquet")
+    assert sentence.startswith(
+        f"Expected text in column 'text' of {here('z.parquet')}, found list<"
+    )
+    assert sentence.endswith("; save it as strings.")
+
+
+def test_41_more_rows_than_a_batch() -> None:
+    """What is beyond the first batches is compared with them, and comes out in its order."""
+    rows = [f"text {k % 25_000},{'xyz'[k % 25_000 % 3]}" for k in range(25_010)]
+    kept = loaded(csv("text,label\n" + "\n".join(rows)))
+    assert list(kept["text"]) == [f"text {k}" for k in range(25_000)]
+    assert [row[1] for row in rejected()] == [str(25_002 + k) for k in range(10)]
+    split.main(Path("raw"), Path("splits"), **SPLIT)
+    parts = [examples.read(Path(f"splits/{side}.parquet")) for side in examples.SPLITS]
+    assert [len(part) for part in parts] == [14_998, 5_001, 5_001]
+
+
+def test_42_texts_longer_than_the_model_reads(checkpoint: Path) -> None:
+    rows = many()
+    rows[0]["text"] = "goal " * 98
+    loaded(rows_as_csv(rows))
+    figures, page = looked_over(checkpoint, max_length=50)
+    tokens = figures["tokens"]
+    assert tokens["over_max_length"] == pytest.approx(1 / 60, abs=1e-6)
+    assert tokens["lost"] == pytest.approx(50 / (100 + 59 * 9), abs=1e-6)
+    assert "- 1.7 % of the texts have more than 50 tokens, and 7.9 % of all tokens are not " in page
+
+
+def test_43_texts_of_other_languages(checkpoint: Path) -> None:
+    rows = many()
+    for row in rows[:20]:
+        row["text"], row["language"] = "привет мир " + row["text"].split()[-1], "ru"
+    loaded(rows_as_csv(rows))
+    figures, page = looked_over(checkpoint, slices=["language"], scripts=["Latin"])
+    assert figures["tokens"]["unknown"]["language=ru"] == pytest.approx(3 / 5)
+    assert "- 60.0 % of the tokens of language 'ru' are unknown to the tokenizer of " in page
+    assert figures["scripts"]["CYRILLIC"] > 0.1
+    assert "of the letters are not of quality.scripts ['Latin'], but of CYRILLIC." in page
+    for row in rows[:20]:
+        row["text"] = " ".join(row["text"].replace("o", "0").encode().hex())
+    loaded(rows_as_csv(rows))
+    figures, page = looked_over(checkpoint, slices=["language"])
+    assert (
+        figures["tokens"]["characters"]["language=ru"]
+        < 1.5
+        < figures["tokens"]["characters"]["all"]
+    )
+    assert f"- The tokenizer of {checkpoint} reads language 'ru' nearly letter by letter, " in page
+
+
+def test_44_files_that_do_not_fit_together(caplog: pytest.LogCaptureFixture) -> None:
+    csv(TWO)
+    assert refused("x.csv", "*.csv") == (
+        f"Expected each file once, found {here()} in x.csv and in *.csv: take it out of "
+        "load.source once."
+    )
+    csv("text,label,extra\nc,x,1\n", "y.csv")
+    assert refused("x.csv", "y.csv") == (
+        f"Expected the same columns in every file, found 'extra' in {here('y.csv')} but not in "
+        f"{here()}: rename or remove it."
+    )
+    jsonl(*(json.dumps({"text": t, "label": t}) for t in "ab"))
+    csv('{"text": "c", "label": "a", "note": "n"}\n', "y.jsonl")
+    assert list(loaded("x.jsonl", "y.jsonl")["note"].fillna("")) == ["", "", "n"]
+    assert "y.jsonl do not have the same keys: note" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "nowhere"])
+def test_a_tokenizer_that_is_not_there(name: str) -> None:
+    loaded(rows_as_csv(many()))
+    with pytest.raises(InputError, match=rf"^Expected a tokenizer.json at .*{name}, found: .*"):
+        looked_over(Path(name))
+
+
+def test_every_case_has_a_test() -> None:
+    numbers = {name[5:7] for name in globals() if name.startswith("test_") and name[5:7].isdigit()}
+    assert numbers == {f"{k:02}" for k in range(1, 45)}

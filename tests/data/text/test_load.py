@@ -1,0 +1,490 @@
+"""What load makes of the files that people have."""
+
+import bz2
+import gzip
+import http.server
+import json
+import lzma
+import threading
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from backports import zstd
+from conftest import LOAD
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.core.errors import InputError
+from src.tables import examples
+from src.text import load
+
+CSV = 'text,label,language\n"a, b",NA,en\nc d,01,fr\ne,None,en\n'
+ROWS = [["a, b", "NA", "en"], ["c d", "01", "fr"], ["e", "None", "en"]]
+
+
+@pytest.fixture(autouse=True)
+def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def loaded(source: str, **params: Any) -> pd.DataFrame:
+    params = LOAD | {"source": source.split("|"), "max_dropped_fraction": 1.0} | params
+    load.main(Path("watched"), Path("raw"), Path("rejected.csv"), **params)
+    frame = examples.read(Path("raw/examples.parquet"))
+    counts = json.loads(Path("raw/counts.json").read_text())
+    assert counts["rows"] == counts["kept"] + sum(counts["dropped"].values())
+    assert counts["kept"] == len(frame) == sum(counts["classes"].values())
+    return frame
+
+
+def refused(source: str, **params: Any) -> str:
+    with pytest.raises(InputError) as raised:
+        loaded(source, **params)
+    return str(raised.value)
+
+
+def rows_of(frame: pd.DataFrame) -> list[list[str]]:
+    return frame[["text", "label", "language"]].to_numpy().tolist()
+
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstd.compress,
+}
+
+
+@pytest.mark.parametrize("ending", ["", *COMPRESSIONS])
+def test_csv_compressed_or_not_keeps_labels_as_they_are_written(ending: str) -> None:
+    if ending:
+        Path(f"x.csv.{ending}").write_bytes(COMPRESSIONS[ending](CSV.encode()))
+    else:
+        Path("x.csv").write_text(CSV)
+    frame = loaded(f"x.csv.{ending}".removesuffix("."))
+    assert rows_of(frame) == ROWS
+    assert list(frame.columns) == ["id", "text", "label", "language"]
+    assert list(frame["id"]) == ["x:1", "x:2", "x:3"]
+
+
+def test_other_formats_give_the_same_rows() -> None:
+    names = ["text", "label", "language"]
+    table = pd.DataFrame(ROWS, columns=names)
+    table.to_csv("x.tsv", sep="\t", index=False)
+    table.to_json("x.json", orient="records")
+    table.to_json("x.jsonl", orient="records", lines=True)
+    pq.write_table(pa.Table.from_pandas(table), "x.parquet")
+    table.to_csv("semicolons.csv", sep=";", index=False)
+    table.to_csv("headless.csv", header=False, index=False)
+    assert rows_of(loaded("x.tsv")) == ROWS
+    assert rows_of(loaded("x.json")) == ROWS
+    assert rows_of(loaded("x.jsonl")) == ROWS
+    assert rows_of(loaded("x.parquet")) == ROWS
+    assert rows_of(loaded("semicolons.csv", delimiter=";")) == ROWS
+    assert rows_of(loaded("headless.csv", column_names=names)) == ROWS
+    Path("no-ending").write_bytes(Path("x.tsv").read_bytes())
+    assert rows_of(loaded("no-ending", format="tsv")) == ROWS
+
+
+def test_inside_a_zip() -> None:
+    with zipfile.ZipFile("x.zip", "w") as archive:
+        archive.writestr("inner/x.csv", CSV)
+    assert rows_of(loaded("zip://inner/x.csv::x.zip")) == ROWS
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_over_http(server: str) -> None:
+    Path("x.csv").write_text(CSV)
+    assert rows_of(loaded(f"{server}/x.csv")) == ROWS
+    assert "404" in refused(f"{server}/missing.csv")
+
+
+def test_a_folder_of_texts_in_two_encodings() -> None:
+    for label, name, text in [("tax", "1", "£5".encode()), ("art", "2", "£6".encode("cp1252"))]:
+        Path("texts", label).mkdir(parents=True)
+        Path("texts", label, f"{name}.txt").write_bytes(text)
+    frame = loaded("texts", encoding=["utf-8", "cp1252"])
+    assert frame[["id", "text", "label"]].to_numpy().tolist() == [
+        ["art/2", "£6", "art"],
+        ["tax/1", "£5", "tax"],
+    ]
+    assert refused("texts") == (
+        f"Expected utf-8 in {Path('texts/art/2.txt').resolve()}, found byte 0xa3 on line 1, at "
+        "offset 0, which cp1252 reads as '£6': put the right encoding first in load.encoding."
+    )
+
+
+def test_a_stray_text_is_no_class() -> None:
+    for name in ("texts/a/1.txt", "texts/a/2.txt", "texts/b/1.txt", "texts/readme.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(f"text of {name}")
+    assert refused("texts") == (
+        f"Expected texts as <label>/<id>.txt in one folder, found {here('texts/readme.txt')} "
+        "outside it: move the file, or point load.source at the folder of the labels."
+    )
+
+
+def test_what_is_likely_a_mistake_but_legal_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "src")
+    Path("x.csv").write_text('text,label\n"a\nb",Yes\nc,yes\nd,no\n')
+    loaded("x.csv")
+    assert "1 quoted rows span several lines" in caplog.text
+
+
+def test_files_of_one_glob_keep_the_name_of_their_file() -> None:
+    for name in ("train", "dev"):
+        Path(f"{name}.tsv").write_text(f"sentence\tlabel\n{name} one\t0\n{name} two\t1\n")
+    frame = loaded("*.tsv", text_column="sentence")
+    assert list(frame["file"]) == ["dev", "dev", "train", "train"]
+    assert list(frame["id"]) == ["dev:1", "dev:2", "train:1", "train:2"]
+    assert list(frame["label"]) == ["0", "1", "0", "1"]
+
+
+def test_a_column_called_like_a_role_it_does_not_have_is_kept_under_another_name() -> None:
+    Path("x.csv").write_text("text,label,label_text,key\na,0,no,k1\nb,1,yes,k2\n")
+    frame = loaded("x.csv", label_column="label_text", id_column="key")
+    assert frame.to_numpy().tolist() == [["k1", "a", "no", "0"], ["k2", "b", "yes", "1"]]
+    assert list(frame.columns) == ["id", "text", "label", "source_label"]
+
+
+def test_json_values_keep_their_text() -> None:
+    lines = ['{"text": "a", "label": 1.50}', '{"text": "b", "label": true}']
+    Path("x.jsonl").write_text("\n".join(lines))
+    assert list(loaded("x.jsonl")["label"]) == ["1.50", "true"]
+
+
+def test_a_table_is_read_in_the_first_encoding_alone() -> None:
+    """cp1252 fits nearly any bytes, so a Russian table in it would be read as something else."""
+    Path("x.csv").write_bytes("text,label\nпривет,да\nпока,нет\n".encode("cp1251"))
+    assert "found byte 0xef on line 2" in refused("x.csv", encoding=["utf-8", "cp1252"])
+    assert list(loaded("x.csv", encoding=["cp1251"])["text"]) == ["привет", "пока"]
+    assert refused("x.csv", encoding=[]).startswith("load.encoding is []")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_and_a_blank_first_line(end: str) -> None:
+    Path("x.csv").write_text(end.join(["", "text,label", "a,01", "b,1.0", ""]), newline="")
+    assert list(loaded("x.csv")["label"]) == ["01", "1.0"]
+
+
+def test_quotes_that_mean_nothing_do_not_swallow_rows() -> None:
+    Path("x.tsv").write_text('text\tlabel\n"so\t1\nb\t0\nc"\t1\nd\t0\n')
+    sentence = refused("x.tsv")
+    assert sentence.startswith(f"Expected one row a line in {here('x.tsv')}, line 2, found several")
+    assert list(loaded("x.tsv", quote="")["text"]) == ['"so', "b", 'c"', "d"]
+    Path("y.tsv").write_text('text\tlabel\n5" disk\t1\n"b\t0\nc\t1\n')
+    assert "line 3, found: a quote that opens there" in refused("y.tsv")
+    assert len(loaded("y.tsv", quote="")) == 3
+
+
+def test_a_text_on_two_sides_of_a_given_split_is_left_for_split_to_judge() -> None:
+    Path("x.csv").write_text("text,label,split\na,x,train\na,x,train\na,x,test\nb,y,test\n")
+    assert list(loaded("x.csv")["split"]) == ["train", "test", "test"]
+
+
+def test_own_columns_and_ids_are_not_lost() -> None:
+    for name in ("one", "two"):
+        Path(f"{name}.csv").write_text(f"text,label,file\n{name} a,x,f1\n{name} b,y,f2\n")
+    frame = loaded("*.csv")
+    assert list(frame["source_file"]) == ["f1", "f2"] * 2
+    assert list(frame["file"]) == ["one", "one", "two", "two"]
+    Path("key.csv").write_text("key,text,label\n1,a,x\n1,b,y\n")
+    assert refused("key.csv", id_column="key").startswith(
+        f"Expected an id of its own for each row, found '1' in {here('key.csv')}, line 2 and in "
+    )
+    row = '{"t": "%s", "label": "%s", "text": 1, "source_text": 2}\n'
+    Path("two.jsonl").write_text(row % ("a", "x") + row % ("b", "y"))
+    columns = list(loaded("two.jsonl", text_column="t").columns)
+    assert columns == ["id", "text", "label", "source_source_text", "source_text"]
+
+
+def test_unusable_rows_are_dropped_and_counted_by_reason() -> None:
+    rows = ["a,x", "b,y", "a,x", " \u200b,x", "c,", "d,x", "d,y"]
+    Path("x.csv").write_text("text,label\n" + "\n".join(rows))
+    assert list(loaded("x.csv", missing_labels="drop")["text"]) == ["a", "b"]
+    counts = json.loads(Path("raw/counts.json").read_text())
+    found = {reason: count for reason, count in counts["dropped"].items() if count}
+    assert found == {"empty_text": 1, "no_label": 1, "conflicting_label": 2, "duplicate": 1}
+    assert (counts["rows"], counts["kept"], counts["classes"]) == (7, 2, {"x": 1, "y": 1})
+
+
+def test_a_source_that_dvc_does_not_watch_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    Path("watched").mkdir()
+    for place, warned in [("watched/x.csv", False), ("watched", False), ("*.csv", True)]:
+        Path("watched/x.csv").write_text(CSV)
+        Path("x.csv").write_text(CSV)
+        Path("rejected.csv").unlink(missing_ok=True)
+        caplog.clear()
+        loaded(place)
+        assert ("DVC can't see" in caplog.text) == warned, place
+
+
+VALUES = st.tuples(
+    st.sampled_from(["", " ", "a", "A", "a ", "b", "\ufeff", "c\x00", "d" * 30]),
+    st.sampled_from(["", "x", "y", "NA", "X"]),
+    st.sampled_from(["en", "fr"]),
+)
+
+
+@given(st.lists(VALUES, max_size=30), st.sampled_from(["drop", "majority"]))
+def test_every_row_is_kept_as_it_is_or_dropped_for_one_reason(
+    rows: list[tuple[str, str, str]], conflicts: str
+) -> None:
+    rows = [("k1", "x", "en"), ("k2", "y", "en"), ("k3", "x", "en"), ("k4", "y", "en"), *rows]
+    frame = pd.DataFrame(rows, columns=["text", "label", "language"])
+    frame.to_csv("x.csv", index=False)
+    params = {"missing_labels": "drop", "max_characters": 20, "control_characters": "drop"}
+    kept = loaded("x.csv", conflicting_labels=conflicts, **params)
+    rejected = pd.read_csv("rejected.csv", dtype=str, keep_default_na=False)
+    found = Counter(kept[["text", "label", "language"]].itertuples(index=False, name=None))
+    assert max(found.values()) == 1
+    assert found <= Counter(rows), "neither text nor label changes"
+    lines = [int(line) for line in rejected["line"]]
+    assert sorted([*lines, *(int(i.removeprefix("x:")) + 1 for i in kept["id"])]) == list(
+        range(2, len(rows) + 2)
+    )
+    assert kept[["text", "language"]].duplicated().sum() == 0
+    usable = [row for row in rows if row[1] and row[0][:1] in set("aAbk")]
+    for text, label, language in usable:
+        votes = Counter(row[1] for row in usable if (row[0], row[2]) == (text, language))
+        wins = [n for n in votes if votes[n] == max(votes.values())]
+        stays = len(votes) == 1 or (conflicts == "majority" and wins == [label])
+        assert ((text, label, language) in found) == stays
+
+
+def here(name: str) -> str:
+    return str(Path(name).resolve())
+
+
+def test_what_is_not_there_is_named_with_the_likeliest_name() -> None:
+    Path("reviews.csv").write_text(CSV)
+    assert refused("review.csv") == (
+        f"Expected labelled texts at review.csv (seen from {Path.cwd()}), found nothing "
+        "(did you mean 'reviews.csv'?): correct load.source."
+    )
+    Path("pulled.csv.dvc").touch()
+    assert refused("pulled.csv").endswith("found nothing: `dvc pull` brings it.")
+    assert refused("pkg://no_such_package/data").startswith(
+        "Expected an installed package 'no_such_package'"
+    )
+    assert "Protocol not known: xyz" in refused("xyz://bucket/x.csv")
+    assert "Please install gcsfs" in refused("gs://bucket/x.csv")
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        (
+            {"encoding": ["utf-9"]},
+            "load.encoding has 'utf-9': expected a name that Python knows, "
+            "such as utf-8, cp1252 or utf-16.",
+        ),
+        (
+            {"delimiter": "||"},
+            "load.delimiter is '||': expected one ASCII character, such as ','.",
+        ),
+        ({"quote": "''"}, "load.quote is \"''\": expected one ASCII character, or '' for none."),
+        ({"encoding": []}, "load.encoding is []: expected one at least, such as [utf-8]."),
+    ],
+)
+def test_a_bad_param_gets_one_sentence(params: dict[str, Any], sentence: str) -> None:
+    Path("x.csv").write_text(CSV)
+    assert refused("x.csv", **params) == sentence
+    assert not Path("raw").exists()
+
+
+def test_an_item_that_is_no_object_gets_one_sentence() -> None:
+    Path("x.jsonl").write_text('["a", "x"]\n')
+    assert refused("x.jsonl") == (
+        "Expected an object such as {'text': ..., 'label': ...} in "
+        f"{here('x.jsonl')}, line 1, found ['a', 'x']: mend the line."
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            '{"text": "a"}',
+            "Expected a list of objects in {file}, found an object: set load.format ",
+        ),
+        ("[", "Expected JSON in {file}, line 1, column 1: Expecting value; mend the line."),
+        ('[{"text": "a", "label": "x"}', "Expected ',' or ']' after an item in {file}, line 1, "),
+        (
+            '[\n{"text": "a", "label": "x"}\n{',
+            "Expected ',' or ']' after an item in {file}, line 3",
+        ),
+        (
+            '[{"text": "a", "label": "x"},\n{"text" "b"}]',
+            "Expected JSON in {file}, line 2, column 9",
+        ),
+    ],
+)
+def test_a_list_that_is_none_gets_one_sentence(content: str, sentence: str) -> None:
+    Path("x.json").write_text(content)
+    assert refused("x.json").startswith(sentence.format(file=here("x.json")))
+
+
+def test_a_list_larger_than_what_is_read_at_once() -> None:
+    rows = [{"text": f"{k} " + "word " * 2000, "label": "xy"[k % 2]} for k in range(40)]
+    Path("x.json").write_text(json.dumps(rows, indent=1))
+    assert list(loaded("x.json")["text"]) == [row["text"] for row in rows]
+
+
+def test_an_object_a_row_may_have_columns_of_its_own() -> None:
+    """Rows of later batches too, which were not known when the first were written."""
+    rows = [{"text": f"t{k}", "label": "xy"[k % 2]} for k in range(10_001)]
+    rows[-1]["late"] = "yes"
+    Path("x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    late = loaded("x.jsonl")["late"]
+    assert late.isna().sum() == 10_000
+    assert late.iloc[-1] == "yes"
+
+
+def test_rows_of_one_text_that_differ_elsewhere_are_kept() -> None:
+    Path("x.csv").write_text("text,label,date\na,x,1\na,x,2\na,y,2\nb,y,1\n")
+    assert list(loaded("x.csv")["date"]) == ["1", "1"]
+    for name, rows in (("train", "a,x\nb,y\n"), ("test", "a,x\nc,y\n")):
+        Path(f"{name}.csv").write_text(f"text,label\n{rows}")
+    frame = loaded("t*.csv")
+    assert list(frame["file"]) == ["test", "test", "train", "train"], "two sides of a split, maybe"
+
+
+def test_the_order_of_columns_does_not_matter() -> None:
+    Path("x.jsonl").write_text(
+        '{"text": "a", "label": "x", "m": "1", "n": null}\n'
+        '{"n": null, "m": "1", "label": "x", "text": "a"}\n'
+        '{"text": "a", "m": "1", "label": "x"}\n{"text": "b", "label": "y"}\n'
+    )
+    assert list(loaded("x.jsonl")["text"]) == ["a", "b"]
+
+
+def test_a_file_of_whole_batches_and_another() -> None:
+    for name, count in (("a", 10_000), ("b", 3)):
+        rows = "".join(f"{name} {k},{'xy'[k % 2]}\n" for k in range(count))
+        Path(f"{name}.csv").write_text(f"text,label\n{rows}")
+    assert loaded("*.csv")["file"].value_counts().to_dict() == {"a": 10_000, "b": 3}
+
+
+def test_ids_of_dropped_rows_do_not_matter() -> None:
+    Path("x.csv").write_text("id,text,label\n1,a,x\n2,b,y\n3,c\n1,a,x\n,d,x\n4,e,y,z\n")
+    assert list(loaded("x.csv")["id"]) == ["1", "2", "x:5"]
+    Path("y.csv").write_text("id,text,label\n1,a,x\n1,b,y\n")
+    assert refused("y.csv") == (
+        f"Expected an id of its own for each row, found '1' in {here('y.csv')}, line 2 and in "
+        f"{here('y.csv')}, line 3: correct load.id_column, or give the column or one of the files "
+        "another name."
+    )
+
+
+def test_names_with_dots_and_brackets() -> None:
+    for name in ("r.2023.csv", "r.2024.csv", "data [v2].csv"):
+        Path(name).write_text(f"text,label\n{name} a,x\n{name} b,y\n")
+    assert list(loaded("r.*.csv")["id"]) == ["r.2023:1", "r.2023:2", "r.2024:1", "r.2024:2"]
+    assert len(loaded("data [v2].csv")) == 2
+
+
+def test_a_list_and_nothing_after_it() -> None:
+    one = '[{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]\n'
+    Path("x.json").write_text(one + one)
+    assert refused("x.json") == (
+        f"Expected one list in {here('x.json')}, found '[' after it on line 2: join the lists."
+    )
+
+
+def test_keys_in_another_case_are_judged_alike() -> None:
+    Path("x.jsonl").write_text('{"Text": "a", "Label": "x"}\n{"Text": "b", "Label": ["y"]}\n')
+    assert refused("x.jsonl") == (
+        f"Expected text in 'Label' of {here('x.jsonl')}, line 2, found a list: give each row one "
+        "value."
+    )
+    lines = [json.dumps({"text": f"t{k}"}) for k in range(10_000)]
+    lines += ['{"text": "a", "label": "x"}'] * 2
+    Path("y.jsonl").write_text('{"text": "b", "label": "y"}\n' + "\n".join(lines))
+    assert list(loaded("y.jsonl", missing_labels="drop")["text"]) == ["b", "a"]
+
+
+def test_an_archive_of_several_files_is_no_table() -> None:
+    with zipfile.ZipFile("x.csv.zip", "w") as archive:
+        archive.writestr("a.csv", CSV)
+    assert rows_of(loaded("x.csv.zip")) == ROWS
+    with zipfile.ZipFile("x.csv.zip", "a") as archive:
+        archive.writestr("b.csv", CSV)
+    assert refused("x.csv.zip") == (
+        f"Expected one file in {here('x.csv.zip')}, found 2: name those to read, as in "
+        f"zip://*.csv::{here('x.csv.zip')}."
+    )
+    Path("y.csv").write_text(CSV.replace("a, b", "other"))
+    rows = loaded("y.csv|zip://b.csv::x.csv.zip")
+    assert set(rows["file"]) == {"y", "b"}
+    refusal = refused("zip://b.csv::x.csv.zip", max_bytes=20)
+    assert refusal.startswith("Expected at most 20 bytes in b.csv once it is decompressed")
+
+
+def test_odd_columns() -> None:
+    Path("x.csv").write_text("text,label,.line,.file\na,x,1,2\nb,y,3,4\n")
+    assert list(loaded("x.csv")[".line"]) == ["1", "3"]
+    assert refused("x.csv", label_column="text") == (
+        "load.text_column, label_column and id_column are ['text', 'text']: expected a column of "
+        "its own for each; correct one of them."
+    )
+    table = pa.table({"text": ["a", "b", "c"], "label": [1.0, float("nan"), 2.0]})
+    pq.write_table(table, "x.parquet")
+    assert list(loaded("x.parquet", missing_labels="drop")["text"]) == ["a", "c"]
+
+
+def test_a_folder_of_texts_in_utf_16() -> None:
+    for label in ("a", "b"):
+        Path("texts", label).mkdir(parents=True)
+        Path("texts", label, "1.txt").write_bytes(f"hello {label}".encode("utf-16"))
+    assert "found the byte-order mark of utf-16" in refused("texts", encoding=["utf-8", "cp1252"])
+    assert list(loaded("texts", encoding=["utf-16"])["text"]) == ["hello a", "hello b"]
+    Path("x.csv").write_bytes(CSV.encode("utf-32"))
+    assert rows_of(loaded("x.csv", encoding=["utf-32"])) == ROWS
+
+
+def test_a_failed_load_leaves_the_last_outputs() -> None:
+    Path("x.csv").write_text(CSV)
+    before = loaded("x.csv")
+    Path("x.csv").write_text("text,label\na,x\n")
+    refused("x.csv")
+    assert examples.read(Path("raw/examples.parquet")).equals(before)
+
+
+def test_broken_files_get_one_sentence() -> None:
+    Path("x.parquet").write_bytes(b"PAR1 no")
+    assert refused("x.parquet").startswith(f"Expected a parquet file in {here('x.parquet')}: ")
+    Path("x.csv.gz").write_bytes(gzip.compress(CSV.encode())[:-9])
+    assert refused("x.csv.gz").startswith(f"Expected to read {here('x.csv.gz')} to its end, ")
+    Path("x.csv").write_text(CSV)
+    assert "File is not a zip file" in refused("zip://x.csv::x.csv")
+    Path("deep.json").write_text("[" * 100_000)
+    assert "nested too deep" in refused("deep.json")
+    Path("empty.jsonl").write_text("\n")
+    assert refused("empty.jsonl").startswith("Expected rows in")
+    assert "found none" in refused("pkg://no-such-package")
+    assert refused("  ").startswith("load.source is empty")
+
+
+def test_equal_sources_give_equal_bytes() -> None:
+    Path("x.csv").write_text(CSV)
+    loaded("x.csv")
+    first = Path("raw/examples.parquet").read_bytes()
+    loaded("x.csv")
+    assert Path("raw/examples.parquet").read_bytes() == first
