@@ -299,7 +299,8 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
 def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
     stages = {f"src.text.{name}" for name in STAGES}
     for module in MODULES:
-        assert not imported(module) & stages, module
+        if not module.startswith("src.text.check."):  # a command, which runs the stages
+            assert not imported(module) & stages, module
     core = {
         f"src.core.{name}" for name in ("stage", "command_line", "errors", "processes", "files")
     }
