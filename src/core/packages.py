@@ -19,7 +19,7 @@ def package_path(url: str) -> str:
         if spec is None or not spec.submodule_search_locations:
             raise InputError(
                 f"Expected an installed package {match['package']!r} for {url}, found none: "
-                "install it, or correct the name in params.yaml to the one that Python imports."
+                "install it, or correct the name to the one that Python imports."
             )
         return str(Path(spec.submodule_search_locations[0], match["path"]))
 

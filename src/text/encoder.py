@@ -4,7 +4,7 @@ A model folder is what ``save_pretrained`` writes: ``model.safetensors``, ``conf
 labels and ``max_characters``, and a tokenizer whose ``model_max_length`` is the length in tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,29 @@ class Texts(torch.utils.data.Dataset[dict[str, Any]]):
         """Return the same texts with neighbours of like length, which pad less."""
         order = np.argsort([len(row) for row in self.ids], kind="stable")
         return Texts([self.ids[k] for k in order], self.labels[order])
+
+
+def loss_of(ids: Any, class_weight: str, label_smoothing: float) -> Callable[..., torch.Tensor]:
+    """Return cross-entropy, summed over a batch and divided by the texts of the whole step."""
+    weight = None
+    if class_weight == "balanced":  # n / (classes * count), so that the mean over all texts is 1
+        counts = np.bincount(ids)
+        weight = torch.tensor(len(ids) / (len(counts) * counts), dtype=torch.float32)
+
+    def loss(
+        outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        scores = outputs["logits"].float()
+        total = torch.nn.functional.cross_entropy(
+            scores,
+            labels,
+            weight=None if weight is None else weight.to(scores.device),
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
 
 
 class TorchClassifier:

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -230,7 +230,9 @@ def trainer_of(
         data_collator=partial(_collate, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
         compute_metrics=_scores,
-        compute_loss_func=loss_of(train.labels, params["class_weight"], params["label_smoothing"]),
+        compute_loss_func=encoder.loss_of(
+            train.labels, params["class_weight"], params["label_smoothing"]
+        ),
         folder=checkpoints,
         save_steps=params["save_steps"],
     )
@@ -295,29 +297,6 @@ def _save(trainer: ResumableTrainer, folder: Path) -> None:
 def _scores(prediction: EvalPrediction) -> dict[str, float]:
     probabilities = softmax(np.asarray(prediction.predictions, np.float64), axis=1)
     return classification.summary(np.asarray(prediction.label_ids), probabilities)
-
-
-def loss_of(ids: Any, class_weight: str, label_smoothing: float) -> Callable[..., torch.Tensor]:
-    """Return cross-entropy, summed over a batch and divided by the texts of the whole step."""
-    weight = None
-    if class_weight == "balanced":  # n / (classes * count), so that the mean over all texts is 1
-        counts = np.bincount(ids)
-        weight = torch.tensor(len(ids) / (len(counts) * counts), dtype=torch.float32)
-
-    def loss(
-        outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        scores = outputs["logits"].float()
-        total = torch.nn.functional.cross_entropy(
-            scores,
-            labels,
-            weight=None if weight is None else weight.to(scores.device),
-            label_smoothing=label_smoothing,
-            reduction="sum",
-        )
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-    return loss
 
 
 if __name__ == "__main__":

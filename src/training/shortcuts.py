@@ -37,7 +37,7 @@ class CutVocabulary:
 
     @staticmethod
     def suits(model: Any, pad_token_id: int) -> bool:
-        """Tell whether only the embeddings read the table, and padding keeps its id if it is cut."""
+        """Tell whether only embeddings read the table, and padding keeps its id if it is cut."""
         table = model.get_input_embeddings()
         readers = [
             part for part in model.modules() if getattr(part, "weight", None) is table.weight

@@ -1,4 +1,4 @@
-"""What `load`, `split` and `quality` make of the texts: the stages themselves, run on the files."""
+"""Run `load`, `split` and `quality` on the files, and settle the params that they need."""
 
 from pathlib import Path
 from typing import Any
@@ -106,5 +106,5 @@ def run_quality(check: Check) -> None:
     figures = check.read_json("quality.json")
     scripts = [f"{name} {100 * share:.1f} %" for name, share in figures["scripts"].items()]
     check.lines.append(f"Scripts: {', '.join(scripts)}")
-    if any("baseline.analyzer char" in sentence for sentence in check.warnings):
+    if any(finding["code"] == "unspaced" for finding in figures["findings"]):
         check.set("baseline", analyzer="char")

@@ -1,4 +1,4 @@
-"""What `check` has found out so far, and the stages run on it."""
+"""The findings of `check` so far, and a way to run stages on them."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger("src.text.check")
 
 @dataclass
 class Check:
-    """What is known so far.
+    """Everything that is known so far.
 
     Attributes:
         present: the sections of params.yaml.

@@ -198,12 +198,12 @@ def test_the_loss_is_cross_entropy_per_text_of_the_step() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     labels = torch.tensor([0, 1])
     plain = torch.nn.functional.cross_entropy
-    one = train.loss_of(ids, "none", 0.0)({"logits": logits}, labels)
+    one = encoder.loss_of(ids, "none", 0.0)({"logits": logits}, labels)
     assert one == pytest.approx(plain(logits, labels))
-    half = train.loss_of(ids, "none", 0.0)({"logits": logits}, labels, num_items_in_batch=4)
+    half = encoder.loss_of(ids, "none", 0.0)({"logits": logits}, labels, num_items_in_batch=4)
     assert half == pytest.approx(plain(logits, labels) / 2)
     weights = torch.tensor([4 / 6, 4 / 2])
-    weighted = train.loss_of(ids, "balanced", 0.1)({"logits": logits}, labels)
+    weighted = encoder.loss_of(ids, "balanced", 0.1)({"logits": logits}, labels)
     expected = plain(logits, labels, weight=weights, label_smoothing=0.1, reduction="sum") / 2
     assert weighted == pytest.approx(expected)
 
