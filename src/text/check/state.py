@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-from dvc.parsing.interpolate import to_str
 
 from src.core.command_line import bind
 from src.project import params
@@ -68,7 +65,7 @@ class Check:
             InputError: a param is not what the stage takes.
         """
         name = stage.__name__.rpartition(".")[2]
-        words = shlex.split(to_str({**self.params[name], **changes}, {"bool": "boolean_optional"}))
+        words = params.words_of({**self.params[name], **changes})
         places = [str(self.folder / path) for path in paths]
         positional, options = bind(stage.main, name, True, [*places, *words])
         return partial(stage.main, *positional, **options)
