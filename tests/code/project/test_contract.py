@@ -161,7 +161,7 @@ def test_imported_modules_are_deps_and_back() -> None:
 
 
 HEAVY = {"torch", "transformers", "sklearn", "onnxruntime", "openvino", "onnx", "dvclive", "pandas"}
-LIGHT = {"src.predict.__main__", "src.predict.batch", "src.tools.doctor", "src.tools.tune"}
+LIGHT = {"src.predict.__main__", "src.predict.batch", "src.tools.doctor.__main__", "src.tools.tune"}
 # What a stage may load. A process imports several, each of which may load what those before it do.
 IMPORTS = [
     {
