@@ -18,12 +18,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import warm
 from configobj import ConfigObj
 from filelock import FileLock
 from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
-from warm import Warm
 
 from src.predict.classifier import write_manifest
 from src.tables import examples
@@ -46,8 +46,8 @@ SMALL = {f"{name}.{key}": value for name, values in PARAMS.items() for key, valu
 
 
 @cache
-def warm() -> Warm:
-    return Warm()
+def forks() -> warm.Warm:
+    return warm.Warm()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,8 +57,8 @@ def _environment() -> Iterator[None]:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["DVC_NO_ANALYTICS"] = "1"
     yield
-    if warm.cache_info().currsize:
-        warm().end()
+    if forks.cache_info().currsize:
+        forks().end()
 
 
 # Fixtures that train or bake the template. A test that uses one, directly or not, is slow.
@@ -82,8 +82,8 @@ class Project:
 
     def run(self, *command: str, code: int = 0, text: str | None = None) -> str:
         """Run a command, expect its exit code, and return what it printed on both outputs."""
-        if text is None and warm().accepts(command):
-            ended, printed = warm().run(command, self.root)
+        if text is None and warm.accepts(command):
+            ended, printed = forks().run(command, self.root)
         else:
             done = subprocess.run(
                 command,

@@ -48,18 +48,12 @@ class Warm:
 
     def __init__(self) -> None:
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.variables = python_variables()
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
-
-    def accepts(self, command: Sequence[str]) -> bool:
-        """Tell whether a command is one of Python's that a fork runs as a new process does."""
-        of_python = command[0] in ("python", sys.executable) and command[1] == "-m"
-        return (command[0] == "dvc" or of_python) and self.variables == python_variables()
 
     def run(self, command: Sequence[str], folder: Path) -> tuple[int, str]:
         """Run a command, and return its exit code and what it printed on both outputs."""
@@ -76,9 +70,19 @@ class Warm:
         self.process.wait()
 
 
-def python_variables() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """Return what the environment tells Python itself, which reads it as it starts."""
     return {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+
+
+STARTED_WITH = variables()
+
+
+def accepts(command: Sequence[str]) -> bool:
+    """Tell whether a command is `dvc`, or one of src, that a fork runs as a new process does."""
+    ours = command[0] in ("python", sys.executable) and command[1] == "-m"
+    known = command[0] == "dvc" or (ours and command[2].startswith("src."))
+    return known and sys.platform == "linux" and variables() == STARTED_WITH
 
 
 def wait_for_requests(requests: socket.socket) -> list[str]:
