@@ -653,7 +653,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(
         process.stdin.write(b"".join(source.read_bytes().splitlines(keepends=True)[:700]))
         process.stdin.flush()
         wait_for(tmp_path / ".out.parquet.scores", RECORD, process)
-        with pytest.raises(InputError, match=r"Another process writes .*out"):
+        with pytest.raises(InputError, match=rf"Another process writes {output}"):
             predict.main(model, input=str(source), output=str(output), resume=True)
     assert not output.exists()
     predict.main(model, input=str(source), output=str(output), resume=True)
