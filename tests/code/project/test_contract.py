@@ -300,17 +300,18 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
 def test_stages_import_no_stage_and_serving_imports_no_training() -> None:
     stages = {f"src.text.{name}" for name in STAGES}
     for module in MODULES:
-        assert not imported(module) & stages, module
+        if not module.startswith("src.text.check."):  # a command, which runs the stages
+            assert not imported(module) & stages, module
     core = {
         f"src.core.{name}" for name in ("stage", "command_line", "errors", "processes", "files")
     }
-    served = core | {f"src.predict.{name}" for name in ("classifier", "padding", "__main__")}
-    tables = {"src.predict.batch", "src.predict.tables"}
-    assert imported_transitively("src.predict.__main__") == served | tables
+    for module in imported_transitively("src.predict.__main__"):
+        assert module in core or module.split(".")[1] in ("predict", "tables"), module
     assert imported_transitively("src.predict.classifier") == {
         "src.core.errors",
         "src.core.files",
         "src.predict.classifier",
+        "src.predict.manifest",
         "src.predict.padding",
     }
     for module in imported_transitively("src.serve.__main__"):

@@ -104,7 +104,7 @@ def test_the_committed_figures_are_of_the_committed_params() -> None:
 
 def test_onnx_scores_like_torch(project: Project) -> None:
     texts = list(examples.read(project.root / "data/splits/test.parquet")["text"])
-    torch = encoder.Classifier(project.root / "models/transformer", 2).logits(texts, 512)
+    torch = encoder.TorchClassifier(project.root / "models/transformer", 2).logits(texts, 512)
     onnx = Classifier(project.root / "models/onnx", 2).logits(texts, 512)
     assert np.abs(onnx - torch).max() <= 1e-5
     report = json.loads((project.root / "dvclive/export/metrics.json").read_text())
