@@ -26,6 +26,7 @@ from src.core import stage
 from src.core.errors import InputError, closest
 from src.project import params
 from src.tables import sources
+from src.tables.places import File
 from src.text import load
 from src.text.check import guess, guess_columns, guess_encoding
 from src.text.check.guess_encoding import is_parquet
@@ -94,27 +95,22 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     timing.measure(check, sizes, len(counts["classes"]))
 
 
-def _find(check: Check, files: Sequence[str]) -> list[sources.File]:
+def _find(check: Check, files: Sequence[str]) -> list[File]:
     """Find the files on this machine; those from elsewhere lie in the temporary folder."""
     section = check.params["load"]
     section |= {"source": _sources(files), "sha256": ""}
     check.bind(load, "source", "raw", "rejected.csv")
     downloads = check.folder / "files"
     downloads.mkdir()
-    try:
-        found = sources.find(section["source"], downloads, "", section["max_bytes"])
-    except InputError as error:  # of whom nobody has asked for a change of params
-        told = re.sub("(check|correct) load.source", r"\1 the address", str(error))
-        raise InputError(told.replace(" in params.yaml", "")) from None
+    # The command line names them, so no message may ask to change a param.
+    found = sources.find(section["source"], downloads, "", section["max_bytes"], "the address")
     check.large = sum(file.path.stat().st_size for file in found) > LARGE
     if check.large:
         log.info("reading %s", ", ".join(files))
     return found
 
 
-def _read(
-    check: Check, found: Sequence[sources.File], text_column: str, label_column: str
-) -> pd.DataFrame:
+def _read(check: Check, found: Sequence[File], text_column: str, label_column: str) -> pd.DataFrame:
     """Settle how the files are read and what their columns are, and return some of the rows."""
     section = check.params["load"]
     with hushed():  # ways that are tried and left

@@ -43,9 +43,9 @@ def settle(check: Check) -> None:
         and frame[name].nunique() <= SLICE
     ]
     languages = [name for name in few if guess_columns.is_language(frame[name])]
-    for section in ("quality", "evaluate"):
-        kept = [name for name in check.params[section]["slices"] if name in names]
-        check.set(section, slices=list(dict.fromkeys([*kept, *languages])))
+    for stage in ("quality", "evaluate"):
+        kept = [name for name in check.params[stage]["slices"] if name in names]
+        check.set(stage, slices=list(dict.fromkeys([*kept, *languages])))
     codes = {*guess_columns.filled(frame[languages[0]])} if languages else set()
     present = check.params["card"]["languages"]
     # Codes alone may be of something else, and do not change what a person has said.

@@ -9,8 +9,8 @@ from pathlib import Path
 from charset_normalizer import from_bytes
 
 from src.core.errors import InputError
-from src.tables.rows import GUESSED, MARKS, SAMPLE, WESTERN
-from src.tables.sources import File
+from src.tables.encodings import GUESSED, MARKS, SAMPLE, WESTERN
+from src.tables.places import File
 
 PARQUET = b"PAR1"
 LINES = 1000  # of other characters than ASCII that an encoding is guessed from

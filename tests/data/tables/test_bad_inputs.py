@@ -1,10 +1,11 @@
-"""What people feed a classifier: each case builds the real file and expects a whole sentence."""
+"""What people feed a classifier: each case builds the real file and reads what is said of it."""
 
 import bz2
 import gzip
 import json
 import lzma
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -103,63 +104,56 @@ def rows_as_csv(rows: list[dict[str, str]], name: str = "x.csv") -> str:
 
 def test_01_a_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     csv(TWO, "texts.csv")
-    assert refused("text.csv") == (
-        f"Expected labelled texts at text.csv (seen from {Path.cwd()}), found nothing (did you "
-        "mean 'texts.csv'?): correct load.source."
-    )
+    told = refused("text.csv")
+    assert f"at text.csv, seen from {Path.cwd()} (did you mean 'texts.csv'?): correct" in told
+    assert "load.source" in told
     Path("pulled.csv.dvc").touch()
-    assert refused("pulled.csv").endswith("found nothing: `dvc pull` brings it.")
+    assert "pulled.csv" in refused("pulled.csv")
+    assert "`dvc pull`" in refused("pulled.csv")
     Path("empty").mkdir()
-    assert refused("empty").endswith("found nothing: correct load.source.")
+    assert refused("empty").endswith(f"at empty, seen from {Path.cwd()}: correct load.source.")
 
     def denied(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied", "texts.csv")  # root may read anything
 
-    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem._open", denied)
+    monkeypatch.setattr(Path, "open", denied)
     assert refused("texts.csv") == (
-        f"Expected to read {here('texts.csv')}, found: [Errno 13] Permission denied: 'texts.csv'; "
-        "check load.source."
+        f"{here('texts.csv')} can't be read: [Errno 13] Permission denied: 'texts.csv'; check "
+        "load.source."
     )
 
 
 def test_02_an_empty_file() -> None:
-    assert refused(csv("")) == (
-        f"Expected labelled texts in {here()}, found an empty file (0 bytes): bring it "
-        "anew, or correct load.source."
-    )
+    assert refused(csv("")).startswith(f"{here()} is empty (0 bytes)")
+    Path("x.csv.gz").write_bytes(gzip.compress(b""))
+    assert refused("x.csv.gz").startswith(f"{here('x.csv.gz')} holds 0 bytes once")
 
 
 def test_03_a_header_without_rows() -> None:
-    assert refused(csv("text,label\n")) == (
-        f"Expected rows in {here()}, found only its header: add labelled texts."
-    )
+    assert refused(csv("text,label\n")).startswith(f"{here()} has a header and no rows")
 
 
 def test_04_a_column_that_is_missing() -> None:
     assert refused(csv("texts,label\na,x\n")) == (
-        f"Expected column 'text' in {here()}, found 'texts', 'label' (did you mean 'texts'?): set "
+        f"{here()} has no column 'text', but 'texts', 'label' (did you mean 'texts'?): set "
         "load.text_column to the right one."
     )
-    assert refused(csv("text,class\na,x\n")) == (
-        f"Expected column 'label' in {here()}, found 'text', 'class': set load.label_column to the "
-        "right one."
-    )
+    told = refused(csv("text,class\na,x\n"))
+    assert f"{here()} has no column 'label', but 'text', 'class': set load.label_column" in told
 
 
 def test_05_a_header_in_other_case_or_with_spaces(caplog: pytest.LogCaptureFixture) -> None:
     assert list(loaded(csv("Text , Label\na,x\nb,y\n"))["label"]) == ["x", "y"]
     assert f"{here()}: column 'Text ' is taken for 'text'" in caplog.messages
-    assert refused(csv("Text,TEXT,label\na,b,x\n", "two.csv")) == (
-        f"Expected column 'text' in {here('two.csv')}, found 'Text', 'TEXT', 'label' (did you mean "
-        "'TEXT'?): set load.text_column to the right one."
-    )
+    told = refused(csv("Text,TEXT,label\na,b,x\n", "two.csv"))
+    assert told.startswith(f"{here('two.csv')} has no column 'text', but 'Text', 'TEXT', 'label'")
+    assert "(did you mean 'TEXT'?): set load.text_column to" in told
 
 
 def test_06_columns_of_one_name() -> None:
-    assert refused(csv("text,label,text\na,x,b\n")) == (
-        f"Expected columns of different names in {here()}, found 'text' in places 1 and 3: rename "
-        "one of them."
-    )
+    told = refused(csv("text,label,text\na,x,b\n"))
+    assert told.startswith(f"{here()} has several columns 'text', ")
+    assert " 1 and 3: rename" in told
 
 
 def test_07_a_byte_order_mark() -> None:
@@ -172,29 +166,25 @@ def test_08_another_encoding() -> None:
     row = "Le café est très agréable et la forêt près de l'hôtel aussi,x\nb,y\n"
     csv(f"text,label\n{3 * row}".encode("cp1252"))
     assert refused("x.csv") == (
-        f"Expected utf-8 in {here()}, found byte 0xe9 on line 2, at offset 17, which cp1252 reads "
-        "as 'Le café est très agréable et la forê': put the right encoding first in load.encoding."
+        f"{here()} is not utf-8: it has byte 0xe9 on line 2, at offset 17, which cp1252 reads as "
+        "'Le café est très agréable et la forê'; put the right encoding first in load.encoding."
     )
     assert loaded("x.csv", encoding=["cp1252"])["text"][0] == row.split(",")[0]
     csv(b"text,label\n" + b"a,x\n" * 100_000 + "é,y\n".encode("cp1252"))
-    assert "found byte 0xe9 on line 100002, at offset 400011" in refused("x.csv")
+    assert "byte 0xe9 on line 100002, at offset 400011" in refused("x.csv")
     csv("text,label\nforêt,x\nété,y\n".encode() + "café,x\n".encode("cp1252"))
-    assert refused("x.csv") == (
-        f"Expected utf-8 in {here()}, found byte 0xe9 on line 4, at offset 31, which cp1252 reads "
-        "as 'café,x', while other places are utf-8: mend these places and save the file as utf-8."
-    )
+    assert "byte 0xe9 on line 4, at offset 31, which cp1252 reads as 'café,x'," in refused("x.csv")
+    assert "while other places are utf-8" in refused("x.csv")
     assert "which cp1251 reads as" in refused(csv(f"text,label\n{RUSSIAN},x\n".encode("cp1251")))
 
 
 def test_09_utf_16() -> None:
-    assert refused(csv(TWO.encode("utf-16"))) == (
-        f"Expected utf-8 in {here()}, found the byte-order mark of utf-16: make load.encoding "
-        "[utf-16]."
-    )
+    told = refused(csv(TWO.encode("utf-16")))
+    assert told.startswith(f"{here()} has the byte-order mark of utf-16, not of utf-8")
+    assert told.endswith("set load.encoding to [utf-16].")
     assert list(loaded("x.csv", encoding=["utf-16"])["text"]) == ["a", "b"]
-    assert refused(csv(TWO), encoding=["utf-16"]).startswith(
-        f"Expected utf-16 in {here()}, found byte 0x74 on line 1, at offset 0"
-    )
+    told = refused(csv(TWO), encoding=["utf-16"])
+    assert told.startswith(f"{here()} is not utf-16: it has byte 0x74 on line 1, at offset 0")
 
 
 def test_10_text_that_was_decoded_wrongly(checkpoint: Path) -> None:
@@ -212,16 +202,14 @@ def test_10_text_that_was_decoded_wrongly(checkpoint: Path) -> None:
     ("start", "kind"),
     [
         (gzip.compress(b"text", mtime=0), "gzip"),
-        (b"PK\x03\x04rest", "a zip archive, such as .xlsx is"),
+        (b"PK\x03\x04rest", "a zip archive, as .xlsx is"),
         (b"PAR1rest", "parquet"),
         (b"SQLite format 3\x00", "an SQLite database"),
     ],
 )
 def test_11_a_file_of_another_kind(start: bytes, kind: str) -> None:
-    assert refused(csv(start)) == (
-        f"Expected a csv file in {here()}, found {kind} by its first bytes: give it the ending of "
-        "what it is, or save it anew as csv."
-    )
+    told = refused(csv(start))
+    assert told.startswith(f"{here()} is {kind} by its first bytes, not a csv file: give it the")
 
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -239,35 +227,30 @@ def test_12_a_file_that_breaks_off(ending: str) -> None:
     rows = "".join(f"{word},x{k % 2}\n" for k, word in enumerate(words))
     csv(PACK[ending](f"text,label\n{rows}".encode())[:-100], f"x.csv.{ending}")
     sentence = refused(f"x.csv.{ending}")
-    assert sentence.startswith(
-        f"Expected to read {here(f'x.csv.{ending}')} to its end, found it broken off or damaged "
-    )
-    assert "ended before the end-of-stream marker was reached): bring it anew." in sentence
+    assert sentence.startswith(f"{here(f'x.csv.{ending}')} can't be read to its end: it is cut off")
+    assert "ended before the end-of-stream marker was reached); get it again." in sentence
     if ending == "gz":
         assert int(sentence.split("after ")[1].split()[0]) > 100_000
 
 
 def test_13_a_file_that_swells() -> None:
     csv(gzip.compress(b"text,label\n" + b"a,x\n" * 10**6), "x.csv.gz")
-    assert refused("x.csv.gz", max_bytes=10**6) == (
-        f"Expected at most 1000000 bytes in {here('x.csv.gz')} once it is decompressed, found "
-        "more: raise load.max_bytes if the file can be trusted."
-    )
+    told = refused("x.csv.gz", max_bytes=10**6)
+    assert told.startswith(f"{here('x.csv.gz')} holds more than 1000000 bytes once it is decomp")
+    assert "raise load.max_bytes" in told
 
 
 def test_14_a_quote_that_is_never_closed() -> None:
     assert refused(csv('text,label\n"a\nb",x\nc,y\n"d,x\ne,y\n')) == (
-        f"Expected well-formed quotes in {here()}, line 5, found: a quote that opens there and is "
-        "never closed; double a quote inside a quoted text, or make load.quote '' if quotes mean "
-        "nothing there."
+        f"{here()}, line 5 can't be read: a quote that opens here and is never closed ('\"d,x'); "
+        "double a quote inside a quoted text, or set load.quote to '' if quotes mean nothing there."
     )
 
 
 def test_15_a_quote_in_the_wrong_place() -> None:
-    assert refused(csv('text,label\na,x\n"a" b,y\n')) == (
-        f"Expected well-formed quotes in {here()}, line 3, found: ',' expected after '\"'; double "
-        "a quote inside a quoted text, or make load.quote '' if quotes mean nothing there."
-    )
+    told = refused(csv('text,label\na,x\n"a" b,y\n'))
+    assert told.startswith(f"{here()}, line 3 can't be read: ',' expected after '\"'")
+    assert "load.quote" in told
     assert loaded("x.csv", quote="")["text"][1] == '"a" b'
 
 
@@ -301,10 +284,9 @@ def test_18_line_ends_of_all_kinds(ends: tuple[str, ...]) -> None:
 
 
 def test_19_another_delimiter() -> None:
-    assert refused(csv("text;label\na;x\n")) == (
-        f"Expected column 'text' in {here()}, found one column only, 'text;label', with ';' in it "
-        "1 times: set load.delimiter to it."
-    )
+    told = refused(csv("text;label\na;x\n"))
+    assert told.startswith(f"{here()} has no column 'text' but one column only, 'text;label', with")
+    assert told.endswith("with ';' in it 1 times: set load.delimiter to it.")
     assert refused(csv("text\tlabel\na\tx\n")).endswith(
         "with tab in it 1 times: set load.delimiter to it, or load.format to tsv."
     )
@@ -376,10 +358,8 @@ def test_26_json_labels_of_many_types() -> None:
     rows = [{"text": "a", "label": 1}, {"text": "b", "label": "b"}, {"text": "c", "label": True}]
     kept = loaded(jsonl(*map(json.dumps, rows)))
     assert list(kept["label"]) == ["1", "b", "true"]
-    assert refused(jsonl('{"text": "a", "label": "x"}', '{"text": "b", "label": ["x"]}')) == (
-        f"Expected text in 'label' of {here('x.jsonl')}, line 2, found a list: give each row one "
-        "value."
-    )
+    told = refused(jsonl('{"text": "a", "label": "x"}', '{"text": "b", "label": ["x"]}'))
+    assert told.startswith(f"{here('x.jsonl')}, line 2 has a list in 'label', which is not text")
     assert refused(jsonl('{"text": "a", "label": "x"}', '{"text": "b", "label": null}')) == (
         f"Expected a label in each row, found none in {here('x.jsonl')}, line 2: add one, or make "
         "load.missing_labels drop to leave such rows out."
@@ -387,10 +367,8 @@ def test_26_json_labels_of_many_types() -> None:
 
 
 def test_27_text_that_is_nested() -> None:
-    assert refused(jsonl('{"text": {"body": "a"}, "label": "x"}')) == (
-        f"Expected text in 'text' of {here('x.jsonl')}, line 1, found a dict: give each row one "
-        "value."
-    )
+    told = refused(jsonl('{"text": {"body": "a"}, "label": "x"}'))
+    assert told.startswith(f"{here('x.jsonl')}, line 1 has a dict in 'text', which is not text")
 
 
 def test_28_the_same_row_twice() -> None:
@@ -585,34 +563,35 @@ def test_38_half_of_a_surrogate_pair() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("line", "reason"),
     [
-        ('{"text": "b" "label": "y"}', ", column 14: Expecting ',' delimiter; mend the line."),
-        ('{"text": "b", "label": "y",}', ", column 2"),  # versions of Python name it differently
-        ('{"text": "b", "label": NaN}', ", found NaN, which is no JSON (null is); mend "
-         "the line."),
-        ('{"text": "b", "text": "c", "label": "y"}', ", found key 'text' twice in one object; mend "
-         "the line."),
+        ('{"text": "b" "label": "y"}', "not JSON: Expecting ',' delimiter, column 14"),
+        ('{"text": "b", "label": "y",}', "not JSON: .*, column 2"),  # by the version of Python
+        ('{"text": "b", "label": NaN}', r"NaN, which is not JSON \(null is\)"),
+        ('{"text": "b", "text": "c", "label": "y"}', "key 'text' twice in one object"),
     ],
-)  # fmt: skip
-def test_39_json_that_is_none(line: str, found: str) -> None:
+)
+def test_39_json_that_is_none(line: str, reason: str) -> None:
     sentence = refused(jsonl('{"text": "a", "label": "x"}', line))
-    assert sentence.startswith(f"Expected JSON in {here('x.jsonl')}, line 2{found}")
-    assert sentence.endswith("; mend the line.")
+    assert re.match(f"{here('x.jsonl')}, line 2 can't be read: {reason}", sentence)
 
 
 def test_40_parquet_of_other_types() -> None:
     csv(b"PAR1 no", "x.parquet")
-    assert refused("x.parquet").startswith(f"Expected a parquet file in {here('x.parquet')}: ")
+    assert refused("x.parquet").startswith(f"{here('x.parquet')} can't be read as parquet: ")
     table = pa.table({"text": [b"a", b"b"], "label": pa.array(["x", "y"]).dictionary_encode()})
     pq.write_table(table, "y.parquet")
     assert loaded("y.parquet")[["text", "label"]].to_numpy().tolist() == [["a", "x"], ["b", "y"]]
     pq.write_table(pa.table({"text": [["a"], ["b"]], "label": ["x", "y"]}), "z.parquet")
     sentence = refused("z.parquet")
-    assert sentence.startswith(
-        f"Expected text in column 'text' of {here('z.parquet')}, found list<"
-    )
-    assert sentence.endswith("; save it as strings.")
+    assert sentence.startswith(f"{here('z.parquet')} has list<")
+    assert " in column 'text', which is not text: save it as strings" in sentence
+    words = pa.array([b"a", b"caf\xe9", b"c"]).cast(pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": words, "label": ["x", "y", "y"]}), "w.parquet")
+    assert list(loaded("w.parquet")["text"]) == ["a", "c"]
+    assert rejected() == [
+        ["w.parquet", "2", "malformed: not UTF-8: byte 0xe9 in 'text'", "caf\\udce9"]
+    ]
 
 
 def test_41_more_rows_than_a_batch() -> None:
@@ -670,15 +649,11 @@ def test_43_texts_of_other_languages(checkpoint: Path) -> None:
 
 def test_44_files_that_do_not_fit_together(caplog: pytest.LogCaptureFixture) -> None:
     csv(TWO)
-    assert refused("x.csv", "*.csv") == (
-        f"Expected each file once, found {here()} in x.csv and in *.csv: take it out of "
-        "load.source once."
-    )
+    told = refused("x.csv", "*.csv")
+    assert told.startswith(f"{here()} is in load.source twice, by x.csv and by *.csv")
     csv("text,label,extra\nc,x,1\n", "y.csv")
-    assert refused("x.csv", "y.csv") == (
-        f"Expected the same columns in every file, found 'extra' in {here('y.csv')} but not in "
-        f"{here()}: rename or remove it."
-    )
+    told = refused("x.csv", "y.csv")
+    assert told.startswith(f"{here('y.csv')} has a column 'extra' that {here()} lacks")
     jsonl(*(json.dumps({"text": t, "label": t}) for t in "ab"))
     csv('{"text": "c", "label": "a", "note": "n"}\n', "y.jsonl")
     assert list(loaded("x.jsonl", "y.jsonl")["note"].fillna("")) == ["", "", "n"]
