@@ -55,7 +55,7 @@ prove: .venv/installed
 
 # Where the team keeps data and models, a folder or a URL; docs/remotes.md has what else a URL needs.
 remote: .venv/installed
-	$(if $(REMOTE),,$(error Expected REMOTE, a folder or a URL: make remote REMOTE=/mnt/models))
+	$(if $(REMOTE),,$(error REMOTE is missing: make remote REMOTE=/mnt/models, a folder or a URL))
 	dvc remote add --default --force storage '$(REMOTE)'
 	dvc remote modify storage verify true
 
@@ -130,7 +130,7 @@ MULTILINGUAL = --temp --set-param 'load.source=["$(DATA)/*.csv"]' --set-param sp
 	--set-param quality.checkpoint=$(CHECKPOINT) --set-param train.sha256=''
 
 multilingual: .venv/installed
-	$(if $(and $(DATA),$(CHECKPOINT)),,$(error Expected DATA and CHECKPOINT: make multilingual DATA=... CHECKPOINT=...))
+	$(if $(and $(DATA),$(CHECKPOINT)),,$(error DATA or CHECKPOINT is missing: make multilingual DATA=... CHECKPOINT=...))
 	dvc exp run --name multilingual --force $(MULTILINGUAL)
 	dvc exp run --name zero-shot --force $(MULTILINGUAL) --set-param 'split.train_only=[language,$(LANGUAGE)]'
 	PYTHONPATH=. python benchmarks/languages.py multilingual zero-shot

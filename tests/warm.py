@@ -121,18 +121,19 @@ def become(words: list[str]) -> None:
 
 def end_with(words: list[str]) -> None:
     """Run a command, and end this process as Python does, but for taking apart what is loaded."""
-    code: object = 0
+    code = 0
     try:
         become(words)
     except SystemExit as ended:
-        code = ended.code or 0
-        if not isinstance(code, int):
-            sys.stderr.write(f"{code}\n")
+        if isinstance(ended.code, int):
+            code = ended.code
+        elif ended.code is not None:
+            sys.stderr.write(f"{ended.code}\n")
             code = 1
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 1
-    threading._shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
