@@ -42,6 +42,7 @@ LOAD, QUALITY, SPLIT, TRAIN = (
     {key: value for key, value in PARAMS[name].items() if key not in ("source", "checkpoint")}
     for name in ("load", "quality", "split", "train")
 )
+TRAIN |= {"lr": 3e-3, "epochs": 2}  # enough to learn
 SMALL = {f"{name}.{key}": value for name, values in PARAMS.items() for key, value in values.items()}
 
 
