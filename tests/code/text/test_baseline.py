@@ -66,6 +66,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "splits"
 
 
+@pytest.mark.slow
 def test_saved_files_are_equal_in_every_process_and_for_any_number_of_jobs(
     splits: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,8 @@ from src.tables import examples
 from src.text import encoder, export, train
 from src.training import recording, shortcuts
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bert": {},
     "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},

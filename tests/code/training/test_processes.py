@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 
 from src.tables import examples
 
+pytestmark = pytest.mark.slow
+
 # Steps of two batches, 12 an epoch, with dropout.
 PAIR: dict[str, Any] = {
     "processes": 2,

@@ -25,8 +25,8 @@ TEXTS = make_texts(60)
 # Whatever the project's own texts need, these tests begin with the same params.
 PARAMS: dict[str, dict[str, Any]] = {
     "load": LOAD | {"source": ["other.csv"], "sha256": "0" * 64, "encoding": ["utf-8", "cp1252"]},
-    "quality": QUALITY | {"max_length": 16},
-    "split": SPLIT | {"validation_size": 0.1},
+    "quality": QUALITY,
+    "split": SPLIT | {"validation_size": 0.1, "test_size": 0.2},
     "baseline": {"analyzer": "word"},
     "train": TRAIN | {"epochs": 3, "batch_size": 16},
     "evaluate": {"slices": []},
