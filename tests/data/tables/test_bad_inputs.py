@@ -21,6 +21,7 @@ from conftest import LOAD, QUALITY, SPLIT, TOPICS, make_texts
 from src.core.errors import InputError
 from src.tables import examples
 from src.text import load, quality, split
+from src.text.findings import sentence
 
 TWO = "text,label\na,x\nb,y\n"
 RUSSIAN = "Сегодня очень хорошая погода, и мы идём гулять в парк недалеко от дома".replace(",", "")
@@ -63,7 +64,19 @@ def looked_over(checkpoint: Path, **params: Any) -> tuple[dict[str, Any], str]:
     """The figures and the page of what was loaded."""
     params = QUALITY | {"checkpoint": str(checkpoint)} | params
     quality.main(Path("raw"), Path("quality.json"), Path("quality.md"), **params)
-    return json.loads(Path("quality.json").read_text()), Path("quality.md").read_text()
+    figures, page = json.loads(Path("quality.json").read_text()), Path("quality.md").read_text()
+    assert figures["warnings"] == len(figures["findings"])
+    assert all(f"\n- {sentence(finding)}\n" in page for finding in figures["findings"])
+    return figures, page
+
+
+def found(figures: dict[str, Any], code: str) -> list[dict[str, Any]]:
+    """The findings of a code, without it."""
+    return [
+        {name: value for name, value in finding.items() if name != "code"}
+        for finding in figures["findings"]
+        if finding["code"] == code
+    ]
 
 
 def csv(text: str | bytes, name: str = "x.csv") -> str:
@@ -180,10 +193,8 @@ def test_10_text_that_was_decoded_wrongly(checkpoint: Path) -> None:
     loaded(rows_as_csv(rows))
     figures, page = looked_over(checkpoint)
     assert figures["mojibake"] == 1
-    assert (
-        "- Texts that look as if they had been decoded wrongly (mojibake): 1. Was the file saved "
-        in page
-    )
+    assert found(figures, "mojibake") == [{"texts": 1}]
+    assert "decoded wrongly (mojibake): 1. " in page
     assert "`Le cafÃ© est trÃ¨s agrÃ©able`" in page
 
 
@@ -324,8 +335,10 @@ def test_24_labels_that_are_equal_numbers(checkpoint: Path) -> None:
     assert set(loaded(rows_as_csv(rows))["label"]) == {"01", "1", "1.0", "True", "true", "other"}
     figures, page = looked_over(checkpoint)
     assert figures["label_variants"] == 2
-    assert "- Labels ['01', '1', '1.0'] may be one: " in page
-    assert "- Labels ['True', 'true'] may be one: " in page
+    alike = [["01", "1", "1.0"], ["True", "true"]]
+    assert found(figures, "label_variants") == [{"labels": labels} for labels in alike]
+    assert "['01', '1', '1.0'] may be one" in page
+    assert "['True', 'true'] may be one" in page
 
 
 def test_25_labels_that_differ_in_form(checkpoint: Path) -> None:
@@ -333,9 +346,11 @@ def test_25_labels_that_differ_in_form(checkpoint: Path) -> None:
     for k, label in enumerate(["Pos", "pos ", "pos", "caf\u00e9", "cafe\u0301", "pos"] * 10):
         rows[k]["label"] = label
     loaded(rows_as_csv(rows))
-    _, page = looked_over(checkpoint)
-    assert "- Labels ['Pos', 'pos', 'pos '] may be one: load.normalize_labels joins those " in page
-    assert "- Labels ['cafe\u0301', 'caf\u00e9'] may be one: " in page
+    figures, page = looked_over(checkpoint)
+    alike = [["Pos", "pos", "pos "], ["cafe\u0301", "caf\u00e9"]]
+    assert found(figures, "label_variants") == [{"labels": labels} for labels in alike]
+    assert "['Pos', 'pos', 'pos '] may be one: load.normalize_labels " in page
+    assert "['cafe\u0301', 'caf\u00e9'] may be one" in page
     assert set(loaded("x.csv", normalize_labels=True)["label"]) == {"pos", "caf\u00e9"}
 
 
@@ -385,7 +400,8 @@ def test_29_one_text_and_several_labels_in_rows_that_differ_elsewhere(checkpoint
     assert len(loaded(rows_as_csv([*rows, again, other]))) == 32
     figures, page = looked_over(checkpoint)
     assert (figures["repeated"], figures["conflicting"]) == (2, 1)
-    assert "- Texts that stand in an earlier row too: 2, and with another label: 1; other " in page
+    assert found(figures, "repeated") == [{"texts": 2, "conflicting": 1}]
+    assert "in an earlier row too: 2, 1 of them with another label; " in page
     one, two = rows[0]["label"], rows[1]["label"]
     assert f"## Examples: repeated\n\n- `x:1 ({one}) and x:31 ({one}): {rows[0]['text']}`" in page
     assert (
@@ -421,9 +437,8 @@ def test_31_texts_that_are_nearly_the_same(checkpoint: Path) -> None:
     loaded(rows_as_csv(rows))
     figures, page = looked_over(checkpoint)
     assert figures["near_duplicates"] == 1
-    assert (
-        "- Texts that are nearly the same as an earlier one: 1 of 62; they may stand on two" in page
-    )
+    assert found(figures, "near_duplicates") == [{"texts": 1, "of": 62}]
+    assert "nearly the same as an earlier one: 1 of 62; " in page
     short = ["the parcel number is " + name for name in ("alpha", "beta", "gamma", "delta")]
     loaded(rows_as_csv([*many(), *({"text": text, "label": "film"} for text in short)]))
     assert looked_over(checkpoint)[0]["near_duplicates"] == 0, "a third of their sequences"
@@ -449,10 +464,9 @@ def test_33_a_class_of_too_few_texts(checkpoint: Path) -> None:
         "Expected 3 different texts of class 'rare' at least, one for each side of the split, "
         "found 1: add some, or leave the class out by load.min_class_texts."
     )
-    assert (
-        "- Classes of fewer than 3 texts, too few for one on each side of the split: 1, such as "
-        "'rare'; load.min_class_texts leaves them out."
-    ) in looked_over(checkpoint)[1]
+    figures, page = looked_over(checkpoint)
+    assert found(figures, "small_classes") == [{"classes": 1, "fewest": 3, "example": "rare"}]
+    assert "split: 1, such as 'rare'; load.min_class_texts leaves them out." in page
     loaded(rows_as_csv([*many(30), {"text": "one", "label": "SPORT ", "language": "en"}], "y.csv"))
     with pytest.raises(
         InputError, match=r"join it with 'sport' by load\.normalize_labels, or leave"
@@ -479,9 +493,8 @@ def test_35_classes_of_very_different_sizes(checkpoint: Path) -> None:
     loaded(rows_as_csv(rows))
     figures, page = looked_over(checkpoint)
     assert figures["imbalance"] == 101.0
-    assert (
-        "- The largest class has 101 times the texts of the smallest: macro F1 says more " in page
-    )
+    assert found(figures, "imbalance") == [{"times": 101.0}]
+    assert "has 101 times the texts of the smallest: macro F1 says more " in page
     numbers = [{"text": f"text {k}", "label": str(k / 7)} for k in range(40)]
     assert refused(rows_as_csv(numbers)) == (
         "Expected classes of several texts each in column 'label', found 40 classes in 40 texts: "
@@ -492,7 +505,9 @@ def test_35_classes_of_very_different_sizes(checkpoint: Path) -> None:
 def test_35_more_classes_with_one_text_than_others(checkpoint: Path) -> None:
     rows = [{"text": f"text {k}", "label": "x" if k < 60 else str(k)} for k in range(70)]
     loaded(rows_as_csv(rows))
-    assert "- 10 of 11 classes have one text each: is " in looked_over(checkpoint)[1]
+    figures, page = looked_over(checkpoint)
+    assert found(figures, "single_texts") == [{"classes": 10, "of": 11}]
+    assert "- 10 of 11 classes have one text each: is " in page
 
 
 def test_36_a_text_that_holds_its_label(checkpoint: Path) -> None:
@@ -502,19 +517,17 @@ def test_36_a_text_that_holds_its_label(checkpoint: Path) -> None:
     loaded(rows_as_csv(rows))
     figures, page = looked_over(checkpoint)
     assert figures["leaks"] == 3
-    assert (
-        "- One word tells the label: 'categoryfilm' for 'film', 'categorymoney' for 'money', "
-        in page
-    )
+    (leaks,) = found(figures, "leaks")
+    assert leaks["words"][0] == {"word": "categoryfilm", "label": "film"}
+    assert "'categoryfilm' for 'film', 'categorymoney' for 'money', " in page
     short = [row | {"text": f"{'abc'[k % 3]} {row['text']}"} for k, row in enumerate(many())]
     loaded(rows_as_csv(short))
     assert looked_over(checkpoint)[0]["leaks"] == 3, "a word of one letter too"
     ids = [{"text": f"A-{k:05}", "label": "xy"[k % 2]} for k in range(40)]
     loaded(rows_as_csv(ids))
-    assert (
-        "- The texts look like ids, such as 'A-00000': is load.text_column the right one?"
-        in looked_over(checkpoint)[1]
-    )
+    figures, page = looked_over(checkpoint)
+    assert found(figures, "id_like") == [{"example": "A-00000"}]
+    assert "look like ids, such as 'A-00000': is load.text_column the right one?" in page
 
 
 def test_37_characters_beyond_the_usual(checkpoint: Path) -> None:
@@ -535,10 +548,8 @@ def test_37_characters_beyond_the_usual(checkpoint: Path) -> None:
     assert set(odd) < set(pd.concat(divided))
     figures, page = looked_over(checkpoint)
     assert figures["directed"] == 3
-    assert (
-        "- Texts with invisible characters that turn the direction of writing or hide text: 3."
-        in page
-    )
+    assert found(figures, "directed") == [{"texts": 3}]
+    assert "turn the direction of writing or hide text: 3." in page
     assert "`evil\\u202etxt`" in page
 
 
@@ -602,6 +613,8 @@ def test_42_texts_longer_than_the_model_reads(checkpoint: Path) -> None:
     tokens = figures["tokens"]
     assert tokens["over_max_length"] == pytest.approx(1 / 60, abs=1e-6)
     assert tokens["lost"] == pytest.approx(50 / (100 + 59 * 9), abs=1e-6)
+    told = {"share": tokens["over_max_length"], "lost": tokens["lost"], "max_length": 50}
+    assert found(figures, "over_max_length") == [told]
     assert "- 1.7 % of the texts have more than 50 tokens, and 7.9 % of all tokens are not " in page
 
 
@@ -612,9 +625,13 @@ def test_43_texts_of_other_languages(checkpoint: Path) -> None:
     loaded(rows_as_csv(rows))
     figures, page = looked_over(checkpoint, slices=["language"], scripts=["Latin"])
     assert figures["tokens"]["unknown"]["language=ru"] == pytest.approx(3 / 5)
+    (unknown,) = [part for part in found(figures, "unknown_tokens") if "ru" in part["part"]]
+    assert unknown == {"part": "language=ru", "share": 0.6, "checkpoint": str(checkpoint)}
     assert "- 60.0 % of the tokens of language 'ru' are unknown to the tokenizer of " in page
     assert figures["scripts"]["CYRILLIC"] > 0.1
-    assert "of the letters are not of quality.scripts ['Latin'], but of CYRILLIC." in page
+    (others,) = found(figures, "other_scripts")
+    assert (others["scripts"], others["expected"]) == (["CYRILLIC"], ["Latin"])
+    assert "not of quality.scripts ['Latin'], but of CYRILLIC." in page
     for row in rows[:20]:
         row["text"] = " ".join(row["text"].replace("o", "0").encode().hex())
     loaded(rows_as_csv(rows))
@@ -624,7 +641,10 @@ def test_43_texts_of_other_languages(checkpoint: Path) -> None:
         < 1.5
         < figures["tokens"]["characters"]["all"]
     )
-    assert f"- The tokenizer of {checkpoint} reads language 'ru' nearly letter by letter, " in page
+    (letters,) = found(figures, "letter_by_letter")
+    assert letters["part"] == "language=ru"
+    assert letters["characters"] == figures["tokens"]["characters"]["language=ru"]
+    assert f"{checkpoint} reads language 'ru' nearly letter by letter, " in page
 
 
 def test_44_files_that_do_not_fit_together(caplog: pytest.LogCaptureFixture) -> None:

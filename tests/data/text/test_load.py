@@ -279,9 +279,7 @@ def test_what_is_not_there_is_named_with_the_likeliest_name() -> None:
     assert "(did you mean 'reviews.csv'?): correct load.source." in refused("review.csv")
     Path("pulled.csv.dvc").touch()
     assert "`dvc pull`" in refused("pulled.csv")
-    assert refused("pkg://no_such_package/data").startswith(
-        "Expected an installed package 'no_such_package'"
-    )
+    assert "the Python package 'no_such_package'" in refused("pkg://no_such_package/data")
     assert "Protocol not known: xyz" in refused("xyz://bucket/x.csv")
     assert "Please install gcsfs" in refused("gs://bucket/x.csv")
 
