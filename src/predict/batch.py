@@ -38,7 +38,7 @@ log = logging.getLogger("src.predict.batch")
 
 @dataclass(frozen=True)
 class Options:
-    """How a table is predicted, as ``src.predict`` takes it from the command line."""
+    """The options of a table to predict, from the command line of ``src.predict``."""
 
     input: Place
     output: Place

@@ -10,7 +10,7 @@ from src.core.files import sha256, write_json
 
 
 class Manifest(TypedDict):
-    """What ``manifest.json`` holds; ``files`` maps the name of each file to its sha256."""
+    """The content of ``manifest.json``; ``files`` maps the name of each file to its sha256."""
 
     labels: list[str]
     max_length: int

@@ -38,6 +38,8 @@ def why_not_text(value: str) -> str:
 
     A byte that is not UTF-8 is half of a surrogate pair, by ``errors="surrogateescape"``.
     """
+    if value.isascii():
+        return ""
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -52,7 +54,8 @@ def refuse_other_files(stream: Stream, kind: str, encoding: str, file: File) -> 
     """Stop if a file of text begins with what is not text, or is in another encoding."""
     if not (start := stream.peek(64)):
         raise InputError(
-            f"{file} holds 0 bytes once it is decompressed: get it again, or correct load.source."
+            f"{file} holds 0 bytes once it is decompressed: get it again, or correct "
+            f"{file.setting}."
         )
     file.refuse_other_kinds(start, f"a {kind} file")
     name = mark_of(start)

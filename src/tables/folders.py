@@ -27,11 +27,11 @@ def root_of(files: Sequence[File]) -> str:
     """
     paths = [PurePosixPath(file.name) for file in files]
     root, _ = Counter(path.parent.parent for path in paths).most_common(1)[0]
-    for path in paths:
+    for file, path in zip(files, paths, strict=True):
         if path.parent.parent != root:
             raise InputError(
                 f"{path} is outside the folder of the other texts, {root}/<label>/<id>.txt: move "
-                "it, or point load.source at the folder of the labels."
+                f"it, or point {file.setting} at the folder of the labels."
             )
     return str(root)
 

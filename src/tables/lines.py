@@ -60,13 +60,13 @@ class Lines:
         line = self._back.popleft() if self._back else self._text.readline(self.longest)
         if not line:
             raise StopIteration
-        self.number += 1
         if len(line) == self.longest and line[-1] not in "\r\n":
             while (rest := self._text.readline(self.longest)) and rest[-1] not in "\r\n":
                 pass
             line = _Long(line[:EXCERPT])
+        self.number += 1
         self.taken.append(line)
-        if isinstance(line, _Long):
+        if line.__class__ is _Long:
             raise TooLongError(f"a line of more than {self.longest} characters")
         return line
 

@@ -1,4 +1,4 @@
-"""Where a file is: a path, a URL that fsspec opens, or standard input or output.
+"""Places of files: a path, a URL that fsspec opens, or standard input or output.
 
 What its name says (format, packing) and how its bytes are opened stand here, once for all that
 read. Paths take the standard library alone; URLs take fsspec.

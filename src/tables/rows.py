@@ -55,7 +55,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Reader:
-    """How to read the files of a source.
+    """A way to read the files of a source.
 
     Attributes:
         format: the files' format, or "auto" to take it from their endings.
@@ -94,7 +94,8 @@ class Reader:
             return
         if "folder" in formats:
             raise InputError(
-                "load.source has .txt files among others: point it at one kind, as in '*.csv'."
+                f"{files[0].setting} has .txt files among others: point it at one kind, as in "
+                "'*.csv'."
             )
         for file, kind in zip(files, formats, strict=True):
             rows = 0
@@ -128,7 +129,7 @@ class Reader:
 
     def _batches(self, kind: str, file: File, roles: Roles) -> Iterator[Batch]:
         if not file.path.stat().st_size:
-            raise InputError(f"{file} is empty (0 bytes): get it again, or correct load.source.")
+            raise InputError(f"{file} is empty (0 bytes): get it again, or correct {file.setting}.")
         with file.open() as stream:
             if kind == "parquet":
                 yield from _parquet(Rows(stream, file), file, roles)
@@ -218,19 +219,24 @@ class Reader:
                 f"{file} has {len(names)} different keys up to line {rows[-1].line}, which are "
                 f"more than {COLUMNS}: give every row the same keys."
             )
-        for line, row, _ in rows:
-            for name in [key for key, value in row.items() if isinstance(value, list | dict)]:
+        columns: dict[str, list[str | None]] = {}
+        reasons = [""] * len(rows)
+        for name in names:
+            values = [row.value.get(name) for row in rows]
+            if {list, dict} & set(map(type, values)):
                 self.nested.add(name)
                 if name in (found.get("text"), found.get("label")):
-                    kind = type(row[name]).__name__
+                    kind, line = next(
+                        (type(value).__name__, row.line)
+                        for row, value in zip(rows, values, strict=True)
+                        if isinstance(value, list | dict)
+                    )
                     raise InputError(
                         f"{file}, line {line} has a {kind} in {name!r}, which is not text: give "
                         "each row one value."
                     )
-        columns = {name: [as_text(row.value.get(name)) for row in rows] for name in names}
-        reasons = [""] * len(rows)
-        for name, values in columns.items():
-            _mend(name, values, reasons)
+            columns[name] = list(map(as_text, values))
+            _mend(name, columns[name], reasons)
         for name in [name for name in columns if why_not_text(name)]:
             columns[name.encode("utf-8", "backslashreplace").decode()] = columns.pop(name)
         return columns, reasons
@@ -258,6 +264,8 @@ def _whole(rows: Iterable[Row | Broken], file: File, remedy: str) -> Iterator[Ro
 
 def _mend(name: str, values: list[str | None], reasons: list[str]) -> None:
     """Write what is not text in a column in escapes, and note why such rows can't be kept."""
+    if not why_not_text("".join(filter(None, values))):  # much sooner seen than by each value
+        return
     for k, value in enumerate(values):
         if value is not None and (reason := why_not_text(value)):
             reasons[k] = f"{reason} in {name!r}"
