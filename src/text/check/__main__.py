@@ -38,6 +38,7 @@ from src.core.errors import InputError, closest
 from src.project import params
 from src.tables import examples, sources
 from src.text.check import guess
+from src.text.split_strategies import NAMES
 
 WATCHED = Path("data/source")  # what DVC watches, as load is told in dvc.yaml
 SLICE = 20  # different values of a column whose values get metrics of their own, at most
@@ -278,7 +279,7 @@ def _shown(values: Iterable[object]) -> str:
 def _is_split(values: Iterable[object]) -> bool:
     """Whether a column says on which side of the split each row is."""
     names = {value.strip().lower() for value in guess.filled(values)}
-    return len(names) > 1 and names <= {*import_module("src.text.split").NAMES}
+    return len(names) > 1 and names <= {*NAMES}
 
 
 def _settle_columns(check: Check) -> None:
