@@ -21,7 +21,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel import yaml
 
 from src.core.command_line import bind
-from src.text import card
+from src.text import card_facts
 from src.tools import report, tune
 
 STAGES = [
@@ -126,7 +126,7 @@ def test_a_stage_takes_the_paths_of_its_command_and_the_params_of_its_section(na
     params = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     assert [p.name for p in params] == list(PARAMS[name])
     assert all(p.default is p.empty for p in parameters)
-    others = card.SECTIONS if name == "card" else ()  # what it tells of the stages before
+    others = card_facts.SECTIONS if name == "card" else ()  # what it tells of the stages before
     assert PIPELINE["stages"][name]["params"] == [*others, name]
 
 
