@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 
 from src.project import params
 from src.tables import examples
-from src.text.split_strategies import NAMES
 from src.text.check import guess_columns
 from src.text.check.state import Check
+from src.text.split_strategies import NAMES
 
 SLICE = 20  # different values of a column whose values get metrics of their own, at most
 
