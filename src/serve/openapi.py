@@ -3,7 +3,8 @@
 from html import escape
 from typing import Any
 
-from src.serve.protocol import V2_INPUT, V2_MODEL, V2_OUTPUTS, Limits
+from src.serve.protocol import V2_INPUT, V2_MODEL, V2_OUTPUTS
+from src.serve.request import Limits
 
 JSON = "application/json"
 ERROR_TYPES = [  # the first four are those of text-embeddings-inference

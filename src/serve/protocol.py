@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ import orjson
 
 from src.core.errors import closest
 from src.predict.classifier import Logits, softmax
+from src.serve.errors import invalid, too_large
+from src.serve.request import Limits, rows_of
 
 Scores = npt.NDArray[np.float64]
 
@@ -31,44 +33,6 @@ V2_VERSION = "1"  # of each model: the folder has one
 V2_MODEL = ("/v2/models/{name}", f"/v2/models/{{name}}/versions/{V2_VERSION}")
 V2_OUTPUTS = ("label", "score", "probabilities")
 LENGTH_DIGITS = 9  # of the length of the JSON before tensors in binary
-
-
-class Problem(Exception):  # noqa: N818, it is an answer
-    """An answer that is an error: an HTTP status, and the body of text-embeddings-inference."""
-
-    def __init__(self, status: int, kind: str, message: str, **headers: str) -> None:
-        """Take the status, the ``error_type``, the ``error`` and headers of the answer."""
-        super().__init__(message)
-        self.status = status
-        self.kind = kind
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-    def body(self) -> bytes:
-        """The JSON of the answer."""
-        return orjson.dumps({"error": str(self), "error_type": self.kind})
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may have: bytes, texts, characters a text, words to explain, rows of a CSV."""
-
-    max_body: int
-    max_items: int
-    max_characters: int
-    max_words: int
-    max_rows: int
-    max_upload: int
-    auto_truncate: bool
-
-    def check(self, texts: Sequence[str], name: str) -> None:
-        """Refuse too many texts, and a text of too many characters."""
-        if len(texts) > self.max_items:
-            _too_large(f"{name} holds {len(texts)} texts: send at most {self.max_items} at once.")
-        for row, text in enumerate(texts):
-            if len(text) > self.max_characters:
-                _too_large(
-                    f"{name}[{row}] has {len(text)} characters: send at most {self.max_characters}."
-                )
 
 
 @dataclass(frozen=True)
@@ -111,7 +75,7 @@ def predict_request(content: bytes, limits: Limits) -> Request:
     """
     found = _object(content)
     if found.get("truncation_direction", "Right") not in ("Right", "right"):
-        _invalid("truncation_direction must be 'Right': the model reads the start of a text.")
+        invalid("truncation_direction must be 'Right': the model reads the start of a text.")
     inputs = _required(found, "inputs")
     batch = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], list)
     rows = inputs if batch else [inputs]
@@ -134,11 +98,11 @@ def _single(value: object, name: str) -> str:
     if len(parts) == 1 and isinstance(parts[0], str):
         return parts[0]
     if len(parts) == 2 and all(isinstance(part, str) for part in parts):
-        _invalid(
+        invalid(
             f"{name} is a pair of texts, which this model does not take: a batch of two is "
             '[["a text"], ["another"]].'
         )
-    return _invalid(
+    return invalid(
         f'{name} must be a text, or a list of one text; a batch is [["a text"], ["another"]].'
     )
 
@@ -149,17 +113,17 @@ def hub_request(content: bytes, limits: Limits) -> Request:
     inputs = _required(found, "inputs")
     texts = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        _invalid("inputs must be a text or a list of texts.")
+        invalid("inputs must be a text or a list of texts.")
     limits.check(texts, "inputs")
     _value(found, "options", dict)
     parameters = _value(found, "parameters", dict) or {}
     refuse_unknown(parameters, ("function_to_apply", "top_k"), "parameters.")
     function = _value(parameters, "function_to_apply", str, "parameters.")
     if function not in (None, "softmax", "sigmoid", "none"):
-        _invalid("parameters.function_to_apply must be 'softmax', 'sigmoid' or 'none'.")
+        invalid("parameters.function_to_apply must be 'softmax', 'sigmoid' or 'none'.")
     top_k = _value(parameters, "top_k", int, "parameters.")
     if top_k is not None and top_k < 1:
-        _invalid("parameters.top_k must be at least 1.")
+        invalid("parameters.top_k must be at least 1.")
     return Request(texts, function=function, top_k=top_k, truncate=limits.auto_truncate)
 
 
@@ -197,12 +161,12 @@ def infer_request(content: bytes, header_length: str | None, limits: Limits) -> 
         # Python refuses to read numbers of thousands of digits; no body is a gigabyte long.
         short = header_length.isdecimal() and len(header_length) <= LENGTH_DIGITS
         if not short or (size := int(header_length)) > len(content):
-            _invalid("Inference-Header-Content-Length must be the length of the JSON in the body.")
+            invalid("Inference-Header-Content-Length must be the length of the JSON in the body.")
         content, tail = content[:size], content[size:]
     found = _object(content)
     inputs = _value(found, "inputs", list)
     if not inputs or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        _invalid(f"inputs must be a list of one tensor, {V2_INPUT!r}.")
+        invalid(f"inputs must be a list of one tensor, {V2_INPUT!r}.")
     texts = _texts_of_tensor(inputs[0], tail, limits)
     parameters = _value(found, "parameters", dict) or {}
     binary = _value(parameters, "binary_data_output", bool, "parameters.") or False
@@ -210,7 +174,7 @@ def infer_request(content: bytes, header_length: str | None, limits: Limits) -> 
     for k, output in enumerate(_value(found, "outputs", list) or []):
         name = output.get("name") if isinstance(output, dict) else None
         if name not in V2_OUTPUTS:
-            _invalid(f"outputs[{k}].name must be one of {', '.join(V2_OUTPUTS)}.")
+            invalid(f"outputs[{k}].name must be one of {', '.join(V2_OUTPUTS)}.")
         own = _value(output, "parameters", dict, f"outputs[{k}].") or {}
         asked = _value(own, "binary_data", bool, f"outputs[{k}].parameters.")
         wanted[name] = binary if asked is None else asked
@@ -220,29 +184,29 @@ def infer_request(content: bytes, header_length: str | None, limits: Limits) -> 
 
 def _texts_of_tensor(tensor: dict[str, Any], tail: bytes, limits: Limits) -> list[str]:
     if tensor.get("name") != V2_INPUT:
-        _invalid(f"inputs[0].name must be {V2_INPUT!r}.")
+        invalid(f"inputs[0].name must be {V2_INPUT!r}.")
     if tensor.get("datatype") != "BYTES":
-        _invalid("inputs[0].datatype must be 'BYTES'.")
+        invalid("inputs[0].datatype must be 'BYTES'.")
     shape = _value(tensor, "shape", list, "inputs[0].")
     if not shape or not all(type(n) is int and n >= 0 for n in shape) or shape[1:] not in ([], [1]):
-        _invalid("inputs[0].shape must be [n] or [n, 1].")
+        invalid("inputs[0].shape must be [n] or [n, 1].")
     if shape[0] > limits.max_items:
-        _too_large(f"inputs[0] holds {shape[0]} texts: send at most {limits.max_items} at once.")
+        too_large(f"inputs[0] holds {shape[0]} texts: send at most {limits.max_items} at once.")
     parameters = _value(tensor, "parameters", dict, "inputs[0].") or {}
     size = _value(parameters, "binary_data_size", int, "inputs[0].parameters.")
     if size is not None:
         if size != len(tail):
-            _invalid(f"inputs[0] says it has {size} bytes, but {len(tail)} came after the JSON.")
+            invalid(f"inputs[0] says it has {size} bytes, but {len(tail)} came after the JSON.")
         texts: list[Any] = list(_unpacked(tail))
     else:
         data = _value(tensor, "data", list, "inputs[0].")
         if data is None:
-            _invalid("inputs[0].data is missing.")
+            invalid("inputs[0].data is missing.")
         texts = [one for row in data for one in (row if isinstance(row, list) else [row])]
     if not all(isinstance(text, str) for text in texts):
-        _invalid("inputs[0].data must hold texts.")
+        invalid("inputs[0].data must hold texts.")
     if len(texts) != shape[0]:
-        _invalid(f"inputs[0].shape says {shape[0]} texts, but its data holds {len(texts)}.")
+        invalid(f"inputs[0].shape says {shape[0]} texts, but its data holds {len(texts)}.")
     limits.check(texts, "inputs[0]")
     return texts
 
@@ -253,11 +217,11 @@ def _unpacked(tail: bytes) -> Iterator[str]:
     while place < len(tail):
         end = place + 4 + int.from_bytes(tail[place : place + 4], "little")
         if end > len(tail):
-            _invalid("inputs[0] ends in the middle of a text.")
+            invalid("inputs[0] ends in the middle of a text.")
         try:
             yield tail[place + 4 : end].decode()
         except UnicodeDecodeError:
-            _invalid("inputs[0] must be in UTF-8.")
+            invalid("inputs[0] must be in UTF-8.")
         place = end
 
 
@@ -299,11 +263,6 @@ def _packed(texts: Iterable[str]) -> bytes:
     return b"".join(struct.pack("<I", len(text)) + text for text in map(str.encode, texts))
 
 
-def rows_of(cut: Sequence[bool]) -> str:
-    """The numbers of the texts that were cut, as "0,3"."""
-    return ",".join(str(row) for row, short in enumerate(cut) if short)
-
-
 @dataclass(frozen=True)
 class Table:
     """A CSV file that was sent: its header, its rows, and the texts of those that have one."""
@@ -337,7 +296,7 @@ def table(content: bytes, column: str, prefix: str, limits: Limits) -> Table:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        _invalid(f"The file must be in UTF-8, but byte {error.start} is not.")
+        invalid(f"The file must be in UTF-8, but byte {error.start} is not.")
     csv.field_size_limit(limits.max_upload)  # the limits of the server hold, not that of csv
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -345,13 +304,13 @@ def table(content: bytes, column: str, prefix: str, limits: Limits) -> Table:
         _check_header(header, column, prefix)
         rows = list(_rows(reader, len(header), limits.max_rows))
     except csv.Error as error:
-        _invalid(f"Line {reader.line_num} is no CSV: {error}.")
+        invalid(f"Line {reader.line_num} is no CSV: {error}.")
     index = header.index(column)
     texts = [row[index] for row in rows]
     given = [bool(text.strip()) for text in texts]
     for number, one in enumerate(texts, 1):
         if len(one) > limits.max_characters:
-            _too_large(
+            too_large(
                 f"Row {number} has a text of {len(one)} characters: send at most "
                 f"{limits.max_characters}."
             )
@@ -361,18 +320,18 @@ def table(content: bytes, column: str, prefix: str, limits: Limits) -> Table:
 def _check_header(header: list[str], column: str, prefix: str) -> None:
     if column not in header:
         hint = closest(column, header)
-        _invalid(f"text_column must be one of the file's columns{hint}.")
+        invalid(f"text_column must be one of the file's columns{hint}.")
     for name in (f"{prefix}label", f"{prefix}score"):
         if name in header:
-            _invalid(f"The file has a column {name!r} already: set prefix, as in prefix=my_.")
+            invalid(f"The file has a column {name!r} already: set prefix, as in prefix=my_.")
 
 
 def _rows(reader: Any, fields: int, most: int) -> Iterator[list[str]]:
     for count, row in enumerate(filter(None, reader), 1):
         if len(row) != fields:
-            _invalid(f"Line {reader.line_num} has {len(row)} fields, but the header {fields}.")
+            invalid(f"Line {reader.line_num} has {len(row)} fields, but the header {fields}.")
         if count > most:
-            _too_large(f"The file has more than {most} rows: send it in parts.")
+            too_large(f"The file has more than {most} rows: send it in parts.")
         yield row
 
 
@@ -380,9 +339,9 @@ def _object(content: bytes, *known: str) -> dict[str, Any]:
     try:
         found = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        _invalid(f"The body must be JSON: {error}.")
+        invalid(f"The body must be JSON: {error}.")
     if not isinstance(found, dict):
-        _invalid("The body must be a JSON object.")
+        invalid("The body must be a JSON object.")
     if known:
         refuse_unknown(found, known)
     return found
@@ -397,12 +356,12 @@ def refuse_unknown(found: Iterable[str], known: Sequence[str], prefix: str = "")
     for name in found:
         if name not in known:
             hint = closest(name, known)
-            _invalid(f"{prefix}{name[:40]} is not known{hint}: send {', '.join(known)}.")
+            invalid(f"{prefix}{name[:40]} is not known{hint}: send {', '.join(known)}.")
 
 
 def _required(found: dict[str, Any], name: str) -> Any:
     if name not in found:
-        _invalid(f"{name} is missing.")
+        invalid(f"{name} is missing.")
     return found[name]
 
 
@@ -411,13 +370,5 @@ def _value(found: dict[str, Any], name: str, kind: type, prefix: str = "") -> An
     value = found.get(name)
     if value is not None and type(value) is not kind:
         names = {bool: "true or false", str: "a text", int: "a whole number", list: "a list"}
-        _invalid(f"{prefix}{name} must be {names.get(kind, 'an object')}.")
+        invalid(f"{prefix}{name} must be {names.get(kind, 'an object')}.")
     return value
-
-
-def _invalid(message: str) -> NoReturn:
-    raise Problem(422, "Validation", message)
-
-
-def _too_large(message: str) -> NoReturn:
-    raise Problem(413, "Validation", message)

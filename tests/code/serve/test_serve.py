@@ -30,10 +30,12 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from src.predict.classifier import Classifier, Logits, softmax
-from src.serve.__main__ import Server, Service, _listen
 from src.serve.batching import Batcher, OverloadError, ScoringError
 from src.serve.models import Model
-from src.serve.protocol import Limits, Request, answer, words_of
+from src.serve.protocol import Request, answer, words_of
+from src.serve.request import Limits
+from src.serve.server import Server, listen
+from src.serve.service import Service
 
 PRIVATE = "xylophone"  # a word of requests, which no log may have
 PATIENCE = 60  # seconds for what is going to come
@@ -806,7 +808,7 @@ def test_it_does_not_start_on_a_mistake(
 
 def test_what_is_sent_waits_for_no_acknowledgement() -> None:
     """Without this option an answer of two writes takes 40 ms longer."""
-    with _listen("127.0.0.1", 0) as listening:
+    with listen("127.0.0.1", 0) as listening:
         client = socket.create_connection(listening.getsockname())
         accepted, _ = listening.accept()
         with client, accepted:
