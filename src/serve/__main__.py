@@ -18,7 +18,8 @@ from src.predict.classifier import Classifier, Engine
 from src.serve.models import Model
 from src.serve.request import Limits
 from src.serve.server import in_address, listen, serve
-from src.serve.service import SLICE, Service
+from src.serve.service import Service
+from src.serve.upload import SLICE
 
 KEY = "SERVE_API_KEY"  # the environment variable that may hold the key of the clients
 
@@ -71,8 +72,8 @@ def _loaded(folders: Sequence[Path], engine: Engine, threads: int) -> list[Model
     names = [one.name for one in models]
     if len(set(names)) < len(names):
         raise InputError(
-            f"Expected folders of different names, found {', '.join(names)}: each is served by the "
-            "name of its folder, so rename one."
+            f"Two folders have the same name ({', '.join(names)}): rename one, because each is "
+            "served by the name of its folder."
         )
     return models
 
@@ -81,9 +82,9 @@ def _check_max_texts(max_texts: int, max_items: int, max_words: int) -> None:
     largest = max(max_items, max_words + 1, SLICE)
     if max_texts < largest:
         raise InputError(
-            f"Expected --max_texts of at least {largest}, found {max_texts}: a request has up to "
-            f"--max_items {max_items} texts, an explanation --max_words {max_words} and one more, "
-            f"a part of a file {SLICE}; raise it, or lower those."
+            f"--max_texts is {max_texts}, but must be at least {largest}: raise it, or lower what "
+            f"one request may have: --max_items {max_items} texts, --max_words {max_words} and one "
+            f"more for an explanation, {SLICE} for a part of a file."
         )
 
 
@@ -94,13 +95,11 @@ def _key(file: str) -> bytes:
         found = Path(file).read_bytes() if file else os.environb.get(KEY.encode(), b"")
     except OSError as error:
         raise InputError(
-            f"Expected the key of the clients in {place}, found: {error.strerror}; write it there."
+            f"Can't read {place}, {error.strerror}: write the key of the clients there."
         ) from None
     key = found.strip()
     if not key and (file or found):
-        raise InputError(
-            f"Expected the key of the clients in {place}, found nothing: write it there."
-        )
+        raise InputError(f"The key in {place} is empty: write the key of the clients there.")
     return key
 
 

@@ -1,26 +1,59 @@
 """Errors as answers, in the shape of those of text-embeddings-inference."""
 
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-import orjson
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+Kind = Literal[  # the first four are those of text-embeddings-inference
+    "Validation",
+    "Overloaded",
+    "Backend",
+    "Unhealthy",
+    "Unauthorized",
+    "NotFound",
+    "MethodNotAllowed",
+    "Misdirected",
+    "Deadline",
+]
+STATUSES = {  # what the OpenAPI document says of them
+    401: "The key is missing or wrong",
+    404: "There is no such model",
+    408: "The body took too long to arrive",
+    413: "Too many bytes, texts or characters, or a text longer than the model reads",
+    415: "The body is of another kind",
+    421: "The server does not answer to that host",
+    422: "The body is not as described; the message names the field",
+    424: "The model failed on the texts",
+    429: "Too many texts are waiting; Retry-After says for how many seconds",
+    503: "The server is not well",
+    504: "The deadline passed before the answer",
+}
+
+
+class Error(msgspec.Struct):
+    """The body of an answer that is an error."""
+
+    error: str
+    error_type: Kind
+
 
 class Problem(Exception):  # noqa: N818, it is an answer
-    """An answer that is an error: an HTTP status, and the body of text-embeddings-inference."""
+    """An answer that is an error."""
 
-    def __init__(self, status: int, kind: str, message: str, **headers: str) -> None:
+    def __init__(self, status: int, kind: Kind, message: str, **headers: str) -> None:
         """Take the status, the ``error_type``, the ``error`` and headers of the answer."""
         super().__init__(message)
         self.status = status
-        self.kind = kind
+        self.kind: Kind = kind
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
-    def body(self) -> bytes:
-        """The JSON of the answer."""
-        return orjson.dumps({"error": str(self), "error_type": self.kind})
+    def answer(self) -> Response:
+        """Return the answer."""
+        body = msgspec.json.encode(Error(str(self), self.kind))
+        return Response(body, self.status, self.headers, media_type="application/json")
 
 
 def invalid(message: str) -> NoReturn:
@@ -34,16 +67,20 @@ def too_large(message: str) -> NoReturn:
 
 
 async def _problem(_: Request, error: Exception) -> Response:
-    return error_answer(error) if isinstance(error, Problem) else await _broken(_, error)
+    return error.answer() if isinstance(error, Problem) else await _broken(_, error)
 
 
 async def _starlette(_: Request, error: Exception) -> Response:
     """Starlette's own errors, in the shape of ours."""
     found = error if isinstance(error, HTTPException) else HTTPException(500)
-    kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(found.status_code, "Validation")
-    message = {404: "There is no such route: see /docs.", 405: "Not by this method: see /docs."}
-    text = message.get(found.status_code, found.detail)
-    return error_answer(Problem(found.status_code, kind, text, **dict(found.headers or {})))
+    headers = dict(found.headers or {})
+    if found.status_code == 404:
+        message = "There is no such route: /docs lists them."
+        return Problem(404, "NotFound", message, **headers).answer()
+    if found.status_code == 405:
+        message = "This route takes another method: /docs lists them."
+        return Problem(405, "MethodNotAllowed", message, **headers).answer()
+    return Problem(found.status_code, "Validation", found.detail, **headers).answer()
 
 
 async def _gone(_: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -51,12 +88,7 @@ async def _gone(_: Request, error: Exception) -> Response:  # noqa: ARG001
 
 
 async def _broken(_: Request, error: Exception) -> Response:  # noqa: ARG001
-    return error_answer(Problem(500, "Backend", "The server broke on this; its log says where."))
-
-
-def error_answer(problem: Problem) -> Response:
-    """Make the answer of a problem."""
-    return Response(problem.body(), problem.status, problem.headers, media_type="application/json")
+    return Problem(500, "Backend", "The server failed: its log says where.").answer()
 
 
 HANDLERS: dict[Any, Any] = {

@@ -9,10 +9,15 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.serve.batching import log_place
-from src.serve.errors import Problem, error_answer
+from src.serve.errors import Problem
 from src.serve.prometheus import Metrics
 
-HEALTH = ("/healthz", "/health", "/v2/health/live", "/v2/health/ready")  # for everybody
+HEALTH = {  # for everybody: the paths, and how the OpenAPI document calls them
+    "/v2/health/live": "live",
+    "/v2/health/ready": "ready",
+    "/healthz": "healthz",
+    "/health": "health",
+}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -62,7 +67,7 @@ class Guard:
             self._let_in(Request(scope))
             await self.app(scope, receive, send_with_headers)
         except Problem as problem:
-            await error_answer(problem)(scope, receive, send_with_headers)
+            await problem.answer()(scope, receive, send_with_headers)
         except Exception as error:  # it has its answer, by `_broken`
             log_place("a request broke by %s\n%s", error)
         finally:
@@ -76,7 +81,8 @@ class Guard:
             return
         host = request.headers.get("host", "").lower()
         if "*" not in self.hosts and _without_port(host) not in self.hosts:
-            raise Problem(421, "Misdirected", "This server does not answer for that host.")
+            message = "The server does not answer to this host: use another, or add it to --hosts."
+            raise Problem(421, "Misdirected", message)
         if not self.key or (path in self.open and request.method == "GET"):
             return
         given = request.headers.get("authorization", "").encode("latin-1")
@@ -84,7 +90,7 @@ class Guard:
             raise Problem(
                 401,
                 "Unauthorized",
-                "Send the key of this server as the header Authorization: Bearer KEY.",
+                "The key is missing or wrong: send it as the header Authorization: Bearer KEY.",
                 WWW_Authenticate="Bearer",
             )
 

@@ -8,12 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from src.core.errors import InputError
 from src.predict.classifier import Classifier, Manifest
 
 Files = list[tuple[str, int, int, int]]
+
+
+class Described(msgspec.Struct):
+    """What a list of models says of each."""
+
+    name: str
+    labels: list[str]
+    kind: str
+    max_length: int
+    max_characters: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -42,16 +54,16 @@ class Loaded:
         """The sha256 of the model's graph and weights."""
         return self.manifest["files"]["model.onnx"]
 
-    def described(self) -> dict[str, Any]:
-        """What a list of models says of it."""
-        return {
-            "name": self.name,
-            "labels": self.classifier.labels,
-            "kind": self.kind,
-            "max_length": self.manifest["max_length"],
-            "max_characters": self.manifest["max_characters"],
-            "sha256": self.sha256,
-        }
+    def described(self) -> Described:
+        """Describe it."""
+        return Described(
+            self.name,
+            self.classifier.labels,
+            self.kind,
+            self.manifest["max_length"],
+            self.manifest["max_characters"],
+            self.sha256,
+        )
 
 
 class Model:
@@ -116,5 +128,15 @@ def _front_matter(card: Path) -> tuple[dict[str, Any], str]:
         found = yaml.safe_load(match[1]) if match else {}
     except yaml.YAMLError as error:
         place = " ".join(str(error).split())
-        raise InputError(f"Expected YAML at the top of {card}, found: {place}; mend it.") from None
-    return (found, match[2]) if match and isinstance(found, dict) else ({}, page)
+        raise InputError(f"The top of {card} is not valid YAML ({place}): correct it.") from None
+    return (_named(found), match[2]) if match and isinstance(found, dict) else ({}, page)
+
+
+def _named(value: Any) -> Any:
+    """A value of YAML with the keys of JSON, which are texts."""
+    if isinstance(value, dict):
+        return {
+            json.dumps(key) if key is None or isinstance(key, bool) else key: _named(one)
+            for key, one in value.items()
+        }
+    return [_named(one) for one in value] if isinstance(value, list) else value

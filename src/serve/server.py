@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
 
 from src.core.errors import InputError
-from src.serve.errors import HANDLERS
+from src.serve.app import OPEN, application
 from src.serve.middleware import Guard
 from src.serve.service import Service
 
@@ -36,9 +35,8 @@ class Server(uvicorn.Server):
         self.cut = 0
         self._drain = drain
         self._hurry = asyncio.Event()
-        app = Starlette(routes=service.routes(), exception_handlers=HANDLERS)
         config = uvicorn.Config(
-            Guard(app, hosts, key, ["/docs", "/openapi.json", *service.pages], service.metrics),
+            Guard(application(service), hosts, key, OPEN, service.metrics),
             lifespan="off",
             ws="none",
             log_config=None,
@@ -113,7 +111,7 @@ async def serve(
         task.cancel()
     service.batcher.close()
     if server.cut:
-        log.warning("ended; connections cut before their answer was sent: %d", server.cut)
+        log.warning("ended; connections closed before their answer was sent: %d", server.cut)
     else:
         log.info("ended after every request had its answer")
 
@@ -135,8 +133,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise InputError(
-            f"Expected to listen at {host}:{port}, found: {error.strerror}; choose another with "
-            "--host and --port, or end what listens there."
+            f"Can't listen at {host}:{port}, {error.strerror}: choose another address with --host "
+            "and --port, or stop what listens there."
         ) from None
     # What it accepts inherits this. asyncio sets it only on sockets whose protocol has a number,
     # and without it the body of an answer waits 40 ms for the client to acknowledge the head.
