@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from src.predict.classifier import write_manifest
+from src.predict.manifest import write_manifest
 from src.tables import examples
 from src.text import export_baseline, split
 

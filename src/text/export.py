@@ -19,7 +19,8 @@ from src.core import stage
 from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
 from src.core.files import replacing
-from src.predict.classifier import Classifier, write_manifest
+from src.predict.classifier import Classifier
+from src.predict.manifest import write_manifest
 from src.tables import examples
 from src.text import encoder
 from src.training.shortcuts import shorten

@@ -27,7 +27,8 @@ from src.core import stage
 from src.core.command_line import Count, Interval
 from src.core.errors import InputError
 from src.core.files import replacing
-from src.predict.classifier import Classifier, write_manifest
+from src.predict.classifier import Classifier
+from src.predict.manifest import write_manifest
 from src.tables import examples
 
 OPSETS = {"": 18, "ai.onnx.ml": 3}

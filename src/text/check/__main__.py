@@ -37,6 +37,7 @@ from src.core.command_line import bind
 from src.core.errors import InputError, closest
 from src.project import params
 from src.tables import examples, sources
+from src.tables.places import File
 from src.text.check import guess
 
 WATCHED = Path("data/source")  # what DVC watches, as load is told in dvc.yaml
@@ -174,7 +175,7 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
 # Files
 
 
-def _find(check: Check, files: Sequence[str]) -> list[sources.File]:
+def _find(check: Check, files: Sequence[str]) -> list[File]:
     """The files on this machine, those that are elsewhere in the temporary folder."""
     load = check.params["load"]
     load |= {"source": _sources(files), "sha256": ""}
@@ -192,9 +193,7 @@ def _find(check: Check, files: Sequence[str]) -> list[sources.File]:
     return found
 
 
-def _read(
-    check: Check, found: Sequence[sources.File], text_column: str, label_column: str
-) -> pd.DataFrame:
+def _read(check: Check, found: Sequence[File], text_column: str, label_column: str) -> pd.DataFrame:
     """Settle how the files are read and what their columns are; some of the rows."""
     load = check.params["load"]
     with _hushed():  # ways that are tried and left

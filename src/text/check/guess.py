@@ -11,8 +11,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,9 @@ from charset_normalizer import from_bytes
 
 from src.core.errors import InputError, closest
 from src.tables import examples
-from src.tables.rows import ENDINGS, GUESSED, MARKS, SAMPLE, WESTERN, Batch, Reader
-from src.tables.sources import File
+from src.tables.encodings import GUESSED, MARKS, SAMPLE, WESTERN
+from src.tables.places import File
+from src.tables.rows import ENDINGS, Reader
 
 Params = dict[str, Any]  # of the section `load`
 
@@ -84,7 +84,7 @@ def reading(
     Raises:
         InputError: there is no way to read them as a table of texts and labels.
     """
-    _reader(load, set()).check()
+    _reader(load).check()
     given = load["column_names"]
     load = load | {"encoding": encodings(files, load["encoding"]), "column_names": []}
     start = _start(files[0], load["encoding"][0])
@@ -96,7 +96,7 @@ def reading(
         tried = []
         for number, way in enumerate(ways):
             try:
-                frame, malformed = next(_read(files, load | way, set()))
+                frame, malformed = next(_read(_reader(load | way), files))
             except InputError as error:
                 refused.setdefault(_sign(way), error)
                 continue
@@ -156,8 +156,7 @@ def _start(file: File, encoding: str) -> str:
 
 def _ending(file: File) -> str:
     """The format that the ending of a file names, or ""."""
-    suffixes = ["", "", *PurePosixPath(file.name).suffixes]
-    return ENDINGS.get(suffixes[-2 if file.compression else -1].lower(), "")
+    return ENDINGS.get(file.suffix, "")
 
 
 def _kind(file: File, start: str) -> str:
@@ -190,55 +189,15 @@ def _is_quoted(files: Sequence[File], load: Params) -> bool:
     return 0 < well >= odd
 
 
-@dataclass(frozen=True)
-class _AnyColumns(Reader):
-    """The reader before it is known what its columns are: all of them by their own names.
-
-    Attributes:
-        nested: the columns that hold a list or an object, which is neither a text nor a label.
-    """
-
-    nested: set[str] = field(default_factory=set)
-
-    def check(self) -> None:
-        """Refuse params that no reader takes."""
-        self._check()
-
-    def _roles(self, found: Sequence[str], file: File) -> dict[str, str]:
-        return {"text": "\0", "label": "\0"}
-
-    def _named(
-        self, columns: dict[str, list[str | None]], roles: dict[str, str], rows: int
-    ) -> dict[str, Any]:
-        return dict(columns)
-
-    def _of_records(
-        self, rows: list[dict[str, Any]], lines: list[int], roles: dict[str, str], file: File
-    ) -> Batch:
-        for row in rows:
-            self.nested.update(key for key, value in row.items() if isinstance(value, list | dict))
-        return super()._of_records(rows, lines, roles, file)
+def _reader(load: Params) -> Reader:
+    """The reader before it is known what its columns are: all of them by their own names."""
+    names = "format", "encoding", "delimiter", "quote", "column_names"
+    kind, encoding, delimiter, quote, columns = (load[name] for name in names)
+    return Reader(kind, "", "", encoding, delimiter, quote, columns, "")
 
 
-def _reader(load: Params, nested: set[str]) -> _AnyColumns:
-    return _AnyColumns(
-        load["format"],
-        "text",
-        "label",
-        load["encoding"],
-        load["delimiter"],
-        load["quote"],
-        load["column_names"],
-        "",
-        nested=nested,
-    )
-
-
-def _read(
-    files: Sequence[File], load: Params, nested: set[str]
-) -> Iterator[tuple[pd.DataFrame, int]]:
-    """The columns of each batch, and how many of its rows are malformed; notes nested ones."""
-    reader = _reader(load, nested)
+def _read(reader: Reader, files: Sequence[File]) -> Iterator[tuple[pd.DataFrame, int]]:
+    """The columns of each batch, and how many of its rows are malformed."""
     for _, batch in reader.read(files):
         yield pd.DataFrame(batch.columns, dtype=object), sum(map(bool, batch.reasons))
 
@@ -251,8 +210,8 @@ def _sample(
     Columns without names get those that are given, if there are as many.
     """
     frame, step = pd.DataFrame(), 1
-    nested: set[str] = set()
-    for part, _ in _read(files, load, nested):
+    reader = _reader(load)
+    for part, _ in _read(reader, files):
         frame = pd.concat([frame, part.iloc[::step]], ignore_index=True)
         while len(frame) > 2 * ROWS:
             frame, step = frame.iloc[::2], 2 * step
@@ -261,7 +220,7 @@ def _sample(
         numbered = [f"column_{k + 1}" for k in range(len(frame.columns))]
         return _sample(files, load | {"column_names": [*given] if fitting else numbered})
     # One list among texts is a mistake, which `load` tells with its line.
-    left_out = [name for name in sorted(nested) if _is_nested(frame[name])]
+    left_out = [name for name in sorted(reader.nested) if _is_nested(frame[name])]
     frame = frame.drop(columns=left_out)
     frame.attrs["nested"] = left_out
     return load, frame
