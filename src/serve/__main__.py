@@ -49,11 +49,11 @@ def main(
 ) -> None:
     """Serve model folders over HTTP until SIGTERM; the first is that of requests that name none.
 
-    --drain is how many seconds requests under way then have to end; a second signal cuts them.
-    Without --api_key_file, the key that clients must send is that of the environment variable
-    SERVE_API_KEY; with neither, none is asked for. --watch is how often, in seconds, to look for
-    changed models, 0 for never; SIGHUP loads them anew at any time. --hosts are the names that
-    clients may call the server by, with commas between them, or * for any.
+    --drain is the time, in seconds, that requests in progress then have to finish; a second signal
+    ends them at once. The key that clients must send is in --api_key_file or, without that, in the
+    environment variable SERVE_API_KEY; with neither, no key is needed. --watch is the time, in
+    seconds, between checks for changed models, 0 for never; SIGHUP reloads them at any time.
+    --hosts are the names that clients may use for the server, separated by commas, or * for any.
     """
     key = _key(api_key_file)
     loaded = _loaded([model, *more], engine, threads)
@@ -89,7 +89,7 @@ def _check_max_texts(max_texts: int, max_items: int, max_words: int) -> None:
 
 
 def _key(file: str) -> bytes:
-    """The key that clients must send; none if it is empty."""
+    """Read the key that clients must send; b"" lets everybody in."""
     place = file or f"the environment variable {KEY}"
     try:
         found = Path(file).read_bytes() if file else os.environb.get(KEY.encode(), b"")

@@ -1,4 +1,4 @@
-"""The table of routes, and those that no dialect has: health, models, figures and pages."""
+"""The table of routes, and those of no dialect: health, models, metrics and pages."""
 
 from functools import partial
 from pathlib import Path
@@ -29,13 +29,13 @@ OPEN = {"/", "/docs", "/openapi.json", *PAGES}  # also to whom has no key
 
 
 class Health(Struct):
-    """The server answers; it has no models that are not loaded."""
+    """The server scores, and all its models are loaded."""
 
     status: Literal["ok"]
 
 
 class Card(Described):
-    """What a page about a model shows: its card, and what its files were verified by."""
+    """A model with its card and manifest."""
 
     front_matter: dict[str, Any]
     page: str
@@ -84,7 +84,7 @@ async def docs(service: Service, request: Request) -> Response:  # noqa: ARG001
 
 
 async def page(service: Service, request: Request) -> Response:
-    """Send a file of the playground, or the routes where it is left out."""
+    """Send a file of the playground, or the page of routes where the playground is left out."""
     path = PAGES.get(request.url.path)
     if path is None:
         return await docs(service, request)

@@ -71,7 +71,7 @@ async def _problem(_: Request, error: Exception) -> Response:
 
 
 async def _starlette(_: Request, error: Exception) -> Response:
-    """Starlette's own errors, in the shape of ours."""
+    """Answer Starlette's own errors in the shape of the server's."""
     found = error if isinstance(error, HTTPException) else HTTPException(500)
     headers = dict(found.headers or {})
     if found.status_code == 404:

@@ -1,4 +1,4 @@
-"""What surrounds each request: allowed hosts, the key, headers of the answer, and figures."""
+"""Middleware for each request: allowed hosts, the key, headers of the answer, and metrics."""
 
 import hmac
 import time
@@ -30,7 +30,7 @@ HEADERS = {
 
 
 class Guard:
-    """What surrounds each request: allowed hosts, the key, headers of the answer, and figures."""
+    """Middleware that checks host and key, adds headers to the answer, and counts it."""
 
     def __init__(
         self,

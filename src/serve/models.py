@@ -18,7 +18,7 @@ Files = list[tuple[str, int, int, int]]
 
 
 class Described(msgspec.Struct):
-    """What a list of models says of each."""
+    """A model in a list of models."""
 
     name: str
     labels: list[str]
@@ -30,7 +30,7 @@ class Described(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A classifier, and what its folder says of it.
+    """A classifier, and what its folder tells about it.
 
     Attributes:
         kind: the architecture, such as ``bert``; ``baseline`` where no config.json names one.
@@ -46,16 +46,16 @@ class Loaded:
 
     @property
     def manifest(self) -> Manifest:
-        """What the folder's files were verified by."""
+        """Return the manifest that the folder's files were verified against."""
         return self.classifier.manifest
 
     @property
     def sha256(self) -> str:
-        """The sha256 of the model's graph and weights."""
+        """Return the sha256 of the model's graph and weights."""
         return self.manifest["files"]["model.onnx"]
 
     def described(self) -> Described:
-        """Describe it."""
+        """Describe it for a list of models."""
         return Described(
             self.name,
             self.classifier.labels,
@@ -86,9 +86,10 @@ class Model:
         self.now = self._loaded()
 
     def settled_on_another(self) -> bool:
-        """Whether files are others than when they were last loaded, and none changed since the last
-        call: what is still being copied is left alone.
-        """  # noqa: D205
+        """Tell whether the files differ from those last loaded, and have come to rest.
+
+        They have if none changed since the last call: a folder being copied is left alone.
+        """
         before, self._latest = self._latest, self._files()
         return before == self._latest != self._tried
 
@@ -121,7 +122,7 @@ class Model:
 
 
 def _front_matter(card: Path) -> tuple[dict[str, Any], str]:
-    """The YAML between two lines of three dashes that a model card starts with, and the rest."""
+    """Read the YAML between two lines of three dashes at the top of a model card, and the rest."""
     page = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
     match = re.match(r"---\n(.*?)\n---\n(.*)", page, re.DOTALL)
     try:
@@ -133,7 +134,7 @@ def _front_matter(card: Path) -> tuple[dict[str, Any], str]:
 
 
 def _named(value: Any) -> Any:
-    """A value of YAML with the keys of JSON, which are texts."""
+    """Replace keys of YAML that JSON can't have by texts."""
     if isinstance(value, dict):
         return {
             json.dumps(key) if key is None or isinstance(key, bool) else key: _named(one)

@@ -3,7 +3,7 @@
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -29,7 +29,8 @@ from src.serve.service import Service
 
 VERSION = "1"  # of each model: the folder has one
 LENGTH_DIGITS = 9  # of the length of the JSON before tensors in binary
-OUTPUTS = ("label", "score", "probabilities")
+OutputName = Literal["label", "score", "probabilities"]
+OUTPUTS: tuple[OutputName, ...] = get_args(OutputName)
 
 
 class TensorParameters(Struct):
@@ -60,12 +61,12 @@ class OutputParameters(Struct):
 class WantedOutput(Struct):
     """An output to answer with."""
 
-    name: Literal["label", "score", "probabilities"]
+    name: OutputName
     parameters: OutputParameters | None = None
 
 
 class InferParameters(Struct):
-    """Whether outputs are to be binary that say nothing of it themselves."""
+    """Whether the outputs are to be binary unless they say otherwise."""
 
     binary_data_output: bool | None = None
 
@@ -160,7 +161,7 @@ async def infer(service: Service, request: Request) -> Response:
 
 
 def _parted(content: bytes, header_length: str | None) -> tuple[bytes, bytes]:
-    """The JSON of a body, and the binary tensors after it."""
+    """Split a body into the JSON and the binary tensors after it."""
     if header_length is None:
         return content, b""
     # Python refuses to read numbers of thousands of digits; no body is a gigabyte long.
@@ -198,7 +199,7 @@ def _texts(tensor: InputTensor, tail: bytes, limits: Limits) -> list[str]:
 
 
 def _unpacked(tail: bytes) -> Iterator[str]:
-    """The elements of a BYTES tensor: a length of four bytes, little-endian, before each."""
+    """Read the elements of a BYTES tensor: a length of four bytes, little-endian, before each."""
     place = 0
     while place < len(tail):
         end = place + 4 + int.from_bytes(tail[place : place + 4], "little")
@@ -216,15 +217,15 @@ def _unpacked(tail: bytes) -> Iterator[str]:
 def _outputs(
     asked: Infer, labels: Sequence[str], logits: Logits
 ) -> tuple[list[OutputTensor], bytes]:
-    """The outputs that were asked for, and the bytes of those in binary."""
+    """Make the outputs that were asked for, and the bytes of those in binary."""
     scores = softmax(logits).astype(np.float32)
     outputs, tail = [], b""
     for name, binary in _wanted(asked).items():
         output = OutputTensor(name, "FP32", [len(scores)])
         if name == "label":
-            output.datatype = "BYTES"
             texts = [labels[k] for k in scores.argmax(axis=1)]
-            data, packed = texts, _packed(texts)
+            output.datatype, packed = "BYTES", _packed(texts)
+            data: list[str | float] = [*texts]
         else:
             array = scores if name == "probabilities" else scores.max(axis=1)
             output.shape = list(array.shape)
@@ -238,13 +239,13 @@ def _outputs(
     return outputs, tail
 
 
-def _wanted(asked: Infer) -> dict[str, bool]:
-    """The names of the outputs that were asked for, and whether they are binary."""
+def _wanted(asked: Infer) -> dict[OutputName, bool]:
+    """Find the names of the outputs that were asked for, and whether they are binary."""
     binary = bool(asked.parameters and asked.parameters.binary_data_output)
     wanted = {}
     for output in asked.outputs or []:
         own = output.parameters.binary_data if output.parameters else None
-        wanted[str(output.name)] = binary if own is None else own
+        wanted[output.name] = binary if own is None else own
     return wanted or dict.fromkeys(OUTPUTS, binary)
 
 

@@ -65,7 +65,7 @@ class _Schemas:
         return schema
 
     def fields(self, kind: Any) -> dict[str, Any]:
-        """The schemas of the fields of a type."""
+        """Return the schemas of the fields of a type."""
         fields: dict[str, Any] = _resolved(self.of(kind), self.named).get("properties", {})
         return fields
 

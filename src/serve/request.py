@@ -34,7 +34,7 @@ ModelName = Annotated[str, msgspec.Meta(extra_json_schema={"$ref": f"{SCHEMAS}Mo
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may have: bytes, texts, characters a text, words to explain, rows of a CSV."""
+    """The limits of a request: bytes, texts, characters a text, words to explain, rows of a CSV."""
 
     max_body: int
     max_items: int

@@ -19,18 +19,18 @@ log = logging.getLogger("src.serve")
 
 
 class Server(uvicorn.Server):
-    """The routes on uvicorn, with its own ways with signals, logs and headers left out.
+    """A uvicorn server without uvicorn's own handling of signals, logs and headers.
 
     Attributes:
-        cut: how many connections were closed at the end before their answer was sent.
+        cut: the connections that were closed on shutdown before their answer was sent.
     """
 
     def __init__(
         self, service: Service, hosts: Sequence[str], key: bytes, drain: float = 30.0
     ) -> None:
-        """Serve to whoever calls it by one of ``hosts`` and has the key, if there is one.
+        """Serve clients that use one of ``hosts`` and have the key, if there is one.
 
-        When it ends, requests under way have ``drain`` seconds for their answers.
+        On shutdown, requests in progress have ``drain`` seconds for their answers.
         """
         self.cut = 0
         self._drain = drain
@@ -48,23 +48,23 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone: uvicorn would end by the one that ended it, and not with 0."""
+        """Leave signals alone: uvicorn would end by the signal instead of with exit code 0."""
         yield
 
     def end(self) -> None:
-        """Answer what came in and end; called again, end at once."""
+        """Answer the requests in progress and stop; called again, stop at once."""
         if self.should_exit:
             self._hurry.set()
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for the answers under way, though not for longer than may be."""
+        """Wait for the requests in progress, but not longer than ``drain``."""
         cutting = asyncio.ensure_future(self._cut_in_time())
         await super().shutdown(sockets)
         cutting.cancel()
 
     async def _cut_in_time(self) -> None:
-        """Close what is still open when the time is up: to its request, the client has gone."""
+        """Close the connections still open when the time is up, as if their clients had left."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), self._drain)
         await asyncio.sleep(0)  # connections without a request are closed in this round
@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
 
 
 def in_address(host: str) -> str:
-    """A host as it stands in an address: one of IPv6 in brackets."""
+    """Put an IPv6 host in brackets, as addresses have it."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
@@ -87,7 +87,7 @@ async def serve(
     drain: float,
     watch: float,
 ) -> None:
-    """Serve until a signal, and reload models on SIGHUP and, every ``watch`` seconds, on change."""
+    """Serve until a signal; reload models on SIGHUP, and changed ones every ``watch`` seconds."""
     # It warns of each request that is no HTTP, which anybody can send.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server = Server(service, hosts, key, drain)
@@ -126,7 +126,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Listen at an address.
 
     Raises:
-        InputError: somebody else does, or it is not of this machine.
+        InputError: the address is taken, or is not one of this machine.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

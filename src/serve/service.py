@@ -1,4 +1,4 @@
-"""The models that are served, and what scores their texts."""
+"""The models that are served, and the scoring of their texts."""
 
 import asyncio
 import logging
@@ -16,13 +16,13 @@ log = logging.getLogger("src.serve")
 
 
 class Service:
-    """What all routes share.
+    """The models, limits and metrics that all routes share.
 
     Attributes:
         models: the models by name; the first is that of requests that name none.
         limits: what a request may have.
-        metrics: the figures.
-        batcher: what scores texts.
+        metrics: counts for Prometheus.
+        batcher: the queue that scores texts.
         deadline: seconds for a request.
         upload_deadline: seconds for a file.
         uploads: how many files are being scored.
@@ -77,10 +77,10 @@ class Service:
     ) -> tuple[Logits, list[bool]]:
         """Return logits, and whether each text was cut.
 
-        The figures take in the first ``counted`` texts, all if it is None.
+        Metrics count the first ``counted`` texts, all if it is None.
 
         Raises:
-            Problem: too much waits, a text is too long, or the model fails.
+            Problem: too many texts are waiting, a text is too long, or the model fails.
         """
         classifier = model.classifier
         try:

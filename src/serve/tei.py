@@ -118,7 +118,7 @@ async def predict(service: Service, request: Request) -> Response:
 
 
 def _texts(inputs: str | list[str | list[str]]) -> tuple[list[str], bool]:
-    """The texts of ``inputs``, and whether they are a single one rather than a batch."""
+    """Return the texts of ``inputs``, and whether it is a single text rather than a batch."""
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], list):
         return [_text(row, f"inputs[{k}]") for k, row in enumerate(inputs)], False
     return [_text(inputs, "inputs")], True

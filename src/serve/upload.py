@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,6 +22,8 @@ from src.serve.models import Loaded
 from src.serve.openapi import Route
 from src.serve.request import Limits, ModelName, body_of, sentence, while_wanted
 from src.serve.service import Service
+from src.tables.delimited import Records
+from src.tables.lines import Broken, Lines
 
 SLICE = 16  # texts of a file that are scored between those of other clients
 UPLOADS = 2  # files at once
@@ -48,7 +49,7 @@ class Table:
     texts: list[str]
 
     def answer(self, labels: Sequence[str], scores: Scores, prefix: str) -> bytes:
-        """Write it with the columns ``label`` and ``score`` after its own, empty without text."""
+        """Write the table with the columns ``label`` and ``score``, empty in rows without text."""
         file = io.StringIO(newline="")
         writer = csv.writer(file)
         writer.writerow([*self.header, f"{prefix}label", f"{prefix}score"])
@@ -105,7 +106,7 @@ async def _score(service: Service, request: Request, content: bytes, until: floa
 async def _in_slices(
     service: Service, model: Loaded, texts: list[str], until: float
 ) -> tuple[Scores, list[bool]]:
-    """Score a file between the requests of others, which it waits for when they are many."""
+    """Score a file between the requests of other clients, and wait while those are too many."""
     scores, cut = [np.empty((0, len(model.classifier.labels)))], []
     for start in range(0, len(texts), SLICE):
         while True:
@@ -131,14 +132,11 @@ def read_table(content: bytes, column: str, prefix: str, limits: Limits) -> Tabl
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         invalid(f"Byte {error.start} of the file is not UTF-8: save the file in UTF-8.")
-    csv.field_size_limit(limits.max_upload)  # the limits of the server hold, not that of csv
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        _check_header(header, column, prefix)
-        rows = list(_rows(reader, len(header), limits.max_rows))
-    except csv.Error as error:
-        invalid(f"Line {reader.line_num} is not valid CSV ({error}): correct it.")
+    # A limit of the server holds, not one of the csv module.
+    records = Records(Lines(io.StringIO(text, newline=""), limits.max_upload + 1), ",")
+    _, header = next(_read(records), (1, []))
+    _check_header(header, column, prefix)
+    rows = list(_rows(records, len(header), limits.max_rows))
     index = header.index(column)
     texts = [row[index] for row in rows]
     given = [bool(text.strip()) for text in texts]
@@ -160,16 +158,23 @@ def _check_header(header: list[str], column: str, prefix: str) -> None:
             invalid(f"The file has a column {name!r} already: set prefix, as in prefix=my_.")
 
 
-def _rows(reader: Any, fields: int, most: int) -> Iterator[list[str]]:
-    for count, row in enumerate(filter(None, reader), 1):
-        if len(row) != fields:
+def _rows(records: Records, width: int, most: int) -> Iterator[list[str]]:
+    for count, (line, fields) in enumerate(_read(records), 1):
+        if len(fields) != width:
             invalid(
-                f"Line {reader.line_num} has {len(row)} fields, but the header has {fields}: "
-                "correct it."
+                f"Line {line} has {len(fields)} fields, but the header has {width}: correct it."
             )
         if count > most:
             too_large(f"The file has more than {most} rows: send it in parts.")
-        yield row
+        yield fields
+
+
+def _read(records: Records) -> Iterator[tuple[int, list[str]]]:
+    """Read the line of each row, and its fields."""
+    for record in records:
+        if isinstance(record, Broken):
+            invalid(f"Line {record.line} is not valid CSV ({record.reason}): correct it.")
+        yield record.line, record.fields
 
 
 ROUTES = [

@@ -91,7 +91,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for seed, name in enumerate(("first", "second")):
         (place / name).mkdir()
         found.append(make_model(place / name, seed))
-    (found[0] / "README.md").write_text("---\ntags:\n- onnx\n---\n# A card\n")
+    (found[0] / "README.md").write_text("---\ntags:\n- onnx\nnull: {yes: 1}\n---\n# A card\n")
     return found
 
 
@@ -147,6 +147,8 @@ def test_predict_answers_as_text_embeddings_inference(
         ("/predict", b"[", 422, "The body must be a JSON object"),
         ("/predict", b"[]", 422, "The body must be a JSON object"),
         ("/predict", b'"\xff"', 422, "The body is not valid JSON"),
+        ("/predict", b'{"inputs": "a", "of_another": "\xff"}', 422, "The body is not valid JSON"),
+        ("/predict", b'{"inputs": "a", "of_another": ' + b"[" * 3000, 422, "not valid JSON"),
         ("/predict", {}, 422, "inputs is missing:"),
         ("/predict", {"inpts": "a"}, 422, "inputs is missing:"),
         ("/explain", {"inpts": "a"}, 422, "inpts is not known (did you mean 'inputs'?)"),
@@ -166,6 +168,7 @@ def test_predict_answers_as_text_embeddings_inference(
             422,
             "parameters.top_k must be a whole number of at",
         ),
+        ("/", {"inputs": "a", "parameters": {"topk": 1}}, 422, "parameters.topk is not known (did"),
         ("/", {"inputs": [1]}, 422, "inputs[0] must be a text"),
         ("/explain", {"inputs": [["a"]]}, 422, "inputs[0] must be a text"),
         ("/v2/models/first/infer", {"inputs": []}, 422, "inputs must be a list of one tensor"),
@@ -325,6 +328,7 @@ def test_a_file_comes_back_with_labels_and_scores(
         (b"text,label\n", 422, "The file has a column 'label' already: set prefix"),
         (b"id,text\n1,a\n2\n", 422, "Line 3 has 1 fields, but the header has 2"),
         (b'text\n"a"b\n', 422, "Line 2 is not valid CSV"),
+        (b'text\n"a\nb\nc\n', 422, "Line 2 is not valid CSV (a quote that opens here"),
         (b"text\n\xff\n", 422, "Byte 5 of the file is not UTF-8"),
         (b"text\n" + b"a\n" * 41, 413, "The file has more than 40 rows"),
         (b"text\n" + b"a" * 2001, 413, "Row 1 has a text of 2001 characters"),
@@ -341,7 +345,7 @@ def test_what_it_says_of_its_models(server: Running, folders: list[Path]) -> Non
     assert first["sha256"] == manifest["files"]["model.onnx"] != second["sha256"]
     card = get(server, "/models/first/card").json()
     assert card == first | {
-        "front_matter": {"tags": ["onnx"]},
+        "front_matter": {"tags": ["onnx"], "null": {"true": 1}},
         "page": "# A card\n",
         "manifest": manifest,
     }
