@@ -225,7 +225,7 @@ def _outputs(
         if name == "label":
             texts = [labels[k] for k in scores.argmax(axis=1)]
             output.datatype, packed = "BYTES", _packed(texts)
-            data: list[str | float] = [*texts]
+            data: list[str] | list[float] = texts
         else:
             array = scores if name == "probabilities" else scores.max(axis=1)
             output.shape = list(array.shape)
@@ -234,7 +234,7 @@ def _outputs(
             output.parameters = TensorParameters(len(packed))
             tail += packed
         else:
-            output.data = data
+            output.data = [*data]
         outputs.append(output)
     return outputs, tail
 

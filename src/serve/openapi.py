@@ -96,10 +96,9 @@ def document(routes: Sequence[Route], limits: Limits, models: Sequence[str]) -> 
 
 def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
     in_path = "{name}" in route.path
-    if route.method == "POST":
-        errors = POST_ERRORS
-    else:
-        errors = (*GET_ERRORS, 404) if in_path else GET_ERRORS
+    errors = set(route.errors) | set(POST_ERRORS if route.method == "POST" else GET_ERRORS)
+    if in_path:
+        errors.add(404)
     error = {JSON: {"schema": {"$ref": f"{SCHEMAS}Error"}}}
     parameters = [_parameter("name", "path", {"$ref": f"{SCHEMAS}ModelName"})] if in_path else []
     if route.query:
@@ -116,7 +115,7 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
             },
             **{
                 str(status): {"description": STATUSES[status], "content": error}
-                for status in sorted((*errors, *route.errors))
+                for status in sorted(errors)
             },
         },
     }
