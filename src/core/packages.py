@@ -19,7 +19,7 @@ def package_path(url: str) -> str:
         if spec is None or not spec.submodule_search_locations:
             raise InputError(
                 f"{url} is in the Python package {match['package']!r}, which isn't installed: "
-                "install it, or write the name that Python imports in params.yaml."
+                "install it, or correct the name to the one that Python imports."
             )
         return str(Path(spec.submodule_search_locations[0], match["path"]))
 

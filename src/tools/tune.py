@@ -50,7 +50,8 @@ from src.core.errors import InputError
 from src.core.files import replacing
 from src.core.markdown import table
 from src.core.stage import LOGS
-from src.tools import doctor
+from src.project.graph import outs_of
+from src.tools.doctor.repository import not_kept
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 Natural = Annotated[int, Interval(ge=0)]
@@ -101,7 +102,7 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with Repo() as repo:
-        for lack in doctor.not_kept(repo, [*doctor.outs_of(repo)]):
+        for lack in not_kept(repo, [*outs_of(repo)]):
             raise InputError(lack)
     section = _params()[target]
     searched = read_space(space, target, section)

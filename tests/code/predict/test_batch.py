@@ -649,6 +649,7 @@ def wait_for(path: Path, size: int, process: subprocess.Popen[bytes]) -> None:
 RECORD = 36 + 512 * 3 * 4 + 4 + 32  # bytes of a batch in the journal
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_bytes(
     model: Path, rows: list[Row], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -766,6 +767,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.shutdown()  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_node_writes_the_same_bytes(
     model: Path, tmp_path: Path, cluster: Any
 ) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 from conftest import ROOT, make_model
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.core.errors import InputError
-from src.predict.classifier import Classifier
+from src.predict.classifier import Classifier, softmax
 from src.predict.padding import batches
 
 
@@ -53,6 +54,11 @@ def test_texts_from_standard_input_in_their_order(model: Path) -> None:
     out, _ = run(model, stdin="\r\n".join(texts).encode())
     labels = [json.loads(line)["label"] for line in out.splitlines()]
     assert labels == ["sport", "money", "film", "money", "sport"] * 300
+
+
+def test_softmax_of_large_logits() -> None:
+    found = softmax(np.array([[1000, 1000], [0, np.log(3)]], dtype=np.float32))
+    assert found == pytest.approx(np.array([[0.5, 0.5], [0.25, 0.75]]), abs=1e-7)
 
 
 def test_bad_input_gets_one_sentence(model: Path, tmp_path: Path) -> None:

@@ -296,9 +296,7 @@ def test_data_that_a_trial_would_not_find_is_named_before_the_first(project: Pro
     new.write_text("text,label\n")
     printed = project.run("python", "-m", "src.tools.tune", code=1)
     new.unlink()
-    assert "to have the code and data that stages read, found neither has data/source/new.csv" in (
-        printed
-    )
+    assert "Neither git nor DVC has data/source/new.csv" in printed
 
 
 def test_test_texts_choose_no_model(project: Project) -> None:

@@ -20,6 +20,8 @@ from src.core import stage
 from src.text import train
 from src.training import checkpoints
 
+pytestmark = pytest.mark.slow
+
 # Six epochs of 23 steps.
 LONG = {"epochs": 6, "save_steps": 5, "logging_steps": 3, "early_stopping_patience": 0}
 WAIT = 120  # seconds, after which what is waited for will not come

@@ -600,7 +600,7 @@ def test_41_more_rows_than_a_batch() -> None:
     kept = loaded(csv("text,label\n" + "\n".join(rows)))
     assert list(kept["text"]) == [f"text {k}" for k in range(25_000)]
     assert [row[1] for row in rejected()] == [str(25_002 + k) for k in range(10)]
-    split.main(Path("raw"), Path("splits"), **SPLIT)
+    split.main(Path("raw"), Path("splits"), **SPLIT | {"test_size": 0.2})
     parts = [examples.read(Path(f"splits/{side}.parquet")) for side in examples.SPLITS]
     assert [len(part) for part in parts] == [14_998, 5_001, 5_001]
 

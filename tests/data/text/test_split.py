@@ -17,7 +17,7 @@ from src.text import split
 def divided(frame: pd.DataFrame, tmp_path: Path, **params: object) -> dict[str, pd.DataFrame]:
     tmp_path.mkdir(exist_ok=True)
     examples.write(frame, tmp_path / "examples.parquet")
-    split.main(tmp_path, tmp_path / "splits", **SPLIT | params)
+    split.main(tmp_path, tmp_path / "splits", **SPLIT | {"test_size": 0.2} | params)
     folder = tmp_path / "splits"
     sides: dict[str, pd.DataFrame] = {
         side: examples.read(folder / f"{side}.parquet") for side in examples.SPLITS
