@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import IO
 
 from src.core.errors import InputError
-from src.tables.places import STANDARD, UNKNOWN, Place, reaching
+from src.tables.places import STANDARD, Place, reaching
+from src.tables.streams import UNKNOWN
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from src.core.errors import InputError
 from src.predict.files import fresh
 from src.predict.input import Format
 from src.tables.lines import Broken
-from src.tables.places import Place, packed
+from src.tables.places import Place
+from src.tables.streams import packed
 
 GROUP = 1 << 16  # rows of a row group of parquet, at most
 GROUP_BYTES = 1 << 26  # likewise
@@ -175,7 +176,7 @@ def writing(
     Raises:
         InputError: the format can't hold a column, or can't be compressed so.
     """
-    packing = packed(stream, place, "wb")
+    packing = packed(stream, place.packing, place.name, "wb")
     if format == "parquet":
         output: Output = Parquet(packing, schema, added)
     elif format == "jsonl":

@@ -12,7 +12,8 @@ import requests
 import urllib3
 
 from src.core.errors import InputError
-from src.tables.places import BLOCK, Place, refuse
+from src.tables.places import Place, refuse
+from src.tables.streams import BLOCK
 
 DRIVE_LINK = re.compile(r"https://drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:.*&)?id=)([\w-]+)")
 DRIVE_DOWNLOAD = "https://drive.usercontent.google.com/download?id={}&export=download"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from src.core.errors import InputError
-from src.tables.places import File, Stream
+from src.tables.places import File
+from src.tables.streams import Stream
 
 MARKS = {  # that of utf-32 begins with that of utf-16
     codecs.BOM_UTF32_LE: "utf-32",

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from src.core.errors import InputError
-from src.tables.places import Place, Stream
+from src.tables.places import Place
+from src.tables.streams import Stream
 
 
 class Rows:

@@ -18,7 +18,8 @@ from src.core import files as checksums
 from src.core.errors import InputError, closest
 from src.core.packages import package_path
 from src.tables.download import download, download_link
-from src.tables.places import UNKNOWN, File, Place, refuse
+from src.tables.places import File, Place, refuse
+from src.tables.streams import UNKNOWN
 
 CHUNK = 1 << 20  # bytes of a copy
 

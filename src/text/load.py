@@ -21,8 +21,8 @@ from src.core.errors import InputError
 from src.core.files import replacing, scratch, write_json
 from src.tables import examples, sources
 from src.tables.examples import Hashes
-from src.tables.places import PACKED
 from src.tables.rows import ENDINGS, Batch, Format, Reader
+from src.tables.streams import PACKED
 from src.text import load_cleaning
 from src.text.load_cleaning import REASONS, Codes, Reasons, Rules
 
