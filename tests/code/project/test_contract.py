@@ -21,7 +21,9 @@ from ruamel import yaml
 
 from src.core.command_line import bind
 from src.text import card
-from src.tools import report, tune
+from src.tools.report.change import Gate
+from src.tools.tune import __main__ as tune
+from src.tools.tune.space import read_space, words_of
 
 STAGES = [
     "load",
@@ -91,7 +93,7 @@ def test_every_module_is_in_a_room_and_every_stage_has_one() -> None:
 
 
 def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
-    assert list(inspect.signature(report.Gate).parameters) == list(PARAMS["report"])
+    assert list(inspect.signature(Gate).parameters) == list(PARAMS["report"])
     assert set(PARAMS["report"]["models"]) <= set(PIPELINE["stages"]["evaluate"]["foreach"])
 
 
@@ -99,10 +101,10 @@ def test_the_search_takes_the_params_of_its_section() -> None:
     parameters = list(inspect.signature(tune.main, eval_str=True).parameters.values())
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
     assert [p.name for p in parameters] == list(PARAMS["tune"])
-    section = tune.words_of(PARAMS["tune"])
+    section = words_of(PARAMS["tune"])
     _, params = bind(tune.main, "tune", True, section)
     assert params == PARAMS["tune"]
-    assert len(tune.read_space(params["space"], "train", PARAMS["train"])) == len(params["space"])
+    assert len(read_space(params["space"], "train", PARAMS["train"])) == len(params["space"])
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -167,7 +169,7 @@ IMPORTS = {
     "src.predict.__main__": set(),
     "src.predict.batch": set(),
     "src.tools.doctor": set(),
-    "src.tools.tune": set(),
+    "src.tools.tune.__main__": set(),
 }
 
 
