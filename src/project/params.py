@@ -1,6 +1,6 @@
-"""params.yaml for commands that change it: what a person wrote into it, comments too, stays."""
+"""Read, type and write a params.yaml; what a person wrote into it, comments too, stays."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,68 +8,116 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from src.core.errors import InputError
+from src.core.command_line import bind
+from src.core.errors import InputError, closest
 from src.core.files import replacing
 
-PARAMS = Path("params.yaml")
-SECTIONS = ("load", "quality", "split", "baseline", "train", "evaluate", "card")  # at least
+PARAMS = Path("params.yaml")  # of the pipeline at the root of the repository
 
 
 class Section(dict[str, Any]):
-    """The params of a section; one that is not there is a mistake in params.yaml."""
+    """The params of one section.
 
-    name = ""
+    Attributes:
+        name: of the section.
+        path: of the params.yaml that it stands in.
+    """
+
+    name: str
+    path: Path
 
     def __missing__(self, key: str) -> Any:
         raise InputError(
-            f"{self.name}.{key} is missing: expected it in params.yaml; `git log -p params.yaml` "
-            "tells what it was."
+            f"{self.name}.{key} is missing in {self.path}: `git log -p {self.path}` tells what it "
+            "was."
         )
 
 
-def read() -> dict[str, Section]:
-    """The sections of params.yaml.
+class Sections(dict[str, Section]):
+    """The sections of the params.yaml at ``path``."""
+
+    path: Path
+
+    def __missing__(self, name: str) -> Section:
+        raise InputError(f"{self.path} has no section {name!r}{closest(name, self)}: add it.")
+
+
+def read(path: Path = PARAMS) -> Sections:
+    """Read the sections of a params.yaml, as DVC does, by YAML 1.2.
 
     Raises:
-        InputError: it is not here, or has no such sections; or a param is asked for that it lacks.
+        InputError: it is not there or holds something else than sections. Asking the result for a
+            section or a param that is missing raises InputError, too.
     """
-    found = {}
-    for name, values in _load()[1].items():
-        found[name] = Section(values)
-        found[name].name = name
-    return found
+    sections = Sections()
+    sections.path = path
+    for name, values in _load(YAML(typ="safe"), path).items():
+        section = sections[name] = Section(values)
+        section.name, section.path = name, path
+    return sections
 
 
-def write(changes: Mapping[str, Any]) -> None:
-    """Give params, such as ``load.source``, other values, in the file as it is now.
+def typed(schema: Callable[..., Any], section: Section) -> dict[str, Any]:
+    """Type the params of a section by the keyword-only parameters of a function or dataclass.
+
+    Raises:
+        InputError: a param is missing, stray or not what it may be.
+    """
+    _, params = bind(schema, section.name, True, words_of(section))
+    return params
+
+
+def words_of(section: Mapping[str, Any]) -> list[str]:
+    """Turn a section into the words that DVC makes of it on the command line of a stage.
+
+    DVC leaves an empty list out. A test compares this with ``dvc.parsing``, which takes long to
+    import.
+    """
+    words = []
+    for key, value in section.items():
+        if isinstance(value, bool):
+            words.append(f"--{key}" if value else f"--no-{key}")
+        elif isinstance(value, Mapping):
+            words += words_of({f"{key}.{inner}": v for inner, v in value.items()})
+        elif isinstance(value, list):
+            if any(isinstance(item, list | Mapping) for item in value):
+                raise InputError(f"{key} has a list or section in a list: write plain values.")
+            words += [f"--{key}", *map(str, value)] if value else []
+        else:
+            words += [f"--{key}", str(value)]
+    return words
+
+
+def write(changes: Mapping[str, Any], path: Path = PARAMS) -> None:
+    """Give params, such as ``load.source``, other values in the file as it is now.
 
     Raises:
         InputError: as of ``read``.
     """
-    yaml, values = _load()
+    yaml = YAML()  # keeps comments, and writes as DVC does: its next change will be one line
+    yaml.default_flow_style = False
+    values = _load(yaml, path)
     for name, value in changes.items():
         section, _, key = name.partition(".")
         _put(values[section], key, value)
-    with replacing(PARAMS) as fresh:
+    with replacing(path) as fresh:
         yaml.dump(values, fresh)
 
 
-def _load() -> tuple[YAML, Any]:
-    yaml = YAML()  # of YAML 1.2, as DVC reads and writes it: its next change will be one line
-    yaml.default_flow_style = False
+def _load(yaml: YAML, path: Path) -> Any:
     try:
-        values = yaml.load(PARAMS)
-        if not isinstance(values, Mapping):
-            raise TypeError("no sections")
-        for name in dict.fromkeys([*SECTIONS, *values]):
-            if not isinstance(values.get(name), Mapping):
-                raise TypeError(f"{values[name]!r} as {name}" if name in values else f"no {name}")
-    except (OSError, YAMLError, TypeError) as error:
+        values = yaml.load(path)
+    except (OSError, YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"Expected params.yaml with the sections {', '.join(SECTIONS)} in {Path.cwd()}, "
-            f"found: {' '.join(str(error).split())}; go to the root of the project, or correct it."
+            f"{path} can't be read ({reason}): correct it, or go to the root of the project."
         ) from None
-    return yaml, values
+    if not isinstance(values, Mapping):
+        raise InputError(f"{path} has no sections: `git log -p {path}` tells what it had.")
+    for name, section in values.items():
+        if not isinstance(section, Mapping):
+            raise InputError(f"{name} in {path} is {section!r}: write a section of params there.")
+    return values
 
 
 def _put(section: Any, key: str, value: Any) -> None:

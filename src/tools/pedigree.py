@@ -14,18 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
-from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from dvc.scm import NoSCM, SCMError
-from dvc.utils.serialize import load_yaml
 from dvc_data.hashfile.state import StateNoop
 
 from src.core import stage
 from src.core.errors import InputError
 from src.core.files import sha256
 from src.core.markdown import without_secrets
-from src.tools.verify import check, files_of, project, reads_other, select, shown, upstream_first
+from src.project.graph import is_params, locked, project, shown, upstream_first
+from src.tools.verify import check, files_of, reads_other, select
 from src.training import provenance
 
 RECORDS = ("training", "provenance.py")  # a stage that depends on this leaves a record
@@ -66,9 +64,7 @@ def trace(repo: Repo, target: str) -> dict[str, Any]:
     (part,) = parts
     problems = [f"{found.path} {found.fault}." for found in check(repo, [target]).findings]
     _, files = files_of(repo, part)
-    graph = repo.index.graph
-    stages = {part.out.stage, *nx.descendants(graph, part.out.stage)}
-    ordered = [s for s in upstream_first(graph) if s in stages]
+    ordered = upstream_first(repo, part.out.stage)
     requirements = Path(repo.root_dir, "requirements.lock")
     if not requirements.exists():
         problems.append("requirements.lock is missing.")
@@ -81,7 +77,7 @@ def trace(repo: Repo, target: str) -> dict[str, Any]:
             for key, read in files.items()
             if part.has(key) and not read.fault
         },
-        "stages": {s.addressing: _locked(s) for s in ordered},
+        "stages": {s.addressing: locked(s) for s in ordered},
         "environment": _environment(ordered, problems),
         "problems": [*problems, *(sentence for _, sentence in changes(repo, ordered))],
     }
@@ -96,16 +92,6 @@ def _git(repo: Repo, problems: list[str]) -> dict[str, Any]:
         pass  # nothing has been committed yet
     problems.append("There is no commit of git: code and params can't be told.")
     return {"revision": None, "dirty": None}
-
-
-def _locked(made_by: Any) -> dict[str, Any] | None:
-    """What DVC wrote of a stage when it ran: cmd, params, deps and outs, with their hashes."""
-    path = Path(made_by.path)
-    if path.suffix == ".dvc":
-        imported: dict[str, Any] = load_yaml(str(path))
-        return imported
-    ran: dict[str, dict[str, Any]] = load_yaml(str(path.with_suffix(".lock")))["stages"]
-    return ran.get(made_by.name)
 
 
 def changes(repo: Repo, stages: Iterable[Any]) -> Iterator[tuple[str, str]]:
@@ -129,7 +115,7 @@ def changes(repo: Repo, stages: Iterable[Any]) -> Iterator[tuple[str, str]]:
             continue
         changed_params = False
         for dep in s.deps:
-            if isinstance(dep, ParamsDependency):
+            if is_params(dep):
                 for values in dep.workspace_status().values():
                     changed_params = True
                     names = ", ".join(values) if isinstance(values, dict) else values

@@ -22,15 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
 from dvc.config import Config
 from dvc.utils.serialize import loads_yaml
 
 from src.core import stage
 from src.core.command_line import Count
 from src.core.errors import InputError
-from src.tools.doctor import listed
-from src.tools.verify import project, upstream_first
+from src.project import git
+from src.project.git import listed
+from src.project.graph import chain, project
 from src.training import provenance
 
 Chain = Mapping[str, set[str]]  # the stages, each after those that it waits for, and these
@@ -89,46 +89,32 @@ def _plan() -> tuple[Chain, str]:
     if not Path("dvc.yaml").exists():
         raise InputError(f"Expected dvc.yaml in {Path.cwd()}, found none: go to the repository.")
     with project() as repo:
-        graph = repo.index.graph
-        chain = {
-            s.addressing: {before.addressing for before in nx.descendants(graph, s)}
-            for s in upstream_first(graph)
-        }
-        return chain, str(repo.cache.local_cache_dir)
+        return chain(repo), str(repo.cache.local_cache_dir)
 
 
 def _expect_all_committed() -> str:
     """The short hash of the last commit, which must be all that there is."""
-    if not shutil.which("git"):
-        raise InputError("Expected git, found no command of that name: install it.")
-    commit = _git("rev-parse", "--short", "--verify", "HEAD")
-    changed = [line[3:] for line in _git("status", "--porcelain", "--", ".").splitlines()]
-    if changed:
+    commit = git.output("rev-parse", "--short", "--verify", "HEAD")
+    if changed := [path for _, path in git.status("--", ".")]:
         raise InputError(
-            f"Expected everything in git, as clones have only that, found changes in "
-            f"{listed(changed)}: commit or `git stash --include-untracked` them."
+            f"Clones have only what is in git, and it lacks changes in {listed(changed)}: commit "
+            "or `git stash --include-untracked` them."
         )
     return commit
 
 
-def _git(*words: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(["git", *words], cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        told = " ".join(done.stderr.split())
-        raise InputError(f"Expected `git {words[0]}` to succeed, found: {told}; see `make doctor`.")
-    return done.stdout.rstrip()
-
-
 def _clone(target: Path, commit: str, cache: str) -> Path:
     """Clone the commit into a folder, with what was added to DVC; the project's folder in there."""
-    _git("clone", "--quiet", "--no-checkout", _git("rev-parse", "--show-toplevel"), str(target))
-    _git("checkout", "--quiet", "--detach", commit, cwd=target)
-    folder = target / _git("rev-parse", "--show-prefix")
+    git.output(
+        "clone", "--quiet", "--no-checkout", git.output("rev-parse", "--show-toplevel"), str(target)
+    )
+    git.output("checkout", "--quiet", "--detach", commit, cwd=target)
+    folder = target / git.output("rev-parse", "--show-prefix")
     with Config(str(folder / ".dvc")).edit("local") as config:
         # The team may share a cache by .dvc/config; here no stage's output may come from one.
         config["cache"]["dir"] = str(folder / ".dvc" / "cache")
         config["remote"]["here"] = {"url": cache}
-    if added := _git("ls-files", "*.dvc", cwd=folder).splitlines():
+    if added := git.output("ls-files", "*.dvc", cwd=folder).splitlines():
         pull = ("pull", "--quiet", "--remote", "here", *added)
         if _dvc(folder, *pull, capture=True).returncode:
             _expect_of_dvc(Path.cwd(), "fetch", *added)

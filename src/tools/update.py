@@ -21,6 +21,7 @@ from pathlib import Path
 
 from src.core import stage
 from src.core.errors import InputError
+from src.project import git
 
 RECORD = Path(".template.json")
 log = logging.getLogger("src.tools.update")
@@ -55,11 +56,11 @@ def main(*, to: str = "") -> None:
             _expect_progress(Path(place, "new"), record.commit, commit)
         old = _make(record, record.commit, Path(place, "old"))
         for project in (old, new):
-            _git("fetch", "--quiet", "--no-tags", str(project), "main")
-        trees = [_git("-C", str(project), "rev-parse", "HEAD^{tree}") for project in (old, new)]
-    base = _git("commit-tree", trees[0], "-m", f"Template at {record.commit[:7]}")
+            git.output("fetch", "--quiet", "--no-tags", str(project), "main")
+        trees = [git.output("rev-parse", "HEAD^{tree}", cwd=project) for project in (old, new)]
+    base = git.output("commit-tree", trees[0], "-m", f"Template at {record.commit[:7]}")
     title = f"Update from the template's {record.commit[:7]} to {commit[:7]}"
-    _merge(_git("commit-tree", trees[1], "-p", base, "-m", title))
+    _merge(git.output("commit-tree", trees[1], "-p", base, "-m", title))
     log.info("%s; `git show` has what it changed, `make test` and `dvc repro` come next", title)
 
 
@@ -91,17 +92,17 @@ def _address(template: str) -> str:
 
 
 def _expect_all_committed() -> None:
-    if above := _git("rev-parse", "--show-prefix"):
+    if above := git.output("rev-parse", "--show-prefix"):
         raise InputError(
             f"Expected the project to be a git repository of its own, found it in {above} of "
             "another: an update can't be merged there."
         )
-    if Path(_git("rev-parse", "--git-path", "CHERRY_PICK_HEAD")).exists():
+    if Path(git.output("rev-parse", "--git-path", "CHERRY_PICK_HEAD")).exists():
         raise InputError(
             "Expected no unfinished merge, found one, perhaps of an update: mend its conflicts and "
             "`git cherry-pick --continue`, or `git cherry-pick --abort`."
         )
-    changed = _git("status", "--porcelain", "--untracked-files=no")
+    changed = git.output("status", "--porcelain", "--untracked-files=no")
     if changed:
         raise InputError(
             f"Expected all changes committed, found {len(changed.splitlines())} that are not: "
@@ -161,7 +162,7 @@ def _merge(commit: str) -> None:
     )
     if not done.returncode:
         return
-    conflicts = _git("diff", "--name-only", "--diff-filter=U").splitlines()
+    conflicts = git.output("diff", "--name-only", "--diff-filter=U").splitlines()
     if not conflicts:
         reason = " ".join(done.stderr.split())
         subprocess.run(["git", "cherry-pick", "--abort"], capture_output=True, check=False)
@@ -171,15 +172,6 @@ def _merge(commit: str) -> None:
         f"{', '.join(conflicts)}: mend them, `git add` (or `git rm` for what you removed) and "
         "`git cherry-pick --continue`, or `git cherry-pick --abort`."
     )
-
-
-def _git(*words: str) -> str:
-    """What a git command prints, without the line end."""
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = " ".join(done.stderr.split())
-        raise InputError(f"Expected a git repository, found that git can't {words[0]}: {reason}")
-    return done.stdout.rstrip("\n")
 
 
 if __name__ == "__main__":

@@ -12,16 +12,13 @@ files on a remote whose list of files is there. Damage passes all three.
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import networkx as nx
 from dvc.config import NoRemoteError, RemoteNotFoundError
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import NoSCM, SCMError
 from dvc_data.hashfile.hash import file_md5
@@ -32,6 +29,7 @@ from dvc_objects.fs.local import LocalFileSystem
 
 from src.core import stage
 from src.core.errors import InputError, closest
+from src.project.graph import project, shown, upstream_first
 
 SHOWN = 20
 LOCAL = LocalFileSystem()  # type: ignore[no-untyped-call]
@@ -111,21 +109,6 @@ class Part:
     def has(self, key: Key) -> bool:
         """Whether a file of the out belongs to what was asked for."""
         return key[: len(self.inside)] == self.inside
-
-
-@contextmanager
-def project() -> Iterator[Repo]:
-    """The DVC project of this folder.
-
-    Raises:
-        InputError: there is none, or DVC can't read it.
-    """
-    try:
-        with Repo() as repo:
-            yield repo
-    except DvcException as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"Expected a DVC project, found: {told}") from error
 
 
 def check(repo: Repo, targets: Sequence[str] = ()) -> Report:
@@ -238,7 +221,7 @@ def select(repo: Repo, targets: Sequence[str]) -> list[Part]:
     Raises:
         InputError: a target means none, or there are no outs yet.
     """
-    stages = upstream_first(repo.index.graph)
+    stages = upstream_first(repo)
     outs = [out for s in stages for out in s.outs if out.is_in_repo and out.hash_info]
     if not outs:
         raise InputError("Expected outs in dvc.lock, found none: run `dvc repro` first.")
@@ -263,16 +246,6 @@ def select(repo: Repo, targets: Sequence[str]) -> list[Part]:
             )
         found |= dict.fromkeys(matches)
     return list(found)
-
-
-def upstream_first(graph: Any) -> list[Any]:
-    """The stages of DVC's graph, those first that others wait for."""
-    return [*reversed([*nx.lexicographical_topological_sort(graph, key=lambda s: s.addressing)])]
-
-
-def shown(path: str) -> str:
-    """A path as one types it here."""
-    return os.path.relpath(path)
 
 
 def _rm(path: str) -> str:

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from dvc.parsing.interpolate import to_str
 
 from src.core import stage
 from src.core.command_line import bind
@@ -128,7 +127,7 @@ class Check:
             InputError: a param is not what the stage takes.
         """
         section = {**self.params[name], **changes}
-        words = shlex.split(to_str(section, {"bool": "boolean_optional"}))
+        words = params.words_of(section)
         stage_main = import_module(f"src.text.{name}").main  # only what is about to run is loaded
         places = [str(self.folder / path) for path in paths]
         positional, options = bind(stage_main, name, True, [*places, *words])

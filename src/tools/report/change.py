@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
-from src.core.command_line import Count, Interval, Seed, Share, bind
+from src.core.command_line import Count, Interval, Seed, Share
 from src.metrics import bootstrap
+from src.project import params
 from src.tables import examples
-from src.tools.report.revision import WORK_TREE, Revision
+from src.tools.report.revision import Revision
 
 FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "log loss", "ece": "ECE"}
 
@@ -76,13 +77,7 @@ def read_gate() -> Gate:
     Raises:
         InputError: a param is missing, stray, or not what it may be.
     """
-    section = Revision(WORK_TREE).params().get("report")
-    words = []
-    for key, value in (section if isinstance(section, dict) else {}).items():
-        words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
-    # Its signature is the schema, as a stage's main is of its section.
-    _, values = bind(Gate, "report", True, words)  # type: ignore[arg-type]
-    return Gate(**values)
+    return Gate(**params.typed(Gate, params.read()["report"]))
 
 
 def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change | None:

@@ -13,10 +13,9 @@ from typing import Any, Literal
 import dvc.api
 import pandas as pd
 from dvc.exceptions import DvcException
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from src.core.errors import InputError
+from src.project.graph import LOCK, sentence, stages_of_lock
 from src.tables import examples
 
 WORK_TREE = "workspace"  # as DVC calls it
@@ -38,7 +37,7 @@ class Revision:
         """Open a git revision or experiment, or the work tree.
 
         Raises:
-            InputError: there is no such revision, or it holds no ``dvc.lock``.
+            InputError: there is no such revision, or it holds no ``dvc.lock`` that can be read.
         """
         tree = name == WORK_TREE
         try:
@@ -47,19 +46,22 @@ class Revision:
         except DvcException as error:
             raise InputError(
                 f"{name!r} is no git revision or experiment of this repository "
-                f"({_sentence(error)}): `git log --oneline --all` and `dvc exp list` show what "
+                f"({sentence(error)}): `git log --oneline --all` and `dvc exp list` show what "
                 "there is."
             ) from None
         # A sha is as long as nobody reads it, and git and DVC know its first seven characters.
         self.name = "work tree" if tree else re.sub(r"^([0-9a-f]{7})[0-9a-f]{33}$", r"\1", name)
         self.missing: dict[str, str] = {}
-        lock = self.text("dvc.lock")
+        lock = self.text(LOCK)
         if lock is None:
             raise InputError(
                 f"{name} has no dvc.lock: run `dvc repro` there and commit it, or name a revision "
                 "that has one."
             )
-        self.stages = _stages_of(lock, self.name)
+        try:
+            self.stages = stages_of_lock(lock)
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from None
 
     @cached_property
     def models(self) -> dict[str, dict[str, str]]:
@@ -79,7 +81,7 @@ class Revision:
             params: dict[str, Any] = dvc.api.params_show(rev=self.sha)
         except DvcException as error:
             raise InputError(
-                f"DVC can't read the params of {self.name} ({_sentence(error)}): correct "
+                f"DVC can't read the params of {self.name} ({sentence(error)}): correct "
                 "params.yaml."
             ) from None
         return params
@@ -116,30 +118,7 @@ class Revision:
                 self._files.get_file(path, str(copy))
             # What is raised without credentials or a network is of the remote's own library.
             except Exception as error:
-                self.missing[path] = _sentence(error)
+                self.missing[path] = sentence(error)
                 log.warning("%s of %s: %s", path, self.name, self.missing[path])
                 return None
             return examples.read(copy)[list(columns)]
-
-
-def _stages_of(lock: str, name: str) -> dict[str, dict[str, Any]]:
-    """Read the stages of a dvc.lock.
-
-    Raises:
-        InputError: it is empty, or no YAML, as with the markers of a conflict.
-    """
-    try:
-        found = YAML(typ="safe").load(lock)
-    except YAMLError:
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("stages"), dict):
-        raise InputError(
-            f"dvc.lock of {name} has no stages that can be read: `python -m src.tools.doctor` "
-            "tells how to settle a conflict; otherwise run `dvc repro`."
-        )
-    return dict(found["stages"])
-
-
-def _sentence(error: Exception) -> str:
-    """Put the message of another library's exception on one line, without its last dot."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

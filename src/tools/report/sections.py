@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from src.core.markdown import code, table, without_secrets
+from src.project import git
 from src.tools.report.change import FIGURES, Gate
 from src.tools.report.revision import WORK_TREE, Revision
 
@@ -131,14 +132,9 @@ def stages(before: Revision, after: Revision) -> Iterator[str]:
 def source(before: Revision, after: Revision) -> Iterator[str]:
     """Show which files of the code changed, and by how many lines."""
     revisions = [str(side.sha) for side in (before, after) if side.sha]
-    stat = subprocess.run(  # noqa: S603
-        ["git", "diff", "--stat=100", *revisions, "--", "src", "dvc.yaml"],  # noqa: S607
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    stat = git.output("diff", "--stat=100", *revisions, "--", "src", "dvc.yaml")
     yield from ["", "## Code", ""]
-    yield from ["```", stat.rstrip(), "```"] if stat else ["`src` and `dvc.yaml` are as before."]
+    yield from ["```", stat, "```"] if stat else ["`src` and `dvc.yaml` are as before."]
 
 
 def plots(before: Revision, after: Revision, folder: Path) -> Iterator[str]:

@@ -1,11 +1,9 @@
 """The verdicts: is a model better or worse, and is the gate open."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 from src.core.markdown import code
+from src.project import graph
 from src.tools.report.change import Change, Gate, failing, same_splits
 from src.tools.report.revision import Revision
 from src.tools.report.sections import names
@@ -51,7 +49,15 @@ def verdicts(
     lacking = [(side, path) for side in (before, after) for path in side.missing]
     if lacking:
         yield from _how_to_get(lacking)
-    if after.sha is None and (stale := _stale()):
+    if after.sha is None:
+        yield from _not_run()
+
+
+def _not_run() -> Iterator[str]:
+    """Name the stages that `dvc repro` would run in the work tree, if there are any."""
+    with graph.project() as repo:
+        stale = graph.stale(repo)
+    if stale:
         yield ""
         yield (
             f"**The work tree has changes that were not run**, in {names(stale)}: what stands "
@@ -116,14 +122,3 @@ def _how_to_get(lacking: Iterable[tuple[Revision, str]]) -> Iterator[str]:
         "Whoever has them runs `dvc push`; then this report reads them from the remote, as "
         "`dvc fetch` does. Without a remote, `dvc repro` in a checkout of the revision makes them."
     )
-
-
-def _stale() -> list[str]:
-    """List the stages that `dvc repro` would run in the work tree."""
-    status = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return sorted(json.loads(status.stdout))

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import optuna
-from dvc.repo import Repo
 from optuna.study import Study
 from optuna.trial import TrialState
 
@@ -24,9 +23,10 @@ from src.core import stage
 from src.core.command_line import Count, Interval, Seed
 from src.core.errors import InputError
 from src.core.stage import LOGS
-from src.tools import doctor
+from src.project import graph, params
+from src.tools.doctor.repository import not_kept
 from src.tools.tune import page, trials
-from src.tools.tune.space import identify, present, read_params, read_section, read_space
+from src.tools.tune.space import identify, present, read_space
 
 Natural = Annotated[int, Interval(ge=0)]
 # A test metric would no longer test the best of many, so there is none among these.
@@ -62,10 +62,10 @@ def main(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with Repo() as repo:
-        for lack in doctor.not_kept(repo, [*doctor.outs_of(repo)]):
+    with graph.project() as repo:
+        for lack in not_kept(repo, [*graph.outs_of(repo)]):
             raise InputError(lack)
-    section = read_params()[target]
+    section = params.read()[target]
     searched = read_space(space, target, section)
     name, file = identify(target, metric, searched)
     study = _open(name, metric, present(searched, section))
@@ -111,5 +111,10 @@ def _open(name: str, metric: str, first: Mapping[str, Any]) -> Study:
     return study
 
 
+def words() -> list[str]:
+    """Give the words that DVC would make of the section, before those of the command line."""
+    return [*params.words_of(params.read()["tune"]), *sys.argv[1:]]
+
+
 if __name__ == "__main__":
-    stage.run(main, arguments=read_section)
+    stage.run(main, arguments=words)

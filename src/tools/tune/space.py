@@ -1,65 +1,24 @@
 """The space of a search: which params, and the values that each may take."""
 
-import copy
 import hashlib
 import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from inspect import Parameter, signature
-from pathlib import Path
 from typing import Any
 
-from dvc.api import params_show
-from dvc.dependency.param import ParamsDependency
-from dvc.exceptions import DvcException
-from dvc.parsing.interpolate import to_str
-from dvc.repo import Repo
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from src.core.command_line import bind
 from src.core.errors import InputError
+from src.project import graph
+from src.project.params import words_of
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
 FORMS = "'PARAM int LOW HIGH', 'PARAM float LOW HIGH', with or without 'log', or 'PARAM one A B'"
-
-
-def read_section() -> list[str]:
-    """Give the words that DVC would make of the section, before those of the command line.
-
-    Raises:
-        InputError: there is no such section, or params.yaml can't be read.
-    """
-    section = read_params().get("tune")
-    if not isinstance(section, dict):
-        raise InputError("params.yaml has no section tune: write one.")
-    return [*words_of(section), *sys.argv[1:]]
-
-
-def read_params() -> dict[str, Any]:
-    """Read params.yaml.
-
-    Raises:
-        InputError: it can't be read.
-    """
-    try:
-        params: dict[str, Any] = params_show("params.yaml")
-    except DvcException as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise InputError(
-            f"params.yaml can't be read in {Path.cwd()} ({reason}): go to the root of the project, "
-            "or correct the file."
-        ) from None
-    return params
-
-
-def words_of(section: Mapping[str, Any]) -> list[str]:
-    """Write a section of params as DVC does on the command line of a stage."""
-    return shlex.split(to_str(dict(section), {"bool": "boolean_optional"}))
 
 
 def read_space(
@@ -148,20 +107,12 @@ def identify(target: str, metric: str, space: Mapping[str, Distribution]) -> tup
     Raises:
         InputError: what the target depends on is not there.
     """
-    facts: dict[str, Any] = {}
-    with Repo() as repo:
+    with graph.project() as repo:
         stages = repo.stage.collect(target, with_deps=True)
         made = {out.fs_path for s in stages for out in s.outs}
-        try:
-            for dep in [dep for s in stages for dep in s.deps if dep.fs_path not in made]:
-                if isinstance(dep, ParamsDependency):
-                    facts |= copy.deepcopy(dep.read_params())
-                else:
-                    facts[str(dep)] = dep.get_hash().value
-        except (DvcException, FileNotFoundError) as error:
-            raise InputError(
-                f"{target} can't run ({error}): bring back what is missing."
-            ) from error
+        facts = dict(
+            graph.values_of(dep for s in stages for dep in s.deps if dep.fs_path not in made)
+        )
         file = next(str(out) for s in stages if s.name == target for out in s.outs if out.metric)
     for name in space:
         section, _, key = name.partition(".")

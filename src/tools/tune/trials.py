@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dvc.api import metrics_show
-from dvc.repo.experiments.utils import exp_refs
-from dvc.scm import Git
 from optuna.distributions import FloatDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from src.core.errors import InputError
 from src.core.stage import ERROR_FILE, LOGS
+from src.project import graph
 from src.tools.tune.space import Distribution
 
 WORDS = {TrialState.COMPLETE: "complete", TrialState.FAIL: "failed"}
@@ -52,7 +51,7 @@ def run_next(
             trial.set_user_attr("experiment", t.user_attrs["experiment"])
             trial.set_user_attr("repeated", True)
             return study.tell(trial, t.value)
-    number, taken = trial.number + 1, {ref.name for ref in exp_refs(Git())}
+    number, taken = trial.number + 1, graph.experiments()
     while (name := f"{study.study_name}-{number}") in taken:  # of a search whose database is gone
         number += 1
     trial.set_user_attr("experiment", name)

@@ -20,10 +20,11 @@ from dvc.utils.hydra import apply_overrides
 from ruamel import yaml
 
 from src.core.command_line import bind
+from src.project.params import read, typed
 from src.text import card
 from src.tools.report.change import Gate
 from src.tools.tune import __main__ as tune
-from src.tools.tune.space import read_space, words_of
+from src.tools.tune.space import read_space
 
 STAGES = [
     "load",
@@ -101,10 +102,9 @@ def test_the_search_takes_the_params_of_its_section() -> None:
     parameters = list(inspect.signature(tune.main, eval_str=True).parameters.values())
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
     assert [p.name for p in parameters] == list(PARAMS["tune"])
-    section = words_of(PARAMS["tune"])
-    _, params = bind(tune.main, "tune", True, section)
-    assert params == PARAMS["tune"]
-    assert len(read_space(params["space"], "train", PARAMS["train"])) == len(params["space"])
+    values = typed(tune.main, read(ROOT / "params.yaml")["tune"])
+    assert values == PARAMS["tune"]
+    assert len(read_space(values["space"], "train", PARAMS["train"])) == len(values["space"])
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, Project, copy_built, digest, serving
 from dvc.config import Config
 
-from src.tools import doctor
+from src.tools.doctor import remotes
 
 ONNX = "models/onnx"
 
@@ -143,4 +143,4 @@ def test_this_repository_holds_no_secret_and_verifies_its_remotes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert [*doctor.secrets(), *doctor.unverified()] == []
+    assert [*remotes.secrets(), *remotes.unverified()] == []

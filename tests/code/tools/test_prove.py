@@ -48,8 +48,7 @@ def test_a_stage_that_writes_the_time_is_named(project: Project) -> None:
 
     printed = project.run("python", "-m", "src.tools.prove", "load", code=1)
     assert (
-        "ERROR src.core.stage: Expected everything in git, as clones have only that, found changes "
-        "in data/source/small.jsonl, src/text/load.py, data/source/.gitignore, "
+        "it lacks changes in data/source/small.jsonl, src/text/load.py, data/source/.gitignore, "
         "data/source/small.jsonl.dvc: commit or `git stash --include-untracked` them.\n"
     ) in printed
     project.commit()

@@ -123,7 +123,7 @@ def test_a_clone_without_remote_says_what_is_lacking_and_how_to_get_it(
     assert "baseline" in printed
     (clone.root / "dvc.lock").write_text("<<<<<<< ours\n")
     printed = clone.run("python", "-m", "src.tools.report", "HEAD", code=1)
-    assert "dvc.lock of work tree" in printed
+    assert "work tree: dvc.lock has no stages" in printed
     assert "Traceback" not in printed
 
 

@@ -282,7 +282,7 @@ def test_enough_steps_of_training_are_left_as_they_are(capsys: pytest.CaptureFix
 def test_a_param_that_params_lack_is_named() -> None:
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("  delimiter: ','\n", ""))
-    with pytest.raises(InputError, match=r"^load\.delimiter is missing: expected "):
+    with pytest.raises(InputError, match=r"^load\.delimiter is missing"):
         check.main(as_commas())
 
 
@@ -591,7 +591,7 @@ def test_places_that_are_not_there_are_told_as_they_were_named(
 def test_params_that_are_no_sections_are_refused(text: str) -> None:
     source, before = as_commas(), Path("params.yaml").read_text()
     Path("params.yaml").write_text(before + text if ":" in text else text)
-    with pytest.raises(InputError, match=r"found: (1 as one|no sections); go to the root"):
+    with pytest.raises(InputError, match=r"one in params.yaml is 1|no sections"):
         check.main(source)
 
 

@@ -1,0 +1,154 @@
+"""Git and DVC: conflicts, outputs that both or neither keep, and what was not committed."""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from src.project import git
+from src.project.git import listed
+from src.project.graph import (
+    LOCK,
+    PIPELINE,
+    Out,
+    Project,
+    is_params,
+    pipelines,
+    relative,
+    repro,
+    upstream_first,
+    within,
+)
+from src.tools.pedigree import changes
+
+
+def without_commits() -> Iterator[str]:
+    """Yield a sentence where there is no git repository, or one without commits."""
+    code = git.run("rev-parse", "--verify", "--quiet", "HEAD").returncode
+    if code == 1:
+        yield "Git has no commit, and DVC compares commits: `git add --all` and `git commit`."
+    elif code:
+        yield (
+            "This folder is in no git repository, and DVC compares commits: `git init`, "
+            "`git add --all` and `git commit`."
+        )
+
+
+def conflicts() -> Iterator[str]:
+    """Yield files that a merge could not settle, or whose markers are still there."""
+    if git.run("rev-parse").returncode:
+        return
+    unmerged = git.names("diff", "--name-only", "--diff-filter=U")
+    # Not by DVC, which can't read what has markers.
+    ours = git.names("ls-files", "--deduplicate", *_anywhere(PIPELINE, LOCK, "params.yaml"))
+    locks = [name for name in ours if Path(name).name == LOCK] or [LOCK]
+    if unmerged:
+        yield (
+            f"Conflicts are in {listed(unmerged)}: settle the files that people write, such as "
+            "params.yaml and dvc.yaml, by hand; take what stages write from either side by `git "
+            f"checkout --theirs {shlex.join(locks)} dvclive data/quality.*`; then `dvc checkout`, "
+            "`dvc repro` and `git add --all`."
+        )
+    watched = [*ours, ".dvc/config"]
+    marked = [name for name in watched if name not in unmerged and _marked(Path(name))]
+    if marked:
+        whole = [name for name in marked if Path(name).name == LOCK] or [LOCK]
+        yield (
+            f"Markers of a conflict are in {listed(marked)}: settle by hand what people write, and "
+            "take dvc.lock from a commit that is whole, as by "
+            f"`git checkout HEAD~1 {shlex.join(whole)}`; then `dvc checkout` and `dvc repro`."
+        )
+
+
+def kept_twice(outs: Iterable[Out]) -> Iterator[str]:
+    """Yield the outputs that git would keep beside DVC, or that neither of them keeps."""
+    paths = {out.path: out for out in outs}
+    words = "\0".join(paths)
+    matched = git.run("check-ignore", "--no-index", "-z", "--stdin", text=words).stdout
+    ignored = set(matched.split("\0"))
+    tracked = {
+        out
+        for file in git.names("ls-files", "--", *paths)
+        for out in paths
+        if file == out or file.startswith(f"{out}/")
+    }
+    cached = {path for path, out in paths.items() if out.cached}
+    if found := sorted(cached & tracked):
+        yield (
+            f"Git has outputs that DVC keeps, {listed(found)}: "
+            f"`git rm -r --cached {shlex.join(found)}`, ignore them in .gitignore and commit."
+        )
+    if found := sorted(cached - ignored - tracked):
+        yield (
+            f"Git does not ignore what DVC keeps, {listed(found)}: add them to .gitignore, or a "
+            "failed run lets `git add --all` take them."
+        )
+    if found := sorted((paths.keys() & ignored) - cached - tracked):
+        yield (
+            f"Git ignores outputs with `cache: false`, {listed(found)}, so that nothing keeps "
+            "them: take them out of .gitignore, or `cache: false` out of dvc.yaml."
+        )
+
+
+def out_of_date(repo: Project) -> Iterator[str]:
+    """Yield the stages that dvc.lock has of other code, params or data than are here."""
+    names = list(dict.fromkeys(name for name, _ in changes(repo, upstream_first(repo))))
+    if names:
+        yield (
+            f"dvc.lock is of other code, params or data than are here for {listed(names)}: "
+            f"`{repro(names)}`, and commit dvc.lock with the change."
+        )
+
+
+def not_committed(repo: Project, outs: Iterable[Out]) -> Iterator[str]:
+    """Yield what a queued experiment would not find, or its parent commit does not have."""
+    yield from not_kept(repo, outs)
+    changed = [path for state, path in _uncommitted(repo, outs) if state not in ("??", "!!")]
+    if changed:
+        yield (
+            f"Code has changes that are not committed, in {listed(changed)}: an experiment is "
+            "shown under the last commit as if it had that code, so commit before you queue."
+        )
+
+
+def not_kept(repo: Project, outs: Iterable[Out]) -> Iterator[str]:
+    """Yield code and data that an experiment in a folder of its own would not find there."""
+    kept = {out.path for out in outs}
+    absent = [
+        path
+        for state, path in _uncommitted(repo, outs)
+        if state in ("??", "!!")
+        and not within(path.rstrip("/"), kept)
+        and not repo.dvcignore.is_ignored(repo.fs, path)
+    ]
+    if absent:
+        yield (
+            f"Neither git nor DVC has {listed(absent)}, which stages read and an experiment in a "
+            "folder of its own would run without: `git add` and commit them, or `dvc add` what is "
+            "large."
+        )
+
+
+def _uncommitted(repo: Project, outs: Iterable[Out]) -> Iterator[tuple[str, str]]:
+    """Yield what stages read and git has not, or not so: the state that git gives, and the path."""
+    kept = {out.path for out in outs}
+    deps = {
+        relative(dep.fs_path, repo)
+        for dep in repo.index.deps
+        # Params are shown beside each experiment, so what changed in them misleads nobody.
+        if dep.protocol == "local" and not is_params(dep)
+    }
+    read = {dep for dep in deps if dep and not within(dep, kept)}
+    watched = sorted({"src", *pipelines(repo), *read})
+    return git.status("--untracked-files=all", "--ignored=traditional", "--", *watched)
+
+
+def _anywhere(*names: str) -> list[str]:
+    """Write the patterns by which git lists files of these names in any folder."""
+    return [f":(glob)**/{name}" for name in names]
+
+
+def _marked(path: Path) -> bool:
+    """Tell whether a file has the lines that git puts around a conflict."""
+    pattern = r"^(?:<{7} |>{7} |={7}$)"
+    return path.exists() and bool(re.search(pattern, path.read_text("utf-8"), re.MULTILINE))
