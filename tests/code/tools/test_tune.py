@@ -132,7 +132,7 @@ def add(study: Study, value: float, experiment: str, x: float = 0.5) -> None:
     study.add_trial(
         create_trial(
             params={"x": x},
-            distributions=SPACE,
+            distributions={**SPACE},
             value=value,
             user_attrs={"params": {"x": str(x)}, "experiment": experiment},
         )
