@@ -23,7 +23,7 @@ check: .venv/installed
 	ruff format --check .
 	mypy
 
-# What makes experiments lie; QUEUE=1 adds what matters before `dvc exp run --queue` and `--temp`.
+# What makes results misleading; QUEUE=1 adds what matters before `dvc exp run --queue` and `--temp`.
 doctor: .venv/installed
 	@python -m src.tools.doctor $(if $(QUEUE),--queue)
 

@@ -167,7 +167,7 @@ class Facts:
         Raises:
             InputError: something is not there.
         """
-        found = dvc.api.params_show()
+        found = dvc.api.params_show("params.yaml")
         self.params: dict[str, dict[str, Any]] = {name: found[name] for name in SECTIONS}
         self.manifest = _read_json(exported / "manifest.json")
         self.config = _read_json(exported / "config.json")

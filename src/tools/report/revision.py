@@ -15,7 +15,7 @@ import pandas as pd
 from dvc.exceptions import DvcException
 
 from src.core.errors import InputError
-from src.project.graph import LOCK, sentence, stages_of_lock
+from src.project.graph import LOCK, lock_of, pipelines, sentence, stages_of_lock
 from src.tables import examples
 
 WORK_TREE = "workspace"  # as DVC calls it
@@ -60,6 +60,8 @@ class Revision:
             )
         try:
             self.stages = stages_of_lock(lock)
+            for path in map(lock_of, pipelines(self._files.repo)[1:]):  # the first is of the root
+                self.stages |= stages_of_lock(self.text(path) or "stages: {}", path)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from None
 
