@@ -3,7 +3,8 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run setup test check doctor remote format lock bench multilingual clean report tune prove update
+.PHONY: run setup test test-fast check check-data doctor verify pedigree remote format lock bench multilingual \
+	clean report tune prove update
 
 run: .venv/installed
 	dvc repro
@@ -13,15 +14,36 @@ run: .venv/installed
 setup: .venv/installed
 	@echo "Installed; . .venv/bin/activate puts it on your path."
 
-# One thread a process, for there are as many of these as cores.
-test: export OMP_NUM_THREADS := 1
+# One thread a process, for there are as many of these as cores. Python keeps what it has compiled.
+PYTEST = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test test-fast: export OMP_NUM_THREADS := 1
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
 test: check
-	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+# The same without the tests that train, kill or bake the template.
+test-fast: check
+	$(PYTEST) -m 'not slow'
 
 check: .venv/installed
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports --no-logo --no-cache
+
+# What a file of labelled texts needs to be trained on: make check-data FILE=data/source/tickets.csv
+check-data: .venv/installed
+	$(if $(FILE),,$(error FILE is missing: make check-data FILE=data/source/tickets.csv))
+	@python -m src.text.check '$(FILE)'
+
+# Whether files and cache are what dvc.lock says; REMOTE=storage looks at what is on a remote.
+verify: .venv/installed
+	@python -m src.tools.verify $(if $(REMOTE),--remote '$(REMOTE)')
+
+# Where an output comes from: make pedigree OUT=models/onnx
+pedigree: .venv/installed
+	$(if $(OUT),,$(error OUT is missing: make pedigree OUT=models/onnx))
+	@python -m src.tools.pedigree '$(OUT)'
 
 # What makes results misleading; QUEUE=1 adds what matters before `dvc exp run --queue` and `--temp`.
 doctor: .venv/installed
@@ -33,7 +55,7 @@ prove: .venv/installed
 
 # Where the team keeps data and models, a folder or a URL; docs/remotes.md has what else a URL needs.
 remote: .venv/installed
-	$(if $(REMOTE),,$(error Expected REMOTE, a folder or a URL: make remote REMOTE=/mnt/models))
+	$(if $(REMOTE),,$(error REMOTE is missing: make remote REMOTE=/mnt/models, a folder or a URL))
 	dvc remote add --default --force storage '$(REMOTE)'
 	dvc remote modify storage verify true
 
@@ -108,7 +130,7 @@ MULTILINGUAL = --temp --set-param 'load.source=["$(DATA)/*.csv"]' --set-param sp
 	--set-param quality.checkpoint=$(CHECKPOINT) --set-param train.sha256=''
 
 multilingual: .venv/installed
-	$(if $(and $(DATA),$(CHECKPOINT)),,$(error Expected DATA and CHECKPOINT: make multilingual DATA=... CHECKPOINT=...))
+	$(if $(and $(DATA),$(CHECKPOINT)),,$(error DATA or CHECKPOINT is missing: make multilingual DATA=... CHECKPOINT=...))
 	dvc exp run --name multilingual --force $(MULTILINGUAL)
 	dvc exp run --name zero-shot --force $(MULTILINGUAL) --set-param 'split.train_only=[language,$(LANGUAGE)]'
 	PYTHONPATH=. python benchmarks/languages.py multilingual zero-shot

@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper
 
-from src.predict.classifier import Classifier, write_manifest
+from src.predict.classifier import Classifier
+from src.predict.manifest import write_manifest
 
 # Runs a module, and then writes how much memory the process has held at most, in KiB.
 PEAK = """

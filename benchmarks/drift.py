@@ -85,7 +85,7 @@ def _child(model: Path, texts: Path, out: Path, threads: int, batch_tokens: int)
     if (model / "model.onnx").exists():
         from src.predict.classifier import Classifier
     else:
-        from src.text.encoder import Classifier  # type: ignore[assignment]
+        from src.text.encoder import TorchClassifier as Classifier  # type: ignore[assignment]
     classifier = Classifier(model, threads)
     np.save(out, classifier.logits(list(examples.read(texts)["text"]), batch_tokens))
 

@@ -169,7 +169,7 @@ def measure(arguments: argparse.Namespace, texts: Path, models: Path, place: Pat
     single = sample[: arguments.single]
 
     torch_model = models / "transformer"
-    trained = encoder.Classifier(torch_model, arguments.threads)
+    trained = encoder.TorchClassifier(torch_model, arguments.threads)
     limits = (trained.tokenizer.model_max_length, trained.model.config.max_characters)
     ids = encoder.tokenize(trained.tokenizer, sample, *limits)
     flops = useful_flops(trained.model.config, [len(row) for row in ids])

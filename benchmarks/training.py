@@ -92,7 +92,7 @@ def ours(folder: Path, epochs: int, lr: float, seed: int, *, shortcuts: bool) ->
     if seconds is None:
         raise ValueError("Expected the log of the train stage to say how long its steps took.")
     test = examples.read(folder / "splits" / "test.parquet")
-    model = encoder.Classifier(output / "model", threads=2)
+    model = encoder.TorchClassifier(output / "model", threads=2)
     predicted = model.logits(list(test["text"]), batch_tokens=4096).argmax(axis=1)
     truth = examples.label_ids(test, model.labels)
     return weight | {"loop_s": float(seconds[1]), "accuracy": float((predicted == truth).mean())}

@@ -11,19 +11,21 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import warm
 from configobj import ConfigObj
 from filelock import FileLock
 from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from src.predict.classifier import write_manifest
+from src.predict.manifest import write_manifest
 from src.tables import examples
 from src.text import export_baseline, split
 
@@ -34,131 +36,42 @@ TOPICS = {
     "money": ["bank", "shares", "profit", "market", "investor", "loan", "currency", "budget"],
     "film": ["actor", "director", "cinema", "scene", "award", "script", "drama", "premiere"],
 }
-LOAD: dict[str, Any] = {
-    "sha256": "",
-    "max_bytes": 10**9,
-    "format": "auto",
-    "text_column": "text",
-    "label_column": "label",
-    "id_column": "",
-    "encoding": ["utf-8"],
-    "delimiter": ",",
-    "quote": '"',
-    "column_names": [],
-    "max_characters": 10**6,
-    "control_characters": "strip",
-    "missing_labels": "stop",
-    "normalize_labels": False,
-    "conflicting_labels": "drop",
-    "min_class_texts": 1,
-    "max_dropped_fraction": 0.05,
-}
-QUALITY: dict[str, Any] = {
-    "texts": 1000,
-    "slices": [],
-    "scripts": [],
-    "near_duplicates": 0.8,
-    "max_imbalance": 100.0,
-    "max_unknown": 0.05,
-    "max_length": 40,
-    "max_characters": 1000,
-}
-SPLIT: dict[str, Any] = {
-    "strategy": "stratified",
-    "column": "",
-    "overlap": "stop",
-    "train_only": [],
-    "validation_size": 0.2,
-    "test_size": 0.2,
-    "seed": 1,
-}
-TRAIN: dict[str, Any] = {
-    "sha256": "",
-    "max_length": 16,
-    "max_characters": 1000,
-    "lr": 3e-3,
-    "epochs": 2,
-    "batch_size": 8,
-    "gradient_accumulation_steps": 1,
-    "activation_checkpointing": False,
-    "lr_scheduler_type": "linear",
-    "warmup_ratio": 0.1,
-    "weight_decay": 0.01,
-    "max_grad_norm": 1.0,
-    "label_smoothing": 0.0,
-    "class_weight": "none",
-    "precision": "no",
-    "shortcuts": True,
-    "metric_for_best_model": "macro_f1",
-    "early_stopping_patience": 2,
-    "logging_steps": 2,
-    "save_steps": 0,
-    "processes": 1,
-    "threads": 1,
-    "seed": 1,
-}
-# What cookiecutter's answers and `python -m src.text.check` change in params.yaml, as it is
-# without: so tests are the same whatever data a project has.
-PLAIN: dict[str, Any] = {
-    "load.sha256": "",
-    "load.format": "auto",
-    "load.text_column": "text",
-    "load.label_column": "label",
-    "load.id_column": "",
-    "load.encoding": ["utf-8", "cp1252"],
-    "load.delimiter": ",",
-    "load.quote": '"',
-    "load.column_names": [],
-    "load.missing_labels": "stop",
-    "load.min_class_texts": 1,
-    "load.max_dropped_fraction": 0.05,
-    "quality.slices": [],
-    "quality.scripts": [],
-    "split.strategy": "stratified",
-    "split.column": "",
-    "split.overlap": "stop",
-    "split.train_only": [],
-    "baseline.analyzer": "word",
-    "baseline.ngram_range": [1, 1],
-    "evaluate.slices": [],
-    "card.name": "",
-    "card.license": "",
-    "card.languages": [],
-}
-# Enough for 60 small texts to be learnt by a small model with random weights.
-SMALL = PLAIN | {
-    "load.source": ["data/source/small.jsonl"],
-    "quality.checkpoint": "data/source/checkpoint",
-    "quality.max_length": 16,
-    "split.validation_size": 0.2,
-    "split.test_size": 0.3,
-    "baseline.n_estimators": 10,
-    "baseline.max_df": 1.0,
-    "train.checkpoint": "data/source/checkpoint",
-    "train.sha256": "",
-    "train.max_length": 16,
-    "train.epochs": 1,
-    "train.logging_steps": 1,
-    "train.threads": 1,  # for as many processes of tests as there are cores
-    "evaluate.slices": ["language"],
-    "export.threads": 1,
-    "evaluate.threads": 1,
-    "evaluate.resamples": 50,
-    "compare.resamples": 50,
-}
+PARAMS: dict[str, dict[str, Any]] = YAML(typ="safe").load(ROOT / "tests" / "params.yaml")
+# What a stage takes when a test calls it, without the places that differ from test to test.
+LOAD, QUALITY, SPLIT, TRAIN = (
+    {key: value for key, value in PARAMS[name].items() if key not in ("source", "checkpoint")}
+    for name in ("load", "quality", "split", "train")
+)
+TRAIN |= {"lr": 3e-3, "epochs": 2}  # enough to learn
+SMALL = {f"{name}.{key}": value for name, values in PARAMS.items() for key, value in values.items()}
+
+
+@cache
+def forks() -> warm.Warm:
+    return warm.Warm()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _environment() -> None:
+def _environment() -> Iterator[None]:
     """Find `python` and `dvc` where the tests' own are, and look nothing up on a hub."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["DVC_NO_ANALYTICS"] = "1"
+    yield
+    if forks.cache_info().currsize:
+        forks().end()
+
+
+# Fixtures that train or bake the template. A test that uses one, directly or not, is slow.
+SLOW = {"built", "ran", "source", "undisturbed"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the two longest files, so that no process is left alone with one at the end."""
+    """Mark what is slow, and begin with the two longest files, so that none is left at the end."""
     longest = ("test_behaviour", "test_tutorial")
+    for item in items:
+        if isinstance(item, pytest.Function) and SLOW & {*item.fixturenames}:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: not any(name in item.nodeid for name in longest))
 
 
@@ -170,19 +83,21 @@ class Project:
 
     def run(self, *command: str, code: int = 0, text: str | None = None) -> str:
         """Run a command, expect its exit code, and return what it printed on both outputs."""
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            input=text,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == code, (
-            f"{' '.join(command)} gave {done.returncode}:\n{done.stdout}"
-        )
-        return done.stdout
+        if text is None and warm.accepts(command):
+            ended, printed = forks().run(command, self.root)
+        else:
+            done = subprocess.run(
+                command,
+                cwd=self.root,
+                input=text,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            ended, printed = done.returncode, done.stdout
+        assert ended == code, f"{' '.join(command)} gave {ended}:\n{printed}"
+        return printed
 
     def dvc(self, *command: str, code: int = 0) -> str:
         return self.run("dvc", *command, code=code)

@@ -121,7 +121,7 @@ def _params_of(main: Callable[..., None]) -> str:
 
 
 def value_of(p: inspect.Parameter, words: list[str] | None, prefix: str, place: str) -> Any:
-    """The typed value of one option from its words.
+    """Turn the words of one option into its typed value.
 
     Raises:
         InputError: the words are no such value.
@@ -143,7 +143,7 @@ def value_of(p: inspect.Parameter, words: list[str] | None, prefix: str, place: 
 
 
 def _parse(kind: Any, words: Sequence[str]) -> Any:
-    """Turn the words of one option into a value of ``kind``; ValueError if they are not one."""
+    """Turn words into a value of ``kind``; ValueError if they are none."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         value = _parse(parts[0], words)

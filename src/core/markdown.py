@@ -1,4 +1,4 @@
-"""Pages for people: what users wrote, shown in Markdown as it is."""
+"""Write Markdown for people, with what users wrote shown as it is."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,26 +6,26 @@ from pathlib import PurePath
 
 
 def code(value: object) -> str:
-    """Anything on one line, no sign of it with a meaning in Markdown, nothing invisible."""
+    """Show anything as code on one line, with invisible characters escaped."""
     text = " ".join(str(value).split())
     shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     return "`" + shown.replace("`", "'").replace("|", "¦") + "`" if shown else "''"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; its cells are Markdown already."""
+    """Write a table; its cells are Markdown already."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def without_secrets(text: str) -> str:
-    """Text in which links have lost what may let one in: before an @, and after a question mark."""
+    """Remove what may be a secret from links: all before an @, and after a question mark."""
     text = re.sub(r"(?<=://)[^/@\s]*@", "", text)
     return re.sub(r"(://[^\s'\"?]*)\?[^\s'\"]*", r"\1", text)
 
 
 def public(place: str) -> str:
-    """A source or checkpoint without what names a user or lets one in."""
+    """Show a source or checkpoint without folders of a user and without secrets."""
     parts = []
     for part in place.split("::"):
         if PurePath(part).is_absolute() or part.startswith(("~", "file:")):

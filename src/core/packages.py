@@ -1,4 +1,4 @@
-"""Files that installed Python packages carry, as ``pkg://package/path``."""
+"""Find files that installed Python packages carry: ``pkg://package/path``."""
 
 import re
 from importlib.util import find_spec
@@ -18,8 +18,8 @@ def package_path(url: str) -> str:
         spec = find_spec(match["package"]) if match["package"].isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
             raise InputError(
-                f"Expected an installed package {match['package']!r} for {url}, found none: "
-                "install it, or correct the name in params.yaml to the one that Python imports."
+                f"{url} is in the Python package {match['package']!r}, which isn't installed: "
+                "install it, or correct the name to the one that Python imports."
             )
         return str(Path(spec.submodule_search_locations[0], match["path"]))
 

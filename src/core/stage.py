@@ -1,4 +1,4 @@
-"""What every stage and command shares: typed values in, a log, and an exit code out."""
+"""Run a stage or command: typed values in, a log, and an exit code out."""
 
 import errno
 import hashlib
@@ -36,8 +36,8 @@ def run(
         main: its positional parameters are arguments, its keyword-only ones are options.
         section: the options are the params.yaml section named after the module, and the run keeps
             a log file. False for a command that is not a stage.
-        exclusive: a second process that runs the same stage on the same paths is refused.
-        arguments: gives the words of the command line, for a command that gets its section from
+        exclusive: refuse a second process that runs the same stage on the same paths.
+        arguments: gives the words of the command line, for a command that reads its section of
             params.yaml itself.
     """
     name, start = program().rpartition(".")[2], time.perf_counter()
@@ -69,8 +69,8 @@ def run(
         if not _is_of_a_full_disk(error):
             raise
         _tell(
-            f"Expected room on the disk for what {name} writes, found none left: free some and run "
-            f"it again; no data or model is half written ({error})."
+            f"The disk is full, so {name} can't write: free some space and run it again; no data "
+            f"or model is half written ({error})."
         )
         sys.exit(1)
     except KeyboardInterrupt:
@@ -87,14 +87,14 @@ def _tell(sentence: str) -> None:
 
 
 def _expect_a_commit() -> None:
-    """Refuse a git repository without commits, in which DVCLive breaks; none at all will do."""
+    """Refuse a git repository without commits, in which DVCLive fails; no repository is fine."""
     git = shutil.which("git")
     verify = [git or "", "rev-parse", "--verify", "--quiet", "HEAD"]
     # 0 where there is a commit, 128 where there is no repository
     if git and subprocess.run(verify, capture_output=True, check=False).returncode == 1:  # noqa: S603
         raise InputError(
-            "Expected a commit in git, which DVC compares this run with, found none: `git add "
-            "--all` and `git commit` first."
+            "This git repository has no commit, which DVC compares a run with: `git add --all` and "
+            "`git commit` first."
         )
 
 
@@ -104,19 +104,19 @@ def _lock_of(name: str, paths: Sequence[object]) -> Path:
 
 
 def _is_of_a_full_disk(error: BaseException) -> bool:
-    """Whether an exception is, or tells, that a disk or a quota is full."""
+    """Tell whether an exception means that a disk or a quota is full."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return tells_of_a_full_disk(str(error))
 
 
 def tells_of_a_full_disk(text: str) -> bool:
-    """Whether a message is of a full disk; Rust, C++ and other processes have no errno."""
+    """Tell whether a message means a full disk; Rust, C++ and other processes have no errno."""
     return bool(re.search(r"No space left on device|\b(os error|code:) 28\b", text))
 
 
 def _memory() -> str:
-    """The part of a sentence about the most memory that this process held at once."""
+    """Word the most memory that this process held at once, as part of a sentence."""
     status = Path("/proc/self/status")  # where there is one; getrusage gives that of a parent too
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "")
     return f" and at most {int(found[1]) // 1024} MiB" if found else ""

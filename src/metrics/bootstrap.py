@@ -1,4 +1,4 @@
-"""How sure a figure is, by drawing the test texts anew.
+"""Intervals and p-values of figures, by drawing the test texts anew.
 
 ``labels`` is an integer array of shape [texts], as in ``metrics.classification``.
 """
@@ -13,7 +13,7 @@ from src.metrics.classification import Floats, Integers
 def bootstrap(
     labels: Integers, predictions: Sequence[Integers], classes: int, resamples: int, seed: int
 ) -> dict[str, Floats]:
-    """Accuracy and macro F1 of several models on the same resampled texts.
+    """Resample the test texts, and return accuracy and macro F1 of several models on them.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 
@@ -39,20 +39,20 @@ def bootstrap(
 
 
 def interval(scores: Floats, confidence: float) -> tuple[float, float]:
-    """The percentile interval of resampled scores that holds a share ``confidence`` of them."""
+    """Return the percentile interval that holds a share ``confidence`` of resampled scores."""
     low, high = np.quantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def p_value(differences: Floats) -> float:
-    """Two-sided p-value of resampled differences for "there is no difference"."""
+    """Return the two-sided p-value of resampled differences for "there is no difference"."""
     below = (np.count_nonzero(differences <= 0) + 1) / (len(differences) + 1)
     above = (np.count_nonzero(differences >= 0) + 1) / (len(differences) + 1)
     return float(min(1.0, 2 * min(below, above)))
 
 
 def _accuracy_and_macro_f1(counts: Integers) -> tuple[float, float]:
-    """From a confusion matrix [true, predicted]; a class that is in neither does not count."""
+    """Read both from a confusion matrix [true, predicted]; a class in neither does not count."""
     hits = counts.diagonal()
     sizes = counts.sum(axis=0) + counts.sum(axis=1)
     seen = sizes > 0

@@ -1,4 +1,4 @@
-"""The figures that a classifier is judged by.
+"""Figures that a classifier is judged by.
 
 Throughout, ``labels`` is an integer array of shape [texts], and ``probabilities`` a float64 array
 of shape [texts, classes] whose rows sum to 1; class k is the k-th name in ``labels.json``.
@@ -16,16 +16,8 @@ Floats = npt.NDArray[np.float64]
 ECE_BINS = 15  # as many as in the paper
 
 
-def softmax(logits: npt.NDArray[np.floating]) -> Floats:
-    """Probabilities from logits of shape [texts, classes]."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    result: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return result
-
-
 def summary(labels: Integers, probabilities: Floats) -> dict[str, float]:
-    """Accuracy, macro and weighted F1, log loss in nats and expected calibration error."""
+    """Return accuracy, macro and weighted F1, log loss in nats and expected calibration error."""
     predicted = probabilities.argmax(axis=1)
     classes = range(probabilities.shape[1])
     return {
@@ -40,7 +32,7 @@ def summary(labels: Integers, probabilities: Floats) -> dict[str, float]:
 def by_class(
     labels: Integers, predicted: Integers, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and the number of texts of each class, by its name."""
+    """Return precision, recall, F1 and the number of texts of each class, by its name."""
     scores = precision_recall_fscore_support(
         labels, predicted, labels=range(len(names)), zero_division=0.0
     )
@@ -52,7 +44,7 @@ def by_class(
 
 
 def expected_calibration_error(labels: Integers, probabilities: Floats) -> float:
-    """Mean distance of confidence from accuracy, weighted over equal bins of confidence.
+    """Return the mean distance of confidence from accuracy, weighted over equal bins of confidence.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """

@@ -24,6 +24,7 @@ from src.core import stage
 from src.core.command_line import Count, Threads
 from src.core.errors import InputError
 from src.predict.classifier import Classifier, Engine
+from src.tables.places import STANDARD, Place
 
 LINES = 512  # lines of standard input that are sorted by length together
 
@@ -55,7 +56,7 @@ def main(
     output has the columns of the input, label and score, with --probabilities one for each label,
     their names after --prefix. Rows that can't be scored go to --rejected, by default
     OUTPUT.rejected.csv. --excel_safe writes a ' before cells of csv that a spreadsheet would run.
-    --resume goes on where a run was interrupted. --ray scores on a Ray cluster: its address, auto
+    --resume continues an interrupted run. --ray scores on a Ray cluster: its address, auto
     for the one that this machine is part of, or local.
     """
     table = {
@@ -72,7 +73,7 @@ def main(
     if input:
         if texts:
             raise InputError(
-                f"Expected texts or --input, found {texts[0]!r:.60} and {input}: leave one out."
+                f"There are both texts, {texts[0]!r:.60}, and --input {input}: leave one out."
             )
         _predict_table(model, {"input": input} | table, engine, threads, batch_tokens)
         return
@@ -80,7 +81,7 @@ def main(
         name for name, value in table.items() if value != signature(main).parameters[name].default
     ]
     if given:
-        raise InputError(f"--{given[0]} is of tables: expected --input with it; add it.")
+        raise InputError(f"--{given[0]} is for tables: add --input, or leave it out.")
     classifier = Classifier(model, threads, engine)
     # At a terminal each line is answered at once.
     lines_at_once = 1 if sys.stdin.isatty() else LINES
@@ -98,15 +99,22 @@ def _predict_table(
         from src.predict.batch import Options, predict
     except ImportError as error:
         raise InputError(
-            f"Expected what reads and writes tables for --input, found {error}: it takes "
-            "`pip install pyarrow fsspec`."
+            f"--input needs packages that texts do without ({error}): `pip install pyarrow fsspec`."
         ) from None
-    predict(model, Options(**table), engine, threads, batch_tokens)
+    rejected = table["rejected"]
+    if not rejected and table["output"] != STANDARD:
+        rejected = f"{table['output']}.rejected.csv"
+    places = {
+        "input": Place(table["input"], "--input"),
+        "output": Place(table["output"], "--output"),
+        "rejected": Place(rejected, "--rejected") if rejected else None,
+    }
+    predict(model, Options(**table | places), engine, threads, batch_tokens)
 
 
 def _valid(text: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError(f"Expected UTF-8 text, found {text!a:.60}: convert the text first.")
+        raise InputError(f"{text!a:.60} is not UTF-8: convert the text first.")
     return text
 
 
@@ -116,7 +124,7 @@ def _lines() -> Iterator[str]:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise InputError(
-                f"Expected UTF-8 on standard input, found byte 0x{line[error.start]:02x} on line "
+                f"Standard input is not UTF-8, it has byte 0x{line[error.start]:02x} on line "
                 f"{number}: convert the text first, for example with iconv."
             ) from None
 

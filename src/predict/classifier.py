@@ -1,33 +1,22 @@
 """An exported model folder as a classifier: onnxruntime, tokenizers and numpy, nothing else."""
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict, get_origin, get_type_hints
+from typing import Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from src.core.errors import InputError
-from src.core.files import write_json
+from src.predict.manifest import Manifest as Manifest
+from src.predict.manifest import read_manifest, verified
 from src.predict.padding import batches
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 Engine = Literal["onnxruntime", "openvino", "cuda"]
-
-
-class Manifest(TypedDict):
-    """What ``manifest.json`` holds; ``files`` maps the name of each file to its sha256."""
-
-    labels: list[str]
-    max_length: int
-    max_characters: int
-    pad_token_id: int
-    files: dict[str, str]
 
 
 class Prediction(TypedDict):
@@ -59,8 +48,8 @@ class Classifier:
             InputError: a file is missing or is not the one that was exported, or the engine's
                 package is not installed.
         """
-        self.manifest = manifest = _manifest(folder)
-        files = {name: _verified(folder / name, sha) for name, sha in manifest["files"].items()}
+        self.manifest = manifest = read_manifest(folder)
+        files = {name: verified(folder / name, sha) for name, sha in manifest["files"].items()}
         self.labels = manifest["labels"]
         self.max_length = manifest["max_length"]
         self._max_characters = manifest["max_characters"]
@@ -81,7 +70,7 @@ class Classifier:
         return self.score(ids, batch_tokens)
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
-        """The token ids of each text, and whether it was cut: it has more than the model reads."""
+        """Return the token ids of each text, and whether it was cut at what the model reads."""
         short = [text[: self._max_characters] for text in texts]
         encodings = self._tokenizer.encode_batch_fast(short)
         cut = [
@@ -91,7 +80,7 @@ class Classifier:
         return [encoding.ids for encoding in encodings], cut
 
     def score(self, ids: Sequence[list[int]], batch_tokens: int) -> Logits:
-        """Logits of shape [texts, classes] of what ``encode`` gave, batched as ``logits`` does."""
+        """Score what ``encode`` gave, batched as ``logits`` does: [texts, classes]."""
         scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
         for rows in batches([len(row) for row in ids], batch_tokens):
             tokens = np.full((len(rows), len(ids[rows[-1]])), self._pad_id, dtype=np.int64)
@@ -114,7 +103,7 @@ class Classifier:
 
 
 def softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    """Probabilities of shape [texts, classes]."""
+    """Turn logits into probabilities of shape [texts, classes]."""
     wide = logits.astype(np.float64)
     exponentials = np.exp(wide - wide.max(axis=1, keepdims=True))
     probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -122,13 +111,13 @@ def softmax(logits: Logits) -> npt.NDArray[np.float64]:
 
 
 def _load(model: bytes, threads: int, engine: Engine) -> Callable[[Tokens, Tokens], Logits]:
-    """What turns ``input_ids`` and ``attention_mask``, [texts, tokens], into logits."""
+    """Return what turns ``input_ids`` and ``attention_mask``, [texts, tokens], into logits."""
     if engine == "openvino":
         try:
             import openvino
         except ImportError:
             raise InputError(
-                "Expected the package openvino for --engine openvino, found none: "
+                "--engine openvino needs the package openvino, which is not installed: "
                 "`pip install openvino`, or use another engine."
             ) from None
         core = openvino.Core()
@@ -141,8 +130,8 @@ def _load(model: bytes, threads: int, engine: Engine) -> Callable[[Tokens, Token
             if lacking is None:
                 raise
             raise InputError(
-                "Expected a model of operators that OpenVINO has, found one with "
-                f"{lacking[1].strip()}: use --engine onnxruntime."
+                f"OpenVINO can't run this model, which has {lacking[1].strip()}: use --engine "
+                "onnxruntime."
             ) from error
         return lambda ids, mask: compiled({"input_ids": ids, "attention_mask": mask})["logits"]
 
@@ -151,7 +140,7 @@ def _load(model: bytes, threads: int, engine: Engine) -> Callable[[Tokens, Token
     provider = {"onnxruntime": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[engine]
     if provider not in (available := onnxruntime.get_available_providers()):
         raise InputError(
-            f"Expected onnxruntime with {provider} for --engine {engine}, found one with "
+            f"--engine {engine} needs an onnxruntime with {provider}, and this one has "
             f"{', '.join(available)}: `pip install onnxruntime-gpu` in place of onnxruntime, on a "
             "machine with a GPU, or use another engine."
         )
@@ -160,8 +149,8 @@ def _load(model: bytes, threads: int, engine: Engine) -> Callable[[Tokens, Token
     session = onnxruntime.InferenceSession(model, options, providers=[provider])
     if provider not in session.get_providers():  # it falls back to the CPU with no more than a line
         raise InputError(
-            f"Expected a GPU for --engine {engine}, found that {provider} does not start here: see "
-            "its message above, or use another engine."
+            f"--engine {engine} needs a GPU, and {provider} does not start here: see its message "
+            "above, or use another engine."
         )
 
     def run(ids: Tokens, mask: Tokens) -> Logits:
@@ -170,53 +159,3 @@ def _load(model: bytes, threads: int, engine: Engine) -> Callable[[Tokens, Token
         return scores
 
     return run
-
-
-def write_manifest(
-    folder: Path, *, labels: list[str], max_length: int, max_characters: int, pad_token_id: int
-) -> None:
-    """Describe a model folder that is otherwise complete, with the sha256 of each of its files."""
-    files = sorted(folder.iterdir())
-    manifest: Manifest = {
-        "labels": labels,
-        "max_length": max_length,
-        "max_characters": max_characters,
-        "pad_token_id": pad_token_id,
-        "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
-    }
-    write_json(folder / "manifest.json", manifest)
-
-
-def _manifest(folder: Path) -> Manifest:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise InputError(
-            f"Expected an exported model in {folder}, found no manifest.json: name a folder such "
-            "as models/onnx, which `dvc repro` makes and `dvc pull` brings."
-        )
-    try:
-        manifest: Manifest = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"Expected JSON in {path}, found: {error}; get the model anew.") from None
-    kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(Manifest).items()}
-    found = manifest if isinstance(manifest, dict) else {}
-    for name, kind in kinds.items():
-        if not isinstance(found.get(name), kind):
-            raise InputError(f"Expected {name!r} in {path} as exported: get the model anew.")
-    if absent := {"model.onnx", "tokenizer.json"} - manifest["files"].keys():
-        raise InputError(f"Expected {min(absent)} among the files of {path}: get the model anew.")
-    return manifest
-
-
-def _verified(path: Path, sha256: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"Expected {path}, found no such file: get the model anew.") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise InputError(
-            f"Expected sha256 {sha256} of {path}, found {found}: the file is not the one that was "
-            "exported; get the model anew with `dvc checkout` or `dvc pull`."
-        )
-    return content

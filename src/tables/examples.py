@@ -3,6 +3,7 @@
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -28,12 +29,8 @@ def read(path: Path) -> pd.DataFrame:
     Raises:
         InputError: ``path`` is not there, or is no parquet file.
     """
-    if not path.exists():
-        raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
-    try:
+    with _reading(path):
         frame: pd.DataFrame = pq.read_table(path).to_pandas()
-    except pa.ArrowInvalid as error:
-        raise InputError(f"Expected examples in {path}, found: {error}; make it anew.") from error
     return frame
 
 
@@ -43,26 +40,30 @@ def scan(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]
     Raises:
         InputError: as of ``read``, or a column is not there.
     """
-    if not path.exists():
-        raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
-    try:
-        with pq.ParquetFile(path) as file:
-            for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=columns and list(columns))
-    except pa.ArrowInvalid as error:
-        raise InputError(f"Expected examples in {path}, found: {error}; make it anew.") from error
+    with _reading(path), pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns=columns and list(columns))
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of examples."""
-    if not path.exists():
-        raise InputError(f"Expected examples in {path}, found nothing: run `dvc repro` first.")
-    names: list[str] = pq.read_schema(path).names
+    """Read the names of the columns of examples."""
+    with _reading(path):
+        names: list[str] = pq.read_schema(path).names
     return names
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    if not path.exists():
+        raise InputError(f"There are no examples in {path}: run `dvc repro` first.")
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path} can't be read: {error}; make it again.") from error
+
+
 def partitions(keys: Hashes) -> Iterator[npt.NDArray[np.int64]]:
-    """The rows of the keys in parts of about ``PART``, equal keys in the same part.
+    """Divide the rows of the keys into parts of about ``PART``, equal keys in the same part.
 
     What compares rows with each other part by part needs memory for one part alone.
     """
@@ -79,20 +80,20 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read_labels(folder: Path) -> list[str]:
-    """The labels in the order of the models' outputs, from ``labels.json`` in ``folder``."""
+    """Read the labels, in the order of the models' outputs, from ``labels.json`` in ``folder``."""
     path = folder / "labels.json"
     if not path.exists():
-        raise InputError(f"Expected labels in {path}, found nothing: run `dvc repro` first.")
+        raise InputError(f"There are no labels in {path}: run `dvc repro` first.")
     labels: list[str] = json.loads(path.read_text(encoding="utf-8"))
     return labels
 
 
 def label_ids(frame: pd.DataFrame, labels: list[str]) -> npt.NDArray[np.int64]:
-    """The position of each row's label in ``labels``, of shape [rows]."""
+    """Return the position of each row's label in ``labels``, of shape [rows]."""
     position = {label: k for k, label in enumerate(labels)}
     return np.array([position[label] for label in frame["label"]], dtype=np.int64)
 
 
 def fold(text: str) -> str:
-    """What two texts share that differ only in Unicode form, case or spaces."""
+    """Make texts equal that differ only in Unicode form, case or spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

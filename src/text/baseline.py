@@ -1,10 +1,12 @@
 """Train the baseline that the transformer must beat: a random forest on TF-IDF features."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import joblib
+import pandas as pd
 from dvclive.live import Live
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -17,6 +19,13 @@ from src.core.files import replacing
 from src.metrics import classification
 from src.tables import examples
 from src.training import provenance
+
+# The params that have the names of scikit-learn's own.
+TFIDF = ("analyzer", "lowercase", "strip_accents", "min_df", "max_df", "sublinear_tf")
+FOREST = (
+    *("n_estimators", "criterion", "max_depth", "min_samples_split", "min_samples_leaf"),
+    *("max_features", "max_leaf_nodes", "bootstrap", "class_weight", "ccp_alpha", "n_jobs"),
+)
 
 log = logging.getLogger("src.text.baseline")
 
@@ -54,46 +63,10 @@ def main(
         model: the folder that gets ``model.joblib``, a scikit-learn pipeline from texts to labels.
         live: the folder that gets the params and validation metrics.
     """
-    if len(ngram_range) != 2 or ngram_range[0] > ngram_range[1]:
-        raise InputError(
-            f"baseline.ngram_range is {ngram_range}: expected the shortest and the longest length, "
-            "such as [1, 2]."
-        )
-    train = examples.read(splits / "train.parquet")
+    params = {name: value for name, value in locals().items() if not isinstance(value, Path)}
+    tfidf, forest = _models(params)
     validation = examples.read(splits / "validation.parquet")
-    tfidf = TfidfVectorizer(
-        analyzer=analyzer,
-        ngram_range=tuple(ngram_range),
-        lowercase=lowercase,
-        strip_accents=_or_none(strip_accents),
-        min_df=min_df,
-        max_df=max_df,
-        max_features=_or_none(tfidf_max_features),
-        sublinear_tf=sublinear_tf,
-    )
-    forest = RandomForestClassifier(
-        n_estimators=n_estimators,
-        criterion=criterion,
-        max_depth=_or_none(max_depth),
-        min_samples_split=min_samples_split,
-        min_samples_leaf=min_samples_leaf,
-        max_features=_or_none(max_features),
-        max_leaf_nodes=_or_none(max_leaf_nodes),
-        bootstrap=bootstrap,
-        class_weight=_or_none(class_weight),
-        ccp_alpha=ccp_alpha,
-        n_jobs=n_jobs,
-        random_state=seed,
-    )
-    try:
-        features = tfidf.fit_transform(train["text"])
-    except ValueError as error:  # no token is left, or the bounds exclude each other
-        raise InputError(
-            f"Expected TF-IDF features from {len(train)} texts, found none ({error}): "
-            "lower baseline.min_df, raise baseline.max_df or change baseline.analyzer."
-        ) from error
-    log.info("%d texts, %d features", *features.shape)
-    forest.fit(features, train["label"].to_numpy(dtype=str))
+    _fit(tfidf, forest, examples.read(splits / "train.parquet"))
     labels = examples.label_ids(validation, list(forest.classes_))
     scores = classification.summary(
         labels, forest.predict_proba(tfidf.transform(validation["text"]))
@@ -113,8 +86,39 @@ def main(
     provenance.record(model, *packages, dtype="float64", threads=n_jobs, seed=seed)
 
 
-def _or_none(value: str | float) -> str | float | None:
-    """scikit-learn's None, which params.yaml spells "none" because it holds no nulls."""
+def _models(params: Mapping[str, Any]) -> tuple[TfidfVectorizer, RandomForestClassifier]:
+    """Make both parts of the baseline, to be fitted."""
+    ngram_range = params["ngram_range"]
+    if len(ngram_range) != 2 or ngram_range[0] > ngram_range[1]:
+        raise InputError(
+            f"baseline.ngram_range is {ngram_range}: expected the shortest and the longest length, "
+            "such as [1, 2]."
+        )
+    of = {name: _or_none(value) for name, value in params.items() if name != "ngram_range"}
+    tfidf = TfidfVectorizer(
+        ngram_range=tuple(ngram_range),
+        max_features=of["tfidf_max_features"],
+        **{name: of[name] for name in TFIDF},
+    )
+    return tfidf, RandomForestClassifier(
+        random_state=params["seed"], **{name: of[name] for name in FOREST}
+    )
+
+
+def _fit(tfidf: TfidfVectorizer, forest: RandomForestClassifier, train: pd.DataFrame) -> None:
+    try:
+        features = tfidf.fit_transform(train["text"])
+    except ValueError as error:  # no token is left, or the bounds exclude each other
+        raise InputError(
+            f"{len(train)} texts have no TF-IDF features ({error}): lower baseline.min_df, raise "
+            "baseline.max_df or change baseline.analyzer."
+        ) from error
+    log.info("%d texts, %d features", *features.shape)
+    forest.fit(features, train["label"].to_numpy(dtype=str))
+
+
+def _or_none(value: Any) -> Any:
+    """Return scikit-learn's None for "none", since params.yaml holds no nulls."""
     return None if value == "none" else value
 
 

@@ -26,6 +26,7 @@ from src.core.errors import InputError
 from src.core.files import replacing, sha256
 from src.core.markdown import code, public, table
 from src.tables import examples
+from src.text.findings import Finding, sentence
 
 # What other stages were told; DVC reads it, as it reads it for them.
 SECTIONS = ("load", "quality", "split", "train", "evaluate", "compare")
@@ -83,7 +84,6 @@ def main(
     exported: Path,
     splits: Path,
     quality: Path,
-    page: Path,
     predictions: Path,
     results: Path,
     baseline: Path,
@@ -101,8 +101,7 @@ def main(
     Args:
         exported: the model folder that was judged.
         splits: the folder with ``train.parquet``, ``validation.parquet`` and ``test.parquet``.
-        quality: the JSON file with the figures of the data.
-        page: the Markdown page with the warnings of the data.
+        quality: the JSON file with the figures of the data and what was found in it.
         predictions: the folder with the model's ``predictions.parquet``.
         results: the folder with the model's ``metrics.json`` and ``details.json``.
         baseline: the same of the model that it was compared with.
@@ -111,7 +110,7 @@ def main(
     """
     languages = [language for language in languages if language]
     _check(license, languages)
-    facts = Facts(exported, splits, quality, page, predictions, results, baseline, compared)
+    facts = Facts(exported, splits, quality, predictions, results, baseline, compared)
     title = " ".join(name.split()) or "Text classifier"
     body = [
         f"# {title}",
@@ -143,7 +142,7 @@ class Facts:
         counts: a frame of each split, with the columns label and those of the slices.
         splits: the splits' files by name.
         quality: the figures of the data.
-        warnings: the warnings of the data, a Markdown list item each.
+        warnings: what is likely wrong with the data, a sentence each.
         test: the figures on the test split.
         details: the same by class and by slice.
         predictions: what the model says of each test text.
@@ -156,7 +155,6 @@ class Facts:
         exported: Path,
         splits: Path,
         quality: Path,
-        page: Path,
         predictions: Path,
         results: Path,
         baseline: Path,
@@ -180,8 +178,7 @@ class Facts:
             for split, path in self.splits.items()
         }
         self.quality = _read_json(quality)
-        checkpoint = self.params["quality"]["checkpoint"]
-        self.warnings = _section(page, "What to look at", checkpoint)
+        self.warnings = [_public_sentence(finding) for finding in self.quality["findings"]]
         self.test: dict[str, float] = _read_json(results / "metrics.json")["test"]
         self.predictions = examples.read(predictions / "predictions.parquet")
         self.baseline = baseline.name, _read_json(baseline / "metrics.json")["test"]
@@ -225,13 +222,10 @@ def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _section(page: Path, heading: str, checkpoint: str) -> list[str]:
-    """The lines of a list under a heading of a Markdown page; none if it has no such heading."""
-    if not page.exists():
-        raise InputError(f"Expected {page}, found nothing: run `dvc repro` first.")
-    _, _, after = page.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
-    lines = after.partition("\n## ")[0].splitlines()
-    return [line.replace(checkpoint, public(checkpoint)) for line in lines if line]
+def _public_sentence(finding: Finding) -> str:
+    """Say a finding without what the path of a checkpoint tells of a user."""
+    shown = {"checkpoint": public(finding["checkpoint"])} if "checkpoint" in finding else {}
+    return sentence(finding | shown)
 
 
 def _weights(path: Path) -> dict[str, int]:
@@ -356,7 +350,8 @@ def _data(facts: Facts) -> list[str]:
         table(["file", "sha256"], hashes),
     ]
     if facts.warnings:
-        parts += ["What the data's own check warns of:", "\n".join(facts.warnings)]
+        warnings = "\n".join(f"- {warning}" for warning in facts.warnings)
+        parts += ["What the data's own check warns of:", warnings]
     return parts
 
 

@@ -1,149 +1,56 @@
-"""The transformer in torch: find a checkpoint, turn texts into tokens, score texts.
+"""The transformer in torch: load a checkpoint, turn texts into tokens, score texts.
 
 A model folder is what ``save_pretrained`` writes: ``model.safetensors``, ``config.json`` with the
 labels and ``max_characters``, and a tokenizer whose ``model_max_length`` is the length in tokens.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
-from logging import getLogger
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging
-from transformers.utils.hub import cached_file
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from src.core import files
 from src.core.errors import InputError
-from src.core.packages import package_path
 from src.predict.padding import batches
+from src.training import pretrained
 
 Tokens = npt.NDArray[np.int32]
 
 CHUNK = 10_000  # texts that are tokenized at once: what comes back is large
 
-log = getLogger("src.text.encoder")
 
-
-def resolve(checkpoint: str, sha256: str) -> str:
-    """Where to load a checkpoint from: a folder, or a Hugging Face name as it is.
-
-    Args:
-        checkpoint: a folder, ``pkg://package/path``, or the name of a model on the hub.
-        sha256: what ``model.safetensors`` must hash to; "" to accept any.
+def load(place: str, *, new_head: bool, **config: Any) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load a sequence classifier and its tokenizer, as ``pretrained.from_pretrained`` does.
 
     Raises:
-        InputError: the weights can't be found, or hash to something else.
+        InputError: likewise, or the tokenizer has no padding token.
     """
-    place = package_path(checkpoint)
-    if not sha256:
-        if Path(place).is_dir():
-            log.warning("DVC can't see when %s changes: pin train.sha256", checkpoint)
-        return place
-    try:
-        weights = Path(str(cached_file(place, "model.safetensors")))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"Expected model.safetensors at {place}, with the sha256 that train.sha256 "
-            f"pins, found none ({_brief(error)}): correct train.checkpoint, or make "
-            "train.sha256 ''."
-        ) from error
-    if (found := files.sha256(weights)) != sha256:
-        raise InputError(
-            f"Expected sha256 {sha256} of {weights}, found {found}: the weights are not those that "
-            "were pinned; get the right ones, or change train.sha256."
-        )
-    return place
-
-
-def files_of(place: str) -> list[Path]:
-    """The files of what ``resolve`` found: weights, config and tokenizer."""
-    if Path(place).is_dir():
-        return sorted(path for path in Path(place).iterdir() if path.is_file())
-    found = []
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        with suppress(OSError, ValueError):  # what is missed from_pretrained will say
-            found.append(Path(str(cached_file(place, name))))
-    return found
-
-
-def from_pretrained(
-    place: str, *, new_head: bool, **config: Any
-) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Load the model, in float32, and its fast tokenizer.
-
-    Args:
-        place: a folder or a Hugging Face name.
-        new_head: whether the classification head may be absent, or be for other classes, and then
-            starts at random; the rest of the model may never be of another shape.
-        config: overrides the model's own config.
-
-    Raises:
-        InputError: there is no readable checkpoint, it lacks weights, or has no fast tokenizer.
-    """
-    # The library's own report on missing weights can't tell a new head from a broken encoder.
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        model, loaded = AutoModelForSequenceClassification.from_pretrained(
-            place,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are looked at below
-            output_loading_info=True,
-            **config,
-        )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise InputError(
-            f"Expected a checkpoint with safetensors weights and a tokenizer at {place}, found: "
-            f"{_brief(error)}; name a folder or a Hugging Face model that has both."
-        ) from error
-    if not tokenizer.is_fast:
-        raise InputError(
-            f"Expected a fast tokenizer (tokenizer.json) at {place}, found a slow one: "
-            "choose a checkpoint that has one."
-        )
+    kind = AutoModelForSequenceClassification
+    model, tokenizer = pretrained.from_pretrained(place, kind, new_head=new_head, **config)
     if tokenizer.pad_token_id is None:
         raise InputError(
-            f"Expected a tokenizer with a padding token at {place}, found none: choose a "
-            "checkpoint of an encoder, such as BERT's or XLM-R's."
-        )
-    missing = set(loaded["missing_keys"])
-    bad = {name for name, *_ in loaded["mismatched_keys"]}
-    if new_head:
-        encoder = f"{model.base_model_prefix}."
-        bad = {name for name in bad if name.startswith(encoder)}
-        if new := sorted(name for name in missing if name.startswith(encoder)):
-            log.warning("%s has no weights for %s: they start at random", place, ", ".join(new[:5]))
-    else:
-        bad |= missing
-    if bad:
-        raise InputError(
-            f"Expected weights at {place} that fit its config.json, found {len(bad)} that are "
-            f"absent or of another shape, such as {min(bad)}: get the model anew."
+            f"The tokenizer of {place} has no padding token: choose a checkpoint of an encoder, "
+            "such as BERT's or XLM-R's."
         )
     return model, tokenizer
 
 
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:160].rstrip(". ")
+def readable(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the length of the longest text that a checkpoint reads, in tokens."""
+    positions = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
+    embeddings = getattr(model.base_model, "embeddings", None)
+    # RoBERTa's positions begin after that of padding.
+    positions -= getattr(embeddings, "padding_idx", -1) + 1
+    return int(min(tokenizer.model_max_length, positions))
 
 
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, max_characters: int
 ) -> list[Tokens]:
-    """The token ids of each text, special tokens included, at most ``max_length`` a text.
+    """Return the token ids of each text, special tokens included, at most ``max_length`` a text.
 
     A text is cut to ``max_characters`` first, since a tokenizer reads all it is given.
     """
@@ -159,7 +66,7 @@ def tokenize(
 
 
 def collate(ids: Sequence[Tokens], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """``input_ids`` and ``attention_mask``, [texts, tokens], of texts padded to the longest."""
+    """Pad texts to the longest: ``input_ids`` and ``attention_mask``, [texts, tokens]."""
     rows = [torch.from_numpy(row) for row in ids]
     padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token_id)
     lengths = torch.tensor([len(row) for row in rows])
@@ -167,7 +74,50 @@ def collate(ids: Sequence[Tokens], pad_token_id: int) -> dict[str, torch.Tensor]
     return {"input_ids": padded.long(), "attention_mask": mask.long()}
 
 
-class Classifier:
+class Texts(torch.utils.data.Dataset[dict[str, Any]]):
+    """Tokenized texts, and the id of the label of each."""
+
+    def __init__(self, ids: Sequence[Tokens], labels: npt.NDArray[np.int64]) -> None:
+        """Hold one array of token ids a text."""
+        self.ids = ids
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"input_ids": self.ids[row], "labels": self.labels[row]}
+
+    def by_length(self) -> "Texts":
+        """Return the same texts with neighbours of like length, which pad less."""
+        order = np.argsort([len(row) for row in self.ids], kind="stable")
+        return Texts([self.ids[k] for k in order], self.labels[order])
+
+
+def loss_of(ids: Any, class_weight: str, label_smoothing: float) -> Callable[..., torch.Tensor]:
+    """Return cross-entropy, summed over a batch and divided by the texts of the whole step."""
+    weight = None
+    if class_weight == "balanced":  # n / (classes * count), so that the mean over all texts is 1
+        counts = np.bincount(ids)
+        weight = torch.tensor(len(ids) / (len(counts) * counts), dtype=torch.float32)
+
+    def loss(
+        outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        scores = outputs["logits"].float()
+        total = torch.nn.functional.cross_entropy(
+            scores,
+            labels,
+            weight=None if weight is None else weight.to(scores.device),
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
+
+
+class TorchClassifier:
     """A trained model folder.
 
     Attributes:
@@ -177,7 +127,7 @@ class Classifier:
     def __init__(self, folder: Path, threads: int) -> None:
         """Load ``folder``, on the GPU if there is one and else on ``threads`` CPU threads."""
         torch.set_num_threads(threads)
-        model, self.tokenizer = from_pretrained(str(folder), new_head=False)
+        model, self.tokenizer = load(str(folder), new_head=False)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model: Any = model.to(device).eval()
         by_id: dict[int, str] = self.model.config.id2label

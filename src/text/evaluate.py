@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from dvclive.live import Live
+from scipy.special import softmax
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Seed, Share, Threads
@@ -45,12 +47,7 @@ def main(
         live: the folder that gets ``metrics.json``, ``details.json`` by class and slice, and plots.
     """
     test = examples.read(splits / "test.parquet")
-    for column in slices:
-        if column not in test:
-            raise InputError(
-                f"evaluate.slices has {column!r}: expected columns of the source, which are "
-                f"{', '.join(test.columns)}{closest(column, test.columns)}."
-            )
+    _expect_columns(slices, test)
     names = examples.read_labels(splits)
     labels = examples.label_ids(test, names)
     probabilities = _probabilities(model, names, list(test["text"]), batch_tokens, threads)
@@ -71,20 +68,42 @@ def main(
     write_json(live / "details.json", _details(test, labels, probabilities, names, slices))
     with replacing(predictions) as folder:
         folder.mkdir()
-        frame = test[["id", "label"]].assign(predicted=[names[k] for k in predicted])
-        for k, name in enumerate(names):
-            frame[f"p_{name}"] = probabilities[:, k]
-        examples.write(frame, folder / "predictions.parquet")
-        wrong = frame.assign(score=probabilities.max(axis=1), text=test["text"])
-        wrong = wrong[labels != predicted].sort_values("score", ascending=False, kind="stable")
-        columns = ["id", "label", "predicted", "score", "text"]
-        wrong[columns].head(mistakes).to_csv(folder / "mistakes.csv", index=False)
+        _write_predictions(folder, test, labels, probabilities, names, mistakes)
+
+
+def _expect_columns(slices: Sequence[str], test: pd.DataFrame) -> None:
+    for column in slices:
+        if column not in test:
+            raise InputError(
+                f"evaluate.slices has {column!r}, which is no column of the source: choose among "
+                f"{', '.join(test.columns)}{closest(column, test.columns)}."
+            )
+
+
+def _write_predictions(
+    folder: Path,
+    test: pd.DataFrame,
+    labels: Integers,
+    probabilities: Floats,
+    names: list[str],
+    mistakes: int,
+) -> None:
+    """Write a row for each text, and a table of those that are surest and wrong."""
+    predicted = probabilities.argmax(axis=1)
+    frame = test[["id", "label"]].assign(predicted=[names[k] for k in predicted])
+    for k, name in enumerate(names):
+        frame[f"p_{name}"] = probabilities[:, k]
+    examples.write(frame, folder / "predictions.parquet")
+    wrong = frame.assign(score=probabilities.max(axis=1), text=test["text"])
+    wrong = wrong[labels != predicted].sort_values("score", ascending=False, kind="stable")
+    columns = ["id", "label", "predicted", "score", "text"]
+    wrong[columns].head(mistakes).to_csv(folder / "mistakes.csv", index=False)
 
 
 def _probabilities(
     model: Path, names: list[str], texts: Sequence[str], batch_tokens: int, threads: int
 ) -> Floats:
-    """Probabilities of shape [texts, classes], by the engine that the model folder is made for."""
+    """Score texts by the engine of the model folder: probabilities [texts, classes]."""
     known, score = _engine(model, batch_tokens, threads)
     if known != names:
         raise InputError(
@@ -101,7 +120,7 @@ def _probabilities(
 def _engine(
     model: Path, batch_tokens: int, threads: int
 ) -> tuple[list[str], Callable[[Sequence[str]], Floats]]:
-    """The labels of a model, and what turns texts into probabilities by it."""
+    """Load a model: its labels, and a function from texts to probabilities."""
     if (model / "model.joblib").exists():
         import joblib
 
@@ -112,25 +131,26 @@ def _engine(
         from src.predict.classifier import Classifier
 
         exported = Classifier(model, threads)
-        return exported.labels, lambda texts: classification.softmax(
-            exported.logits(texts, batch_tokens)
-        )
+        return exported.labels, lambda texts: _shares(exported.logits(texts, batch_tokens))
 
     if (model / "model.safetensors").exists():
-        from src.text import encoder
+        from src.text.encoder import TorchClassifier
 
-        trained = encoder.Classifier(model, threads)
-        return trained.labels, lambda texts: classification.softmax(
-            trained.logits(texts, batch_tokens)
-        )
+        trained = TorchClassifier(model, threads)
+        return trained.labels, lambda texts: _shares(trained.logits(texts, batch_tokens))
 
-    raise InputError(f"Expected a model in {model}, found none: run `dvc repro` first.")
+    raise InputError(f"{model} has no model: run `dvc repro` first.")
+
+
+def _shares(logits: npt.NDArray[np.float32]) -> Floats:
+    result: Floats = softmax(logits.astype(np.float64), axis=1)
+    return result
 
 
 def _details(
     test: pd.DataFrame, labels: Integers, probabilities: Floats, names: list[str], slices: list[str]
 ) -> dict[str, object]:
-    """Metrics of each class, and of the texts of each value of the slice columns."""
+    """Compute the metrics of each class, and of the texts of each value of the slice columns."""
     by_slice: dict[str, dict[str, dict[str, float]]] = {}
     for column in slices:
         by_value = test.fillna({column: "(none)"}).groupby(column).indices
@@ -144,7 +164,7 @@ def _details(
 
 
 def _plot(record: Live, labels: Integers, probabilities: Floats, names: list[str]) -> None:
-    """Confusion matrix, PR and ROC over all (text, class) pairs, and the reliability diagram."""
+    """Plot the confusion matrix, PR and ROC over all (text, class) pairs, and reliability."""
     predicted = probabilities.argmax(axis=1)
     truth = [names[k] for k in labels]
     record.log_sklearn_plot("confusion_matrix", truth, [names[k] for k in predicted], "confusion")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from dvclive.live import Live
@@ -19,10 +20,13 @@ from src.core import stage
 from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
 from src.core.files import replacing
-from src.predict.classifier import Classifier, write_manifest
+from src.predict.classifier import Classifier
+from src.predict.manifest import write_manifest
 from src.tables import examples
-from src.text import encoder
+from src.text.encoder import TorchClassifier
 from src.training.shortcuts import shorten
+
+Scores = npt.NDArray[np.float32]
 
 log = logging.getLogger("src.text.export")
 
@@ -36,7 +40,7 @@ class Logits(torch.nn.Module):
         self.classifier = classifier
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits of shape [texts, classes]."""
+        """Return logits of shape [texts, classes]."""
         logits: torch.Tensor = self.classifier(
             input_ids=input_ids, attention_mask=attention_mask
         ).logits
@@ -61,7 +65,7 @@ def main(
     Args:
         splits: the folder with ``validation.parquet``, whose texts are compared.
         model: the trained transformer.
-        fp32: the folder that gets the fp32 model; it stops the stage if it is not torch's equal.
+        fp32: the folder that gets the fp32 model; the stage stops if it differs from torch's.
         int8: the folder that gets the int8 model.
         live: the folder that gets the metrics.
     """
@@ -69,7 +73,7 @@ def main(
     # Spread evenly, since the texts may be in the order of their labels.
     rows = np.linspace(0, len(validation) - 1, min(check_texts, len(validation))).astype(int)
     texts = list(validation.iloc[rows])
-    trained = encoder.Classifier(model, threads)
+    trained = TorchClassifier(model, threads)
     expected = trained.logits(texts, batch_tokens)
     with (
         replacing(fp32) as fp32_folder,
@@ -86,24 +90,30 @@ def main(
         for name, folder in (("fp32", fp32_folder), ("int8", int8_folder)):
             _complete(folder, model, trained)
             found = Classifier(folder, threads).logits(texts, batch_tokens)
-            difference = float(np.abs(found - expected).max())
-            equal = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
-            log.info("%s: logits within %.2g of torch, %.4f of labels", name, difference, equal)
-            record.log_metric(f"{name}/max_logit_difference", difference, plot=False)
-            record.log_metric(f"{name}/equal_labels", equal, plot=False)
+            difference = _distance(record, name, found, expected)
             if name == "fp32" and not difference <= atol:
                 raise InputError(
-                    f"Expected fp32 logits within export.atol = {atol:g} of torch's on "
-                    f"{len(texts)} validation texts, found a difference of {difference:.3g}: "
-                    "raise export.atol if that is near enough, or try another export.opset."
+                    f"The fp32 logits of {len(texts)} validation texts differ from torch's by up "
+                    f"to {difference:.3g}, more than export.atol {atol:g}: raise it if that is "
+                    "near enough, or try another export.opset."
                 )
+
+
+def _distance(record: Live, name: str, found: Scores, expected: Scores) -> float:
+    """Record how far a model is from torch's, and return the largest difference of a logit."""
+    difference = float(np.abs(found - expected).max())
+    equal = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    log.info("%s: logits within %.2g of torch, %.4f of labels", name, difference, equal)
+    record.log_metric(f"{name}/max_logit_difference", difference, plot=False)
+    record.log_metric(f"{name}/equal_labels", equal, plot=False)
+    return difference
 
 
 def to_onnx(classifier: torch.nn.Module, path: Path, opset: int) -> None:
     """Write one file, equal for equal weights, whose batch and sequence axes are dynamic."""
     tokens = torch.ones((2, 8), dtype=torch.int64, device=next(classifier.parameters()).device)
     axes = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # what they warn of is theirs to mend
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # their warnings are about their own code
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -142,8 +152,8 @@ def quantize(fp32: Path, int8: Path) -> None:
         )
 
 
-def _complete(folder: Path, model: Path, trained: encoder.Classifier) -> None:
-    """Add to ``model.onnx`` what it takes to predict from this folder alone."""
+def _complete(folder: Path, model: Path, trained: TorchClassifier) -> None:
+    """Add to ``model.onnx`` the files that predicting from this folder alone takes."""
     # config.json and tokenizer_config.json are for other tools that read such folders.
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(model / name, folder / name)

@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import joblib
 import numpy as np
@@ -27,13 +27,14 @@ from src.core import stage
 from src.core.command_line import Count, Interval
 from src.core.errors import InputError
 from src.core.files import replacing
-from src.predict.classifier import Classifier, write_manifest
+from src.predict.classifier import Classifier
+from src.predict.manifest import write_manifest
 from src.tables import examples
 
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 UNLIMITED = 1_000_000_000  # the baseline reads the whole of a text
-SMALLEST = 1e-12  # what stands for a probability of 0 under the logarithm
-WORD = r"[\p{L}\p{N}_]{2,}"  # scikit-learn's (?u)\b\w\w+\b, with what \w is in Python
+SMALLEST = 1e-12  # a probability of 0, under the logarithm
+WORD = r"[\p{L}\p{N}_]{2,}"  # scikit-learn's (?u)\b\w\w+\b, with Python's \w
 UNKNOWN = "[UNK]"  # neither a word nor a character, so no n-gram has it
 
 log = logging.getLogger("src.text.export_baseline")
@@ -79,9 +80,9 @@ def main(
         log.info("probabilities within %.2g of scikit-learn's, %.4f of labels", difference, equal)
         if equal < min_equal_labels:
             raise InputError(
-                f"Expected scikit-learn's label for {min_equal_labels:g} of the {len(texts)} test "
-                f"texts, found it for {equal:.4f}: lower export_baseline.min_equal_labels if that "
-                "is near enough."
+                f"The exported baseline gives scikit-learn's label to {equal:.4f} of the "
+                f"{len(texts)} test texts, fewer than export_baseline.min_equal_labels "
+                f"{min_equal_labels:g}: lower it if that is near enough."
             )
         with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
             record.log_metric("max_probability_difference", difference, plot=False)
@@ -89,7 +90,7 @@ def main(
 
 
 def tokenizer(tfidf: TfidfVectorizer, ids: dict[str, int]) -> Tokenizer:
-    """What the vectorizer does to a text before it counts."""
+    """Build the tokenizer that does to a text what the vectorizer does before it counts."""
     result = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     steps: list[normalizers.Normalizer] = []
     if tfidf.lowercase:
@@ -107,7 +108,7 @@ def tokenizer(tfidf: TfidfVectorizer, ids: dict[str, int]) -> Tokenizer:
 
 
 def _combining() -> str:
-    """A pattern for what scikit-learn's strip_accents="unicode" removes: any combining class."""
+    """Return a pattern of what strip_accents="unicode" removes: any combining class."""
     marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))]
     return f"[{''.join(marks)}]"
 
@@ -115,53 +116,22 @@ def _combining() -> str:
 def graph(
     tfidf: TfidfVectorizer, forest: RandomForestClassifier, ids: dict[str, int]
 ) -> onnx.ModelProto:
-    """From ``input_ids``, [texts, tokens], to ``logits``, [texts, classes]."""
-    shortest, longest = tfidf.ngram_range
-    ngrams = sorted(tfidf.vocabulary_, key=lambda n: (len(_words(tfidf, n)), tfidf.vocabulary_[n]))
-    sizes = np.array([len(_words(tfidf, ngram)) for ngram in ngrams])
-    lengths = np.arange(1, longest + 1)
-    pool = [ids[word] for ngram in ngrams for word in _words(tfidf, ngram)]
-    nodes = [
-        helper.make_node(
-            "TfIdfVectorizer",
-            ["input_ids"],
-            ["counts"],
-            mode="TF",
-            min_gram_length=shortest,
-            max_gram_length=longest,
-            max_skip_count=0,
-            ngram_counts=[int(sizes[sizes < length].sum()) for length in lengths],
-            ngram_indexes=[tfidf.vocabulary_[ngram] for ngram in ngrams],
-            pool_int64s=pool,
-        ),
-        helper.make_node("Cast", ["counts"], ["tf"], to=TensorProto.DOUBLE),
-    ]
-    one = {}
-    if tfidf.sublinear_tf:
-        one["one"] = np.float64(1)
-        nodes += [
-            helper.make_node("Max", ["tf", "one"], ["at_least_one"]),
-            helper.make_node("Log", ["at_least_one"], ["log"]),
-            helper.make_node("Min", ["tf", "one"], ["seen"]),
-            helper.make_node("Add", ["log", "seen"], ["weight"]),  # 1 + log(tf), and 0 for 0
-        ]
+    """Build the graph from ``input_ids``, [texts, tokens], to ``logits``, [texts, classes]."""
     forest_model = to_onnx(
         forest,
-        initial_types=[("features", FloatTensorType([None, len(ngrams)]))],
+        initial_types=[("features", FloatTensorType([None, len(tfidf.vocabulary_)]))],
         options={"zipmap": False},
         target_opset=OPSETS,
     )
-    nodes += [
-        helper.make_node("Mul", ["weight" if tfidf.sublinear_tf else "tf", "idf"], ["tfidf"]),
-        helper.make_node("ReduceL2", ["tfidf", "axis"], ["norm"], keepdims=1),
-        helper.make_node("Max", ["norm", "tiny"], ["divisor"]),  # a text without features stays 0
-        helper.make_node("Div", ["tfidf", "divisor"], ["unit"]),
-        helper.make_node("Cast", ["unit"], ["features"], to=TensorProto.FLOAT),
+    nodes = [
+        *_counting(tfidf, ids),
+        *_weighing(tfidf.sublinear_tf),
         *forest_model.graph.node,
         helper.make_node("Max", ["probabilities", "smallest"], ["positive"]),
         helper.make_node("Log", ["positive"], ["logits"]),
     ]
-    constants = one | {
+    constants: dict[str, Any] = {"one": np.float64(1)} if tfidf.sublinear_tf else {}
+    constants |= {
         "idf": tfidf.idf_,
         "axis": np.array([1]),
         "tiny": np.float64(np.finfo(np.float64).tiny),
@@ -188,8 +158,48 @@ def graph(
     )
 
 
+def _counting(tfidf: TfidfVectorizer, ids: dict[str, int]) -> list[onnx.NodeProto]:
+    """Build the nodes from ``input_ids`` to ``tf``, the count of each n-gram in float64."""
+    shortest, longest = tfidf.ngram_range
+    ngrams = sorted(tfidf.vocabulary_, key=lambda n: (len(_words(tfidf, n)), tfidf.vocabulary_[n]))
+    sizes = np.array([len(_words(tfidf, ngram)) for ngram in ngrams])
+    return [
+        helper.make_node(
+            "TfIdfVectorizer",
+            ["input_ids"],
+            ["counts"],
+            mode="TF",
+            min_gram_length=shortest,
+            max_gram_length=longest,
+            max_skip_count=0,
+            ngram_counts=[int(sizes[sizes < length].sum()) for length in range(1, longest + 1)],
+            ngram_indexes=[tfidf.vocabulary_[ngram] for ngram in ngrams],
+            pool_int64s=[ids[word] for ngram in ngrams for word in _words(tfidf, ngram)],
+        ),
+        helper.make_node("Cast", ["counts"], ["tf"], to=TensorProto.DOUBLE),
+    ]
+
+
+def _weighing(sublinear_tf: bool) -> list[onnx.NodeProto]:
+    """Build the nodes from ``tf`` to ``features``, weighed and of unit length, in float32."""
+    logarithm = [
+        helper.make_node("Max", ["tf", "one"], ["at_least_one"]),
+        helper.make_node("Log", ["at_least_one"], ["log"]),
+        helper.make_node("Min", ["tf", "one"], ["seen"]),
+        helper.make_node("Add", ["log", "seen"], ["weight"]),  # 1 + log(tf), and 0 for 0
+    ]
+    return [
+        *(logarithm if sublinear_tf else []),
+        helper.make_node("Mul", ["weight" if sublinear_tf else "tf", "idf"], ["tfidf"]),
+        helper.make_node("ReduceL2", ["tfidf", "axis"], ["norm"], keepdims=1),
+        helper.make_node("Max", ["norm", "tiny"], ["divisor"]),  # a text without features stays 0
+        helper.make_node("Div", ["tfidf", "divisor"], ["unit"]),
+        helper.make_node("Cast", ["unit"], ["features"], to=TensorProto.FLOAT),
+    ]
+
+
 def _words(tfidf: TfidfVectorizer, ngram: str) -> Sequence[str]:
-    """The parts of an n-gram: its words, or its characters."""
+    """Return the parts of an n-gram: its words, or its characters."""
     return ngram if tfidf.analyzer == "char" else ngram.split(" ")
 
 

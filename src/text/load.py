@@ -24,8 +24,8 @@ from src.core.errors import InputError
 from src.core.files import replacing, scratch, write_json
 from src.tables import examples, sources
 from src.tables.examples import Hashes
+from src.tables.places import PACKED
 from src.tables.rows import ENDINGS, Batch, Format, Reader
-from src.tables.sources import PACKED
 
 # Why a row is dropped, in the order in which one is looked for.
 REASONS = (

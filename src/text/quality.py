@@ -29,6 +29,7 @@ from src.core.files import replacing, write_json
 from src.core.packages import package_path
 from src.tables import examples
 from src.tables.examples import Hashes
+from src.text.findings import Finding, sentence
 
 DIRECTED = r"[\x{202A}-\x{202E}\x{2066}-\x{2069}\x{E0000}-\x{E007F}]"  # bidi overrides and tags
 SHINGLE = 3  # words that near duplicates are compared by
@@ -88,9 +89,9 @@ def main(
     _leaks(report, sample)
     if near_duplicates:
         _near_duplicates(report, sample, near_duplicates)
-    report.figures["warnings"] = len(report.warnings)
-    for warning in report.warnings:
-        log.warning("%s", warning)
+    report.figures |= {"warnings": len(report.findings), "findings": report.findings}
+    for finding in report.findings:
+        log.warning("%s", sentence(finding))
     with replacing(quality) as figures, replacing(page) as text:
         write_json(figures, report.figures)
         text.write_text(_page(report, checkpoint, max_length), encoding="utf-8", newline="\n")
@@ -103,14 +104,18 @@ class Report:
     Attributes:
         source: where the texts come from.
         figures: numbers by name, in groups.
-        warnings: a sentence for each thing that is likely wrong.
+        findings: what is likely wrong.
         examples: texts that show it, by the name of the figure.
     """
 
     source: list[str]
     figures: dict[str, Any]
-    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def find(self, code: str, **values: Any) -> None:
+        """Note something that is likely wrong, with the values that its sentence takes."""
+        self.findings.append({"code": code, **values})
 
     def show(self, name: str, text: str) -> None:
         """Keep a text as an example, unless there are enough."""
@@ -148,15 +153,9 @@ def _scan(
     _repeated(report, np.concatenate(hashes), np.concatenate(codes), path)
     report.figures |= {"mojibake": mojibake, "directed": directed}
     if mojibake:
-        report.warnings.append(
-            f"Texts that look as if they had been decoded wrongly (mojibake): {mojibake}. Was the "
-            "file saved in one encoding and read in another before it came here?"
-        )
+        report.find("mojibake", texts=mojibake)
     if directed:
-        report.warnings.append(
-            f"Texts with invisible characters that turn the direction of writing or hide text: "
-            f"{directed}."
-        )
+        report.find("directed", texts=directed)
     return pa.concat_tables(chosen)
 
 
@@ -176,10 +175,7 @@ def _repeated(report: Report, texts: Hashes, labels: npt.NDArray[np.int32], path
     report.figures |= {"repeated": repeated, "conflicting": conflicting}
     if not repeated:
         return
-    report.warnings.append(
-        f"Texts that stand in an earlier row too: {repeated}, and with another label: "
-        f"{conflicting}; other columns of these rows differ, so load kept them."
-    )
+    report.find("repeated", texts=repeated, conflicting=conflicting)
     for name, places in pairs.items():
         chosen = sorted(tuple(sorted(pair)) for pair in places)[:FOUND]
         rows_of = _rows(path, {row for pair in chosen for row in pair})
@@ -214,24 +210,13 @@ def _labels(report: Report, max_imbalance: float) -> None:
     alone = sum(count == 1 for count in classes.values())
     small = [label for label, count in classes.items() if count < FEWEST]
     if small:
-        report.warnings.append(
-            f"Classes of fewer than {FEWEST} texts, too few for one on each side of the split: "
-            f"{len(small)}, such as {small[0]!r}; load.min_class_texts leaves them out."
-        )
+        report.find("small_classes", classes=len(small), fewest=FEWEST, example=small[0])
     if alone > len(classes) / 2:
-        report.warnings.append(
-            f"{alone} of {len(classes)} classes have one text each: is the label a number or an id?"
-        )
+        report.find("single_texts", classes=alone, of=len(classes))
     if imbalance > max_imbalance:
-        report.warnings.append(
-            f"The largest class has {imbalance:.0f} times the texts of the smallest: macro F1 says "
-            "more than accuracy, and train.class_weight balanced may help."
-        )
+        report.find("imbalance", times=round(imbalance, 2))
     for labels in alike:
-        report.warnings.append(
-            f"Labels {labels} may be one: load.normalize_labels joins those that differ in case, "
-            "spaces or Unicode form alone."
-        )
+        report.find("label_variants", labels=labels)
 
 
 def _same(label: str) -> str:
@@ -278,16 +263,12 @@ def _tokens(
         if tokens:
             density[name] = float(characters[letters].sum() / tokens)
         if name != "all" and shares[name] > max_unknown:
-            report.warnings.append(
-                f"{100 * shares[name]:.1f} % of the tokens of {_words(name)} are unknown to the "
-                f"tokenizer of {checkpoint}: choose a checkpoint of these languages."
-            )
+            share = round(shares[name], 6)
+            report.find("unknown_tokens", part=name, share=share, checkpoint=checkpoint)
         # What is so everywhere is said once.
         if density.get(name, SPELLED) < SPELLED and (name == "all" or density["all"] >= SPELLED):
-            report.warnings.append(
-                f"The tokenizer of {checkpoint} reads {_words(name)} nearly letter by letter, "
-                f"{density[name]:.1f} characters a token: choose a checkpoint of these languages."
-            )
+            found = round(density[name], 2)
+            report.find("letter_by_letter", part=name, characters=found, checkpoint=checkpoint)
     report.figures["tokens"] = {
         "texts": len(length),
         "median": float(np.median(length)),
@@ -297,11 +278,8 @@ def _tokens(
         "characters": {name: round(found, 2) for name, found in density.items()},
     }
     if over > 0:
-        report.warnings.append(
-            f"{100 * over:.1f} % of the texts have more than {max_length} tokens, and "
-            f"{100 * lost:.1f} % of all tokens are not read: raise train.max_length if accuracy "
-            "is worth the time."
-        )
+        cut = {"share": round(over, 6), "lost": round(lost, 6), "max_length": max_length}
+        report.find("over_max_length", **cut)
 
 
 def _parts(sample: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
@@ -312,12 +290,6 @@ def _parts(sample: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, npt.
         codes = encoded.indices.to_numpy()
         for code, value in sorted(enumerate(encoded.dictionary.to_pylist()), key=lambda v: v[1]):
             yield f"{column}={value}", codes == code
-
-
-def _words(name: str) -> str:
-    """The name of a part of the texts, in a sentence."""
-    column, _, value = name.partition("=")
-    return f"{column} {value!r}" if value else "the texts"
 
 
 def _tokenizer(checkpoint: str) -> Tokenizer:
@@ -361,17 +333,13 @@ def _scripts(report: Report, sample: pa.Table, expected: Sequence[str]) -> None:
     report.figures["scripts"] = {name: round(share, 4) for name, share in shares.items()}
     report.figures["unspaced"] = round(unspaced / len(texts), 6)
     if unspaced > len(texts) / 20:
-        report.warnings.append(
-            f"{100 * unspaced / len(texts):.0f} % of the texts have no spaces between words: make "
-            "baseline.analyzer char."
-        )
+        report.find("unspaced", share=round(unspaced / len(texts), 6))
     wanted = {name.upper() for name in expected}
     others = {name: share for name, share in shares.items() if name not in wanted}
-    if expected and sum(others.values()) > 1 / 20:
-        report.warnings.append(
-            f"{100 * sum(others.values()):.0f} % of the letters are not of quality.scripts "
-            f"{list(expected)}, but of {', '.join(others)}."
-        )
+    share = sum(others.values())
+    if expected and share > 1 / 20:
+        scripts = {"scripts": [*others], "expected": [*expected]}
+        report.find("other_scripts", share=round(share, 6), **scripts)
 
 
 def _leaks(report: Report, sample: pa.Table) -> None:
@@ -379,7 +347,7 @@ def _leaks(report: Report, sample: pa.Table) -> None:
     texts, labels = sample["text"].to_pylist(), np.array(sample["label"].to_pylist())
     values, codes = np.unique(labels, return_inverse=True)
     names = values.tolist()
-    leaks: list[str] = []
+    leaks: list[dict[str, str]] = []
     try:
         words = CountVectorizer(binary=True, min_df=2, token_pattern=WORD)
         stands = words.fit_transform(texts)
@@ -395,20 +363,15 @@ def _leaks(report: Report, sample: pa.Table) -> None:
         found = (np.minimum(precision, recall) > LEAK) & (texts_of[both.row] >= LEAK_TEXTS)
         vocabulary = words.get_feature_names_out()
         leaks = [
-            f"{str(vocabulary[word])!r} for {names[label]!r}"
+            {"word": str(vocabulary[word]), "label": names[label]}
             for label, word in zip(both.row[found], both.col[found], strict=True)
         ]
     report.figures["leaks"] = len(leaks)
     if leaks:
-        report.warnings.append(
-            f"One word tells the label: {', '.join(leaks[:FOUND])}. Does the text hold its label?"
-        )
+        report.find("leaks", words=leaks[:FOUND])
     id_like = [t for t in texts if len(t.split()) == 1 and any(map(str.isdigit, t))]
     if len(id_like) > ID_LIKE * len(texts):
-        report.warnings.append(
-            f"The texts look like ids, such as {id_like[0]!r:.60}: is load.text_column the right "
-            "one?"
-        )
+        report.find("id_like", example=id_like[0][:60])
 
 
 def _near_duplicates(report: Report, sample: pa.Table, similarity: float) -> None:
@@ -438,10 +401,7 @@ def _near_duplicates(report: Report, sample: pa.Table, similarity: float) -> Non
             kept[row] = sketch
     report.figures["near_duplicates"] = near
     if near:
-        report.warnings.append(
-            f"Texts that are nearly the same as an earlier one: {near} of {len(sample)}; they may "
-            "stand on two sides of the split and make the test look easier than it is."
-        )
+        report.find("near_duplicates", texts=near, of=len(sample))
 
 
 def _page(report: Report, checkpoint: str, max_length: int) -> str:
@@ -449,8 +409,8 @@ def _page(report: Report, checkpoint: str, max_length: int) -> str:
     places = ", ".join(map(markdown.code, report.source))
     rows = f"{figures['rows']} rows came in from {places}, {figures['kept']} were kept."
     lines = ["# The data", "", rows, ""]
-    if report.warnings:
-        lines += ["## What to look at", "", *(f"- {w}" for w in report.warnings), ""]
+    if report.findings:
+        lines += ["## What to look at", "", *(f"- {sentence(f)}" for f in report.findings), ""]
     dropped = {reason: count for reason, count in figures["dropped"].items() if count}
     if dropped:
         lines += ["## Dropped", "", _bars("reason", dropped), ""]

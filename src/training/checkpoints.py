@@ -1,8 +1,8 @@
-"""Checkpoints from which a training that was stopped at any moment ends as if it had not been.
+"""Checkpoints, from which a training that was stopped ends as if it had not been.
 
 A checkpoint is written under another name and then renamed; its last file, with the hashes of all
 others, says that it is whole. Checkpoints lie in a folder named by a hash of all that decides the
-result, so that no training goes on from one that would have ended otherwise.
+result, so that no training resumes from one that would have ended otherwise.
 """
 
 import errno
@@ -25,19 +25,19 @@ from src.core.files import sha256
 
 PREFIX = "checkpoint-"  # as Trainer has it
 WHOLE = "whole.json"  # the last file of a checkpoint
-LITTLE = 1 << 20  # bytes, below which what could not be written found no room
-KEPT = 2  # checkpoints beside the best one, in case that the newest is broken
+LITTLE = 1 << 20  # free bytes; if there are fewer, a failed write found no room
+KEPT = 2  # checkpoints beside the best one, in case the newest is broken
 
 log = logging.getLogger("src.training.checkpoints")
 
 
 def key_of(params: Mapping[str, Any], files: Iterable[Path]) -> str:
-    """A hash of all that decides the result of a training.
+    """Hash all that decides the result of a training.
 
     Args:
         params: the values of all params.
-        files: the data, the checkpoint to start from and the code that is no module. Our modules
-            that are imported, the versions of the libraries and the processor count too.
+        files: the data, the checkpoint to start from and the code that is no module. The hash
+            also covers our imported modules, the versions of the libraries and the processor.
     """
     machine = torch.backends.cpu.get_cpu_capability()
     if torch.cuda.is_available():
@@ -53,16 +53,16 @@ def key_of(params: Mapping[str, Any], files: Iterable[Path]) -> str:
 
 
 class ResumableTrainer(Trainer):
-    """A Trainer that goes on from the newest whole checkpoint of a folder.
+    """A Trainer that resumes from the newest whole checkpoint of a folder.
 
     Args:
-        folder: where the checkpoints are, and nothing else.
+        folder: a folder for the checkpoints and nothing else.
         save_steps: steps between checkpoints beside those at the end of each epoch; 0 for none.
-        words: as of Trainer, whose ``output_dir`` is to be inside of ``folder``.
+        words: the arguments of Trainer, whose ``output_dir`` has to lie in ``folder``.
     """
 
     def __init__(self, *args: Any, folder: Path, save_steps: int, **words: Any) -> None:
-        """See the class."""
+        """Wrap Trainer."""
         super().__init__(*args, **words)
         self._folder = folder
         self._steps = save_steps
@@ -72,8 +72,8 @@ class ResumableTrainer(Trainer):
         self.add_callback(_Callback(self))
 
     def resume(self) -> Any:
-        """Train, from the newest whole checkpoint on if there is one; what ``train`` returns."""
-        # The first process looks, for one that is broken is removed, as is what was not finished.
+        """Train, from the newest whole checkpoint on if there is one, as ``train`` does."""
+        # Only the first process looks, since it removes what is broken or unfinished.
         steps = [0]
         if self.args.should_save:
             shutil.rmtree(self.args.output_dir or "", ignore_errors=True)
@@ -98,12 +98,12 @@ class ResumableTrainer(Trainer):
         return self._folder / f"{PREFIX}{step}"
 
     def _saved(self) -> list[int]:
-        """The steps of all checkpoints, the newest first."""
+        """List the steps of all checkpoints, the newest first."""
         steps = [int(p.name.removeprefix(PREFIX)) for p in self._folder.glob(f"{PREFIX}*")]
         return sorted(steps, reverse=True)
 
     def _newest(self) -> int:
-        """The step of the newest checkpoint that is whole, as is the best one that it names."""
+        """Return the step of the newest whole checkpoint whose best one is whole too, or 0."""
         for step in self._saved():
             place = self._at(step)
             if _is_whole(place):
@@ -161,12 +161,11 @@ class ResumableTrainer(Trainer):
             self._name_best()
 
     def begin_epoch(self, generator: torch.Generator | None) -> None:
-        """Keep the state of what the order of the texts is drawn from next.
+        """Keep the state of the generator that the order of the texts is drawn from next.
 
         Args:
-            generator: what the processes of a training draw it from together; None for one
-                process, which draws it from torch's own. Trainer puts that one back to the state
-                that follows the draw.
+            generator: the one that several processes share; None for one process, which draws
+                from torch's own. Trainer puts that one back to the state that follows the draw.
         """
         self._order = generator or torch.default_generator
         if self._resumed:
@@ -176,7 +175,7 @@ class ResumableTrainer(Trainer):
         self._epoch_order = self._order.get_state()
 
     def is_due(self) -> bool:
-        """Whether a checkpoint is to be saved inside of an epoch after this step."""
+        """Tell whether a checkpoint within an epoch is due after this step."""
         step = self.state.global_step
         ends_epoch = step % self._epoch_steps() == 0  # it is saved once it has been validated
         return bool(self._steps and step % self._steps == 0 and not ends_epoch)
@@ -212,7 +211,7 @@ def _finish(saved: Path, place: Path) -> None:
 
 
 def _best_of(place: Path) -> int:
-    """The step of the best checkpoint that one names, 0 if there is none yet."""
+    """Return the step of the best checkpoint that one names, 0 if there is none yet."""
     state = TrainerState.load_from_json(str(place / "trainer_state.json"))
     return int(state.best_global_step or 0)
 
@@ -226,7 +225,7 @@ def _is_whole(place: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Have what was written reach the disk before what is written next."""
+    """Write a file or folder through to the disk, before what is written next."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

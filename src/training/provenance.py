@@ -1,8 +1,8 @@
-"""What no one can find out later about a training: the versions and the processor it ran on.
+"""The record beside a model: the versions and the processor that trained it.
 
-DVC records what goes into a model. It can't know what computed it, and must not, for its hashes are
-the same on every machine. So a stage that trains leaves a file of its own beside the model, which
-is in git and not among the outs in dvc.yaml. ``python -m src.tools.pedigree`` reads it.
+DVC records what goes into a model, but not what computed it: its hashes are the same on every
+machine. So a stage that trains leaves a file of its own beside the model, which is in git and not
+among the outs in dvc.yaml. ``python -m src.tools.pedigree`` reads it.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from src.core.files import replacing, sha256, write_json
 
 
 def record_of(model: Path) -> Path:
-    """Where the record of a model is: ``models/transformer.json`` beside ``models/transformer``."""
+    """Return the path of a model's record, such as ``models/transformer.json``."""
     return model.with_name(f"{model.name}.json")
 
 
@@ -28,7 +28,7 @@ def record(model: Path, *packages: str, **settings: str | int) -> None:
     Args:
         model: the folder that has been trained.
         packages: the distributions that computed it, by their names on the package index.
-        settings: what else decides the last bits, such as threads, precision and seed.
+        settings: other values that decide the last bits, such as threads, precision and seed.
 
     Raises:
         OSError: the record can't be written.
@@ -51,7 +51,7 @@ def record(model: Path, *packages: str, **settings: str | int) -> None:
 
 
 def _md5_of_folder(files: dict[str, Path]) -> str:
-    """The hash that dvc.lock will hold for the folder, which tells whose record it is.
+    """Compute the hash that dvc.lock will hold for the folder, which tells whose record it is.
 
     Source: ``dvc_data.hashfile.tree.Tree.as_bytes``; a test compares both.
     """
@@ -65,7 +65,7 @@ def _md5_of_folder(files: dict[str, Path]) -> str:
 
 
 def _processor() -> list[str]:
-    """The instruction sets that numpy finds here; another one changes the last bits of sums."""
+    """List the instruction sets that numpy finds; another one changes the last bits of sums."""
     import numpy as np
 
     shown: Any = np.show_config(mode="dicts")
@@ -73,7 +73,7 @@ def _processor() -> list[str]:
 
 
 def _torch() -> dict[str, str]:
-    """The build of torch, how it was compiled, and what it computes on."""
+    """Describe the build of torch, how it was compiled, and the device it computes on."""
     import torch
 
     compiled = torch.__config__.show().encode()

@@ -1,4 +1,4 @@
-"""What Trainer tells of a training: DVCLive's record, the log and the progress bar."""
+"""The record of a training: DVCLive's metrics, the log and the progress bar."""
 
 import logging
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ log = logging.getLogger("src.training.recording")
 
 
 class LiveCallback(DVCLiveCallback):
-    """Record loss and lr by step and validation metrics by epoch: nothing that varies by run."""
+    """Record loss and lr by step and validation metrics by epoch, but no figure of one run."""
 
     live: Live
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
     ) -> None:
-        """Record what was logged before the training was stopped."""
+        """Record what was logged before the training stopped."""
         for entry in state.log_history:
             self._record(entry["step"], entry)
 
@@ -32,7 +32,7 @@ class LiveCallback(DVCLiveCallback):
         logs: Any = None,
         **_: Any,
     ) -> None:
-        """Record and log the figures that belong to the model, at the global step."""
+        """Record and log the figures of the model, at the global step."""
         if found := self._record(state.global_step, logs):
             figures = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
             log.info("step %d/%d: %s", state.global_step, state.max_steps, figures)
@@ -51,14 +51,14 @@ class LiveCallback(DVCLiveCallback):
 
 
 class Progress(ProgressCallback):
-    """Trainer's progress bar without the figures that the log has already."""
+    """Trainer's progress bar, without the figures that the log has already."""
 
     def on_log(self, *_: Any, **__: Any) -> None:
         """Print nothing."""
 
 
 def name_of(key: str) -> str:
-    """The name of one of Trainer's figures in our metrics, "" for one that is left out."""
+    """Translate the name of one of Trainer's figures to ours, "" for one that is left out."""
     if key.startswith("eval_") and not key.endswith(("_runtime", "_per_second")):
         return key.replace("eval_", "validation/")
     return {"loss": "train/loss", "learning_rate": "train/lr"}.get(key, "")

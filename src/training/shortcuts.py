@@ -1,7 +1,7 @@
-"""The same classifier with less work: each shortcut leaves logits, gradients or steps as they were.
+"""The same classifier with less work: shortcuts leave logits, gradients or steps unchanged.
 
-* ``CutVocabulary``: only the tokens that occur have a row in the table while it is trained.
-* ``shorten``: the last layer is computed for the first token alone, the only one that is read.
+* ``CutVocabulary``: only tokens that occur have a row in the table while it is trained.
+* ``shorten``: the last layer is computed for the first token alone, the one that the head reads.
 * ``replace_dropout``: masks are drawn from 16 random bits an element, not a float.
 """
 
@@ -37,7 +37,7 @@ class CutVocabulary:
 
     @staticmethod
     def suits(model: Any, pad_token_id: int) -> bool:
-        """Whether only the embeddings read the table, and padding keeps its id when it is cut."""
+        """Tell whether only embeddings read the table, and padding keeps its id if it is cut."""
         table = model.get_input_embeddings()
         readers = [
             part for part in model.modules() if getattr(part, "weight", None) is table.weight
@@ -45,7 +45,7 @@ class CutVocabulary:
         return len(readers) == 1 and getattr(table, "padding_idx", None) == pad_token_id
 
     def ids(self, tokens: Tokens) -> Tokens:
-        """Where the cut table has ``tokens``."""
+        """Translate ``tokens`` to their rows of the cut table."""
         return np.searchsorted(self._kept, tokens).astype(np.int32)
 
     def restore(self) -> None:
@@ -86,7 +86,7 @@ class Dropout(nn.Dropout):
 
 
 def replace_dropout(model: nn.Module) -> None:
-    """Put ``Dropout`` in the place of every ``nn.Dropout`` of ``model``."""
+    """Replace every ``nn.Dropout`` of ``model`` by ``Dropout``."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
@@ -94,7 +94,7 @@ def replace_dropout(model: nn.Module) -> None:
 
 
 class Layer(NamedTuple):
-    """What a transformer layer of any of the known architectures computes with."""
+    """The parts of a transformer layer, of any of the known architectures."""
 
     query: nn.Linear
     key: nn.Linear
@@ -162,7 +162,7 @@ def shorten(model: Any) -> bool:
 class FirstTokenEncoder(nn.Module):
     """An encoder that returns the last hidden state of the first token, [texts, 1, size].
 
-    It holds the layers of the encoder whose place it takes, under the same names.
+    It holds the layers of the encoder that it replaces, under the same names.
     """
 
     def __init__(self, layers: nn.ModuleList, read: Callable[[Any], Layer]) -> None:
@@ -192,7 +192,7 @@ class FirstTokenEncoder(nn.Module):
 
 
 def _encode(layer: Layer, x: Tensor, mask: Tensor | None) -> Tensor:
-    """One layer for all tokens: [texts, tokens, size] to the same."""
+    """Compute one layer for all tokens: [texts, tokens, size] to the same."""
     heads = (*x.shape[:-1], layer.heads, -1)
     query, key, value = (
         part(x).view(heads).transpose(1, 2) for part in (layer.query, layer.key, layer.value)
@@ -211,7 +211,7 @@ def _encode(layer: Layer, x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _encode_first(layer: Layer, x: Tensor, mask: Tensor | None) -> Tensor:
-    """One layer for the first token: [texts, tokens, size] to [texts, 1, size].
+    """Compute one layer for the first token: [texts, tokens, size] to [texts, 1, size].
 
     With one query a head, key and value weights need not meet every token: the key weights go to
     the query, q (W x) = (q W) x, and the value weights to the sum, sum p (W x) = W (sum p x).
@@ -233,7 +233,7 @@ def _encode_first(layer: Layer, x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _finish(layer: Layer, x: Tensor, context: Tensor) -> Tensor:
-    """What follows attention, token by token."""
+    """Compute what follows attention, token by token."""
     x = layer.attention_norm(layer.attention_output(context) + x)
     result: Tensor = layer.output_norm(layer.feed_forward(x) + x)
     return result

@@ -30,11 +30,6 @@ def test_by_class() -> None:
     assert found["yes"] == {"precision": pytest.approx(2 / 3), "recall": 1, "f1": 0.8, "texts": 2}
 
 
-def test_softmax_of_large_logits() -> None:
-    found = classification.softmax(np.array([[1000, 1000], [0, np.log(3)]], dtype=np.float32))
-    assert found == pytest.approx(np.array([[0.5, 0.5], [0.25, 0.75]]), abs=1e-7)
-
-
 def test_bootstrap_resamples_the_same_texts_for_each_model() -> None:
     draw = np.random.default_rng(0)
     labels = draw.integers(3, size=300)

@@ -142,8 +142,8 @@ def test_a_changed_source_file_reruns_load(project: Project) -> None:
         (
             {"load.text_column": "txt"},
             "load",
-            "Expected column 'txt' in {root}/data/source/small.jsonl, found 'text', 'label', "
-            "'language' (did you mean 'text'?): set load.text_column to the right one.",
+            "{root}/data/source/small.jsonl has no column 'txt', but 'text', 'label', 'language' "
+            "(did you mean 'text'?): set load.text_column",
         ),
         (
             {"evaluate.slices": ["lang"]},
@@ -160,7 +160,7 @@ def test_a_mistake_is_one_sentence_and_loses_nothing(
     before = {folder: digest(project.root / folder) for folder in folders}
     set_params(project, params)
     printed = project.dvc("repro", stage, code=255)
-    assert f"ERROR src.core.stage: {sentence.format(root=project.root)}\n" in printed
+    assert f"ERROR src.core.stage: {sentence.format(root=project.root)}" in printed
     assert "`dvc checkout` brings back what this stage wrote before, and" in printed
     assert "`git restore data/quality.* dvclive models` what git has of it." in printed
     assert "Traceback" not in printed

@@ -64,9 +64,12 @@ def test_a_colleague_pulls_equal_bytes_predicts_and_reruns_nothing(
     assert not (another.root / ONNX / "model.onnx").exists()
 
 
-def test_make_remote_wants_a_place(built: Path) -> None:
-    printed = Project(built).run("make", "--always-make", "--dry-run", "remote", code=2)
-    assert "Expected REMOTE, a folder or a URL: make remote REMOTE=/mnt/models" in printed
+@pytest.mark.parametrize(
+    ("target", "variable"), [("remote", "REMOTE"), ("check-data", "FILE"), ("pedigree", "OUT")]
+)
+def test_a_target_of_make_names_what_it_lacks(target: str, variable: str) -> None:
+    printed = Project(ROOT).run("make", "--always-make", "--dry-run", target, code=2)
+    assert f"{variable} is missing: make {target} {variable}=" in printed
 
 
 Remote = tuple[str, dict[str, str], dict[str, str], dict[str, str]]

@@ -140,11 +140,11 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     readme = (project.root / "README.md").read_text()
     head = f"# {ODD['project_name']}\n\n{ODD['description']}\n"
     assert readme.startswith(head)
-    kept = (
-        (ROOT / "README.md").read_text().removeprefix("# Pedigree\n").split("**Start your own.**")
-    )
-    after = kept[1].split("\n\n", 1)[1]
-    assert readme == head + kept[0] + after, "but for how projects are made"
+    kept = (ROOT / "README.md").read_text().removeprefix("# Pedigree\n")
+    before, figures = kept.split("What it says about the models")  # on other data than theirs
+    between, own = figures[figures.index("And what you can do") :].split("**Start your own.**")
+    after = own.split("\n\n", 1)[1]
+    assert readme == head + before + between + after, "but for how projects are made"
     assert "cookiecutter <this" not in readme
     rules = (project.root / "CONTRIBUTING.md").read_text()
     kept = (ROOT / "CONTRIBUTING.md").read_text().split("## To change what teams start from\n")
@@ -584,3 +584,14 @@ def test_a_damaged_record_is_one_sentence(
     Path(".template.json").write_text(f'{{"template": "x", "commit": "y", "answers": {answers}}}')
     with pytest.raises(InputError, match=r"template\.json doesn't hold template, commit"):
         update_module.main()
+
+
+def test_the_readme_shows_the_figures_of_the_last_run() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall(r"^\| `([\w-]+)`, .*? \| (.*?) \| (.*?) \| (.*?) \|", readme, re.MULTILINE)
+    page = (ROOT / "dvclive" / "compare" / "comparison.md").read_text()
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:5]] for line in page.splitlines() if "|" in line
+    ]
+    assert [row[0] for row in shown] == ["baseline", "onnx", "onnx-int8"]
+    assert all([*row] in cells for row in shown)

@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard
 from src.core.errors import InputError
 from src.tables import examples
 from src.text import card
+from src.text.findings import sentence
 
 SAID: dict[str, Any] = {
     "name": "",
@@ -40,7 +41,6 @@ def write(project: Project, target: Path, model: str = "onnx", **said: Any) -> s
             Path("models/exported", model),
             Path("data/splits"),
             Path("data/quality.json"),
-            Path("data/quality.md"),
             Path("data/predictions", model),
             Path("dvclive/evaluate", model),
             Path("dvclive/evaluate/baseline"),
@@ -101,11 +101,9 @@ def test_the_card_says_what_the_records_say(project: Project) -> None:
     verdict = "worse" if compared["accuracy_difference_p_value"] < 0.05 else "not shown to be real"
     assert page.count(f"| {verdict} |") >= 1
     assert "60 rows came in, 60 were kept, and 0 were dropped." in page
-    warnings = re.findall(
-        "\n(- .*unknown to the.*)", (project.root / "data/quality.md").read_text()
-    )
-    assert warnings
-    assert all(warning in page for warning in warnings)
+    findings = read(project, "data/quality.json")["findings"]
+    assert "unknown_tokens" in {finding["code"] for finding in findings}
+    assert all(f"\n- {sentence(finding)}\n" in page for finding in findings)
     assert "| `lr` | `0.0001` |" in page
     predictions = pd.read_parquet(project.root / "data/predictions/onnx/predictions.parquet")
     wrong = int((predictions["label"] != predictions["predicted"]).sum())
@@ -183,13 +181,13 @@ def test_names_on_the_hub_become_metadata_and_private_places_do_not_show(
     with monkeypatch.context() as patch:
         patch.chdir(project.root)
         params = dvc.api.params_show()
-    page = project.root / "data/quality.md"
-    kept = page.read_text()
+    quality = project.root / "data/quality.json"
+    kept = quality.read_text()
 
     def with_checkpoint(checkpoint: str, source: str) -> str:
         params["train"]["checkpoint"] = params["quality"]["checkpoint"] = checkpoint
         params["load"]["source"] = [source]
-        page.write_text(kept.replace("data/source/checkpoint", checkpoint))
+        quality.write_text(kept.replace("data/source/checkpoint", checkpoint))
         return write(project, tmp_path / "onnx")
 
     monkeypatch.setattr(dvc.api, "params_show", lambda: params)
@@ -202,12 +200,13 @@ def test_names_on_the_hub_become_metadata_and_private_places_do_not_show(
         found = ModelCard.load(tmp_path / "onnx/README.md").data
         assert (found.base_model, found.datasets) == (None, None)
         assert "`encoder`" in text
+        assert "unknown to the tokenizer of encoder: " in text
         assert "`https://host.org/a.csv`" in text
         assert not re.search("alice|pw@|secret", text)
         text = with_checkpoint("data/source/checkpoint", "zip://a.csv::/home/alice/b.zip")
         assert "`zip://a.csv::b.zip`" in text
     finally:
-        page.write_text(kept)
+        quality.write_text(kept)
 
 
 def test_a_language_without_training_texts_and_odd_labels_are_said_safely(
@@ -242,9 +241,7 @@ def test_a_mistake_in_params_is_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "missing", ["data/quality.md", "data/quality.json", "dvclive/evaluate/onnx/details.json"]
-)
+@pytest.mark.parametrize("missing", ["data/quality.json", "dvclive/evaluate/onnx/details.json"])
 def test_a_record_that_is_not_there_is_one_sentence(
     missing: str, project: Project, tmp_path: Path
 ) -> None:

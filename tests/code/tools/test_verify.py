@@ -397,12 +397,12 @@ def test_the_pedigree_of_a_model(project: Project) -> None:
     assert set(record["stages"]) == {"load", "split", "train", "export"}
     train = record["stages"]["train"]
     assert "--lr 0.0001" in " ".join(train["cmd"].split())
-    assert train["params"]["params.yaml"]["train"]["seed"] == 42
+    assert train["params"]["params.yaml"]["train"]["seed"] == 1
     assert "data/splits" in {dep["path"] for dep in train["deps"]}
     assert record["files"][str(EXPORTED)] == sha256(EXPORTED)
     environment = record["environment"]["train"]
     assert environment["belongs_to_the_model"]
-    assert environment["settings"] == {"precision": "no", "processes": 1, "threads": 1, "seed": 42}
+    assert environment["settings"] == {"precision": "no", "processes": 1, "threads": 1, "seed": 1}
     assert environment["torch"]["build"] == environment["packages"]["torch"]
     (out,) = [out for out in train["outs"] if out["path"] == "models/transformer"]
     assert environment["md5"] == out["md5"], "as DVC hashes the folder"

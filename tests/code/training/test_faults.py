@@ -20,6 +20,8 @@ from src.core import stage
 from src.text import train
 from src.training import checkpoints
 
+pytestmark = pytest.mark.slow
+
 # Six epochs of 23 steps.
 LONG = {"epochs": 6, "save_steps": 5, "logging_steps": 3, "early_stopping_patience": 0}
 WAIT = 120  # seconds, after which what is waited for will not come
@@ -234,8 +236,8 @@ def test_a_second_training_on_the_same_outputs_is_refused(
         first.join()
     assert code == 1
     assert log.endswith(
-        "Expected to be the only process that runs train on these paths, found process "
-        f"{first.pid} at it: wait until it ends, or end it by `kill {first.pid}`.\n"
+        f"Another process, {first.pid}, runs train on these paths: wait until it ends, or end it "
+        f"by `kill {first.pid}`.\n"
     )
 
 
@@ -264,7 +266,7 @@ def test_a_full_disk_leaves_the_old_outputs_and_nothing_else(
     assert "Traceback" not in log
     errors = [line.split("src.core.stage: ")[1] for line in log.splitlines() if "ERROR" in line]
     assert len(errors) == 1
-    assert errors[0].startswith("Expected room on the disk for what train writes, found none left")
+    assert errors[0].startswith("The disk is full, so train can't write")
     assert digest(target / "model") == before
     left = [path for path in target.rglob("*") if path.is_file()]
     assert not [path for path in left if ".checkpoints" in path.parts or ".tmp" in str(path)]

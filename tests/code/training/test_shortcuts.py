@@ -30,7 +30,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 
 def load(folder: Path) -> Any:
     torch.manual_seed(1)
-    return encoder.from_pretrained(str(folder), new_head=True, num_labels=3)[0]
+    return encoder.load(str(folder), new_head=True, num_labels=3)[0]
 
 
 def batch(masked: bool) -> dict[str, torch.Tensor]:

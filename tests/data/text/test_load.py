@@ -5,6 +5,7 @@ import gzip
 import http.server
 import json
 import lzma
+import re
 import threading
 import zipfile
 from collections import Counter
@@ -124,20 +125,20 @@ def test_a_folder_of_texts_in_two_encodings() -> None:
         ["art/2", "£6", "art"],
         ["tax/1", "£5", "tax"],
     ]
-    assert refused("texts") == (
-        f"Expected utf-8 in {Path('texts/art/2.txt').resolve()}, found byte 0xa3 on line 1, at "
-        "offset 0, which cp1252 reads as '£6': put the right encoding first in load.encoding."
+    told = refused("texts")
+    assert told.startswith(
+        f"{here('texts/art/2.txt')} is not utf-8: it has byte 0xa3 on line 1, at"
     )
+    assert "at offset 0, which cp1252 reads as '£6'" in told
 
 
 def test_a_stray_text_is_no_class() -> None:
     for name in ("texts/a/1.txt", "texts/a/2.txt", "texts/b/1.txt", "texts/readme.txt"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(f"text of {name}")
-    assert refused("texts") == (
-        f"Expected texts as <label>/<id>.txt in one folder, found {here('texts/readme.txt')} "
-        "outside it: move the file, or point load.source at the folder of the labels."
-    )
+    told = refused("texts")
+    assert told.startswith(f"{here('texts/readme.txt')} is outside the folder of the other texts, ")
+    assert f" {here('texts')}/<label>/<id>.txt" in told
 
 
 def test_what_is_likely_a_mistake_but_legal_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -172,7 +173,7 @@ def test_json_values_keep_their_text() -> None:
 def test_a_table_is_read_in_the_first_encoding_alone() -> None:
     """cp1252 fits nearly any bytes, so a Russian table in it would be read as something else."""
     Path("x.csv").write_bytes("text,label\nпривет,да\nпока,нет\n".encode("cp1251"))
-    assert "found byte 0xef on line 2" in refused("x.csv", encoding=["utf-8", "cp1252"])
+    assert "byte 0xef on line 2" in refused("x.csv", encoding=["utf-8", "cp1252"])
     assert list(loaded("x.csv", encoding=["cp1251"])["text"]) == ["привет", "пока"]
     assert refused("x.csv", encoding=[]).startswith("load.encoding is []")
 
@@ -186,10 +187,10 @@ def test_line_ends_and_a_blank_first_line(end: str) -> None:
 def test_quotes_that_mean_nothing_do_not_swallow_rows() -> None:
     Path("x.tsv").write_text('text\tlabel\n"so\t1\nb\t0\nc"\t1\nd\t0\n')
     sentence = refused("x.tsv")
-    assert sentence.startswith(f"Expected one row a line in {here('x.tsv')}, line 2, found several")
+    assert sentence.startswith(f'{here("x.tsv")} has several rows inside " on line 2, ')
     assert list(loaded("x.tsv", quote="")["text"]) == ['"so', "b", 'c"', "d"]
     Path("y.tsv").write_text('text\tlabel\n5" disk\t1\n"b\t0\nc\t1\n')
-    assert "line 3, found: a quote that opens there" in refused("y.tsv")
+    assert "line 3 can't be read: a quote that opens here" in refused("y.tsv")
     assert len(loaded("y.tsv", quote="")) == 3
 
 
@@ -274,15 +275,11 @@ def here(name: str) -> str:
 
 def test_what_is_not_there_is_named_with_the_likeliest_name() -> None:
     Path("reviews.csv").write_text(CSV)
-    assert refused("review.csv") == (
-        f"Expected labelled texts at review.csv (seen from {Path.cwd()}), found nothing "
-        "(did you mean 'reviews.csv'?): correct load.source."
-    )
+    assert " at review.csv, seen from" in refused("review.csv")
+    assert "(did you mean 'reviews.csv'?): correct load.source." in refused("review.csv")
     Path("pulled.csv.dvc").touch()
-    assert refused("pulled.csv").endswith("found nothing: `dvc pull` brings it.")
-    assert refused("pkg://no_such_package/data").startswith(
-        "Expected an installed package 'no_such_package'"
-    )
+    assert "`dvc pull`" in refused("pulled.csv")
+    assert "the Python package 'no_such_package'" in refused("pkg://no_such_package/data")
     assert "Protocol not known: xyz" in refused("xyz://bucket/x.csv")
     assert "Please install gcsfs" in refused("gs://bucket/x.csv")
 
@@ -300,7 +297,7 @@ def test_what_is_not_there_is_named_with_the_likeliest_name() -> None:
             "load.delimiter is '||': expected one ASCII character, such as ','.",
         ),
         ({"quote": "''"}, "load.quote is \"''\": expected one ASCII character, or '' for none."),
-        ({"encoding": []}, "load.encoding is []: expected one at least, such as [utf-8]."),
+        ({"encoding": []}, "load.encoding is []: name at least one, such as [utf-8]."),
     ],
 )
 def test_a_bad_param_gets_one_sentence(params: dict[str, Any], sentence: str) -> None:
@@ -311,34 +308,26 @@ def test_a_bad_param_gets_one_sentence(params: dict[str, Any], sentence: str) ->
 
 def test_an_item_that_is_no_object_gets_one_sentence() -> None:
     Path("x.jsonl").write_text('["a", "x"]\n')
-    assert refused("x.jsonl") == (
-        "Expected an object such as {'text': ..., 'label': ...} in "
-        f"{here('x.jsonl')}, line 1, found ['a', 'x']: mend the line."
-    )
+    told = refused("x.jsonl")
+    assert told.startswith(f"{here('x.jsonl')}, line 1 can't be read: not a JSON object ('[\"a\",")
+    assert "{'text': '...', 'label': '...'}" in told
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "line", "reason"),
     [
-        (
-            '{"text": "a"}',
-            "Expected a list of objects in {file}, found an object: set load.format ",
-        ),
-        ("[", "Expected JSON in {file}, line 1, column 1: Expecting value; mend the line."),
-        ('[{"text": "a", "label": "x"}', "Expected ',' or ']' after an item in {file}, line 1, "),
-        (
-            '[\n{"text": "a", "label": "x"}\n{',
-            "Expected ',' or ']' after an item in {file}, line 3",
-        ),
-        (
-            '[{"text": "a", "label": "x"},\n{"text" "b"}]',
-            "Expected JSON in {file}, line 2, column 9",
-        ),
+        ('{"text": "a"}', 1, "an object in place of a list of objects"),
+        ("[", 1, "not JSON: Expecting value, column 1"),
+        ('[{"text": "a", "label": "x"}', 1, "the end of the file in place of ',' or ']'"),
+        ('[\n{"text": "a", "label": "x"}\n{', 3, "'{' in place of ',' or ']'"),
+        ('[{"text": "a", "label": "x"},\n{"text" "b"}]', 2, "not JSON: .*, column 9"),
+        ('[{"text": "a", "label": "x"},\n["b"]]', 2, "not a JSON object"),
     ],
 )
-def test_a_list_that_is_none_gets_one_sentence(content: str, sentence: str) -> None:
+def test_a_list_that_is_none_gets_one_sentence(content: str, line: int, reason: str) -> None:
     Path("x.json").write_text(content)
-    assert refused("x.json").startswith(sentence.format(file=here("x.json")))
+    place = f"^{re.escape(here('x.json'))}, line {line} can't be read: "
+    assert re.match(place + reason, refused("x.json"))
 
 
 def test_a_list_larger_than_what_is_read_at_once() -> None:
@@ -403,17 +392,14 @@ def test_names_with_dots_and_brackets() -> None:
 def test_a_list_and_nothing_after_it() -> None:
     one = '[{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]\n'
     Path("x.json").write_text(one + one)
-    assert refused("x.json") == (
-        f"Expected one list in {here('x.json')}, found '[' after it on line 2: join the lists."
-    )
+    told = refused("x.json")
+    assert told.startswith(f"{here('x.json')}, line 2 can't be read: '[' after the end of the list")
 
 
 def test_keys_in_another_case_are_judged_alike() -> None:
     Path("x.jsonl").write_text('{"Text": "a", "Label": "x"}\n{"Text": "b", "Label": ["y"]}\n')
-    assert refused("x.jsonl") == (
-        f"Expected text in 'Label' of {here('x.jsonl')}, line 2, found a list: give each row one "
-        "value."
-    )
+    told = refused("x.jsonl")
+    assert told.startswith(f"{here('x.jsonl')}, line 2 has a list in 'Label', which is not text")
     lines = [json.dumps({"text": f"t{k}"}) for k in range(10_000)]
     lines += ['{"text": "a", "label": "x"}'] * 2
     Path("y.jsonl").write_text('{"text": "b", "label": "y"}\n' + "\n".join(lines))
@@ -426,24 +412,21 @@ def test_an_archive_of_several_files_is_no_table() -> None:
     assert rows_of(loaded("x.csv.zip")) == ROWS
     with zipfile.ZipFile("x.csv.zip", "a") as archive:
         archive.writestr("b.csv", CSV)
-    assert refused("x.csv.zip") == (
-        f"Expected one file in {here('x.csv.zip')}, found 2: name those to read, as in "
-        f"zip://*.csv::{here('x.csv.zip')}."
-    )
+    told = refused("x.csv.zip")
+    assert told.startswith(f"{here('x.csv.zip')} holds 2 files")
+    assert f"zip://*.csv::{here('x.csv.zip')}" in told
     Path("y.csv").write_text(CSV.replace("a, b", "other"))
     rows = loaded("y.csv|zip://b.csv::x.csv.zip")
     assert set(rows["file"]) == {"y", "b"}
     refusal = refused("zip://b.csv::x.csv.zip", max_bytes=20)
-    assert refusal.startswith("Expected at most 20 bytes in b.csv once it is decompressed")
+    assert refusal.startswith("b.csv holds more than 20 bytes once it is decompressed")
 
 
 def test_odd_columns() -> None:
     Path("x.csv").write_text("text,label,.line,.file\na,x,1,2\nb,y,3,4\n")
     assert list(loaded("x.csv")[".line"]) == ["1", "3"]
-    assert refused("x.csv", label_column="text") == (
-        "load.text_column, label_column and id_column are ['text', 'text']: expected a column of "
-        "its own for each; correct one of them."
-    )
+    told = refused("x.csv", label_column="text")
+    assert told.startswith("load.text_column, label_column and id_column are ['text', 'text']")
     table = pa.table({"text": ["a", "b", "c"], "label": [1.0, float("nan"), 2.0]})
     pq.write_table(table, "x.parquet")
     assert list(loaded("x.parquet", missing_labels="drop")["text"]) == ["a", "c"]
@@ -453,7 +436,7 @@ def test_a_folder_of_texts_in_utf_16() -> None:
     for label in ("a", "b"):
         Path("texts", label).mkdir(parents=True)
         Path("texts", label, "1.txt").write_bytes(f"hello {label}".encode("utf-16"))
-    assert "found the byte-order mark of utf-16" in refused("texts", encoding=["utf-8", "cp1252"])
+    assert "the byte-order mark of utf-16" in refused("texts", encoding=["utf-8", "cp1252"])
     assert list(loaded("texts", encoding=["utf-16"])["text"]) == ["hello a", "hello b"]
     Path("x.csv").write_bytes(CSV.encode("utf-32"))
     assert rows_of(loaded("x.csv", encoding=["utf-32"])) == ROWS
@@ -469,16 +452,16 @@ def test_a_failed_load_leaves_the_last_outputs() -> None:
 
 def test_broken_files_get_one_sentence() -> None:
     Path("x.parquet").write_bytes(b"PAR1 no")
-    assert refused("x.parquet").startswith(f"Expected a parquet file in {here('x.parquet')}: ")
+    assert refused("x.parquet").startswith(f"{here('x.parquet')} can't be read as parquet: ")
     Path("x.csv.gz").write_bytes(gzip.compress(CSV.encode())[:-9])
-    assert refused("x.csv.gz").startswith(f"Expected to read {here('x.csv.gz')} to its end, ")
+    assert refused("x.csv.gz").startswith(f"{here('x.csv.gz')} can't be read to its end")
     Path("x.csv").write_text(CSV)
     assert "File is not a zip file" in refused("zip://x.csv::x.csv")
     Path("deep.json").write_text("[" * 100_000)
     assert "nested too deep" in refused("deep.json")
     Path("empty.jsonl").write_text("\n")
-    assert refused("empty.jsonl").startswith("Expected rows in")
-    assert "found none" in refused("pkg://no-such-package")
+    assert refused("empty.jsonl").startswith(f"{here('empty.jsonl')} has no rows")
+    assert "no-such-package" in refused("pkg://no-such-package")
     assert refused("  ").startswith("load.source is empty")
 
 

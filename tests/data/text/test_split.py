@@ -17,7 +17,7 @@ from src.text import split
 def divided(frame: pd.DataFrame, tmp_path: Path, **params: object) -> dict[str, pd.DataFrame]:
     tmp_path.mkdir(exist_ok=True)
     examples.write(frame, tmp_path / "examples.parquet")
-    split.main(tmp_path, tmp_path / "splits", **SPLIT | params)
+    split.main(tmp_path, tmp_path / "splits", **SPLIT | {"test_size": 0.2} | params)
     folder = tmp_path / "splits"
     sides: dict[str, pd.DataFrame] = {
         side: examples.read(folder / f"{side}.parquet") for side in examples.SPLITS
@@ -141,12 +141,12 @@ def test_large_shares_leave_a_text_for_each_side(tmp_path: Path) -> None:
 
 
 def test_missing_or_broken_examples_get_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="found nothing: run `dvc repro` first"):
+    with pytest.raises(InputError, match=r"no\.parquet: run `dvc repro` first"):
         examples.read(tmp_path / "no.parquet")
     (tmp_path / "bad.parquet").write_text("bad")
-    with pytest.raises(InputError, match="make it anew"):
+    with pytest.raises(InputError, match=r"bad\.parquet can't be read"):
         examples.read(tmp_path / "bad.parquet")
-    with pytest.raises(InputError, match="Expected labels in"):
+    with pytest.raises(InputError, match=r"labels\.json"):
         examples.read_labels(tmp_path)
 
 

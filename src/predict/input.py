@@ -1,0 +1,311 @@
+"""Tables of texts that are scored a batch at a time: CSV, TSV, JSON lines and parquet.
+
+This is what prediction makes of the readers of each format: a row that can't be scored is told
+apart, with its line and the reason, the rows after it are read on, and values keep their types.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+
+from src.core.errors import InputError, closest
+from src.tables.delimited import Record, Records, width_reason
+from src.tables.encodings import mark_of, text_of, why_not_text
+from src.tables.json_rows import TYPED, Item, as_text, json_lines
+from src.tables.lines import Broken, Lines
+from src.tables.parquet_rows import Rows, is_text, strings
+from src.tables.places import Place
+
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+CHARACTERS = 1 << 22  # of a batch, beyond which it is handed on
+FIELD = 1 << 24  # characters of one field or line; what is longer is no text
+
+
+@dataclass
+class Batch:
+    """Rows that can be scored, and those between them that can't.
+
+    Attributes:
+        texts: one for each row.
+        rows: the columns of the input; of JSON lines that stay such, the lines as they are.
+        rejected: what can't be scored.
+        read: how many rows were read, before any was judged.
+    """
+
+    texts: list[str]
+    rows: pa.Table | list[str]
+    rejected: list[Broken]
+    read: int
+
+
+@dataclass
+class Input:
+    """A table that is being read.
+
+    Attributes:
+        columns: the names of its columns; of JSON lines, those of the first batch.
+        schema: what ``rows`` of each batch have; none where they are lines.
+        batches: all of it, once.
+        rows: how many rows it has, where that is known.
+        share: how much of it has been read, from 0 to 1, where that is known.
+    """
+
+    columns: list[str]
+    schema: pa.Schema | None
+    batches: Iterator[Batch]
+    rows: int | None
+    share: Callable[[], float | None]
+
+
+def own_format(place: Place) -> Format | None:
+    """Return the format that the ending of a table names, if predictions have it."""
+    return next((kind for kind in FORMATS if kind == place.format), None)
+
+
+def format_of(place: Place, format: Format | Literal["auto"], otherwise: Format | None) -> Format:
+    """Return the format of a table by its ending, or as it is told.
+
+    Raises:
+        InputError: neither says so.
+    """
+    # An ending of something else, such as .xlsx, is no name for what it would hold.
+    fallback = None if place.is_local and place.suffix else otherwise
+    found = own_format(place) or (None if format == "auto" else format) or fallback
+    if found is None:
+        raise InputError(
+            f"Can't tell the format of {place} from its name: pass --format, one of "
+            f"{', '.join(FORMATS)}."
+        )
+    if found == "parquet" and place.packing:
+        raise InputError(
+            f"{place} can't be read or written, as parquet is compressed inside: leave "
+            f"{place.packing} out."
+        )
+    return found
+
+
+@contextmanager
+def reading(
+    place: Place,
+    format: Format,
+    text_column: str,
+    batch_rows: int,
+    verbatim: bool,
+    added: Collection[str],
+) -> Iterator[Input]:
+    """Open a table to be read.
+
+    Args:
+        place: where it is.
+        format: what it is.
+        text_column: the column of the texts; a row without text in it is rejected.
+        batch_rows: the rows of each batch but the last; fewer where they are very long.
+        verbatim: JSON lines are handed on as they are.
+        added: the names of the columns to come, which none of the table's may have.
+
+    Raises:
+        InputError: it can't be read, has no such column, or one of those to come.
+    """
+    with place.open(seek=format == "parquet") as stream:
+        if format == "parquet":
+            found = _parquet(Rows(stream, place), place, text_column, batch_rows)
+        else:
+            start = stream.peek(64)
+            place.refuse_other_kinds(start, f"a {format} file")
+            if mark := mark_of(start):
+                raise InputError(
+                    f"{place} has the byte-order mark of {mark}, not of utf-8: convert it first, "
+                    "for example with iconv."
+                )
+            lines = Lines(text_of(stream, "utf-8", "surrogateescape"), FIELD)
+            if format == "jsonl":
+                found = _json_lines(lines, place, text_column, batch_rows, verbatim, added)
+            else:
+                found = _delimited(lines, format, place, text_column, batch_rows)
+            found.share = stream.share
+        if taken := [name for name in added if name in found.columns]:
+            raise InputError(
+                f"{place} has a column {taken[0]!r}, as the predictions have: set --prefix, for "
+                "example to 'predicted_'."
+            )
+        yield found
+
+
+def _refuse_columns(column: str, found: Sequence[str], place: Place) -> None:
+    """Stop if the column of the texts is not there, or two columns have one name."""
+    if column not in found:
+        hint = closest(column, found)
+        if len(found) == 1 and (marks := [mark for mark in ",;\t|" if mark in found[0]]):
+            raise InputError(
+                f"{place} has one column, {found[0]!r}, by its format: pass --format, such as tsv "
+                f"for tabs, or write the file with commas in place of {marks[0]!r}."
+            )
+        raise InputError(
+            f"{place} has no column {column!r}, but {', '.join(map(repr, found)) or 'none'}{hint}: "
+            "set --text_column to the right one."
+        )
+    if doubled := sorted({name for name in found if found.count(name) > 1}):
+        raise InputError(
+            f"{place} has {found.count(doubled[0])} columns {doubled[0]!r}: rename all but one of "
+            "them."
+        )
+
+
+def _collected(
+    records: Iterable[tuple[Any | Broken, int]], batch_rows: int
+) -> Iterator[tuple[list[Any], list[Broken], int]]:
+    """Yield batches of rows, the broken ones between them, and how many both are.
+
+    The second of each record is its size.
+    """
+    rows: list[Any] = []
+    rejected: list[Broken] = []
+    total = read = 0
+    for record, size in records:
+        read += 1
+        if isinstance(record, Broken):
+            rejected.append(record)
+        else:
+            rows.append(record)
+            total += size
+        if len(rows) == batch_rows or len(rejected) == batch_rows or total > CHARACTERS:
+            yield rows, rejected, read
+            rows, rejected, total, read = [], [], 0, 0
+    if read:
+        yield rows, rejected, read
+
+
+def _delimited(lines: Lines, format: Format, place: Place, column: str, batch_rows: int) -> Input:
+    records = Records(lines, "\t" if format == "tsv" else ",")
+    first = next(records, None)
+    if first is None:
+        raise InputError(f"{place} has no header: name the columns in the first line.")
+    header = [] if isinstance(first, Broken) else first.fields
+    reason = first.reason if isinstance(first, Broken) else why_not_text("".join(header))
+    if reason:
+        raise InputError(f"{place} has a broken header, {reason}: correct the first line.")
+    _refuse_columns(column, header, place)
+    width, at = len(header), header.index(column)
+    schema = pa.schema([(name, pa.string()) for name in header])
+
+    def judged(record: Record | Broken) -> tuple[list[str] | Broken, int]:
+        if isinstance(record, Broken):
+            return record, 0
+        start, fields, source = record
+        if (
+            format == "tsv"
+            and len(source) > 1
+            and all(line.count("\t") == width - 1 for line in source)
+        ):
+            # Each line would be a row: the quotes are stray ones, of two rows.
+            return records.give_up("a quote that opens here takes in further rows"), 0
+        if reason := (
+            width_reason(fields, width)
+            or why_not_text("".join(fields))
+            or ("" if fields[at].strip() else "no text")
+        ):
+            return Broken.of(start, reason, "".join(source)), 0
+        return fields, sum(map(len, fields))
+
+    def batches() -> Iterator[Batch]:
+        for rows, rejected, read in _collected(map(judged, records), batch_rows):
+            columns = list(zip(*rows, strict=True)) or [()] * width
+            table = pa.table([pa.array(c, pa.string()) for c in columns], schema=schema)
+            yield Batch(list(columns[at]), table, rejected, read)
+
+    return Input(header, schema, batches(), None, lambda: None)
+
+
+def _json_lines(
+    lines: Lines,
+    place: Place,
+    column: str,
+    batch_rows: int,
+    verbatim: bool,
+    added: Collection[str],
+) -> Input:
+    items = json_lines(lines, TYPED)
+    sized = ((one, len(one.source) if isinstance(one, Item) else 0) for one in items)
+    collected = _collected(sized, batch_rows)
+    first = next(collected, ([], [], 0))
+    columns = list(dict.fromkeys(itertools.chain(*(item.value for item in first[0]))))
+    if first[0]:
+        _refuse_columns(column, columns, place)
+    columns = columns or [column]
+    # A column has one type for all rows, and what comes is not known: text holds everything.
+    schema = None if verbatim else pa.schema([(name, pa.string()) for name in columns])
+    known = set(columns)
+
+    def why_not(row: dict[str, Any]) -> str:
+        text = row.get(column)
+        if text is None or (isinstance(text, str) and not text.strip()):
+            return "no text"
+        if not isinstance(text, str):
+            return f"expected text in {column!r}, found {json.dumps(text)[:40]}"
+        if verbatim:
+            if taken := [name for name in added if name in row]:
+                return f"a key {taken[0]!r}, as the predictions have: set --prefix"
+            return why_not_text(text)
+        if odd := sorted(row.keys() - known):
+            return f"a key {odd[0]!r} that the first {batch_rows} rows do not have"
+        return next(filter(None, (why_not_text(v) for v in row.values() if isinstance(v, str))), "")
+
+    def batches() -> Iterator[Batch]:
+        for found, rejected, read in itertools.chain([first], collected):
+            good = []
+            for item in found:
+                if reason := why_not(item.value):
+                    rejected.append(Broken.of(item.line, reason, item.source))
+                else:
+                    good.append(item)
+            rejected.sort(key=lambda one: one.line)
+            texts = [item.value[column] for item in good]
+            if schema is None:
+                yield Batch(texts, [item.source for item in good], rejected, read)
+                continue
+            values = [[as_text(item.value.get(name)) for item in good] for name in columns]
+            table = pa.table([pa.array(v, pa.string()) for v in values], schema=schema)
+            yield Batch(texts, table, rejected, read)
+
+    return Input(columns, schema, batches(), None, lambda: None)
+
+
+def _parquet(table: Rows, place: Place, column: str, batch_rows: int) -> Input:
+    schema = table.schema
+    _refuse_columns(column, schema.names, place)
+    kind = schema.field(column).type
+    if not is_text(kind):
+        raise InputError(
+            f"{place} has {kind} in column {column!r}, which is not text: save it as strings, or "
+            "set --text_column to another one."
+        )
+    position = 0
+
+    def batches() -> Iterator[Batch]:
+        nonlocal position
+        for part in table.batches(batch_rows):
+            texts: list[str] = []
+            keep: list[bool] = []
+            rejected = []
+            for number, text in enumerate(strings(part.column(column)), position + 1):
+                reason = "no text" if text is None or not text.strip() else why_not_text(text)
+                keep.append(not reason)
+                if reason:
+                    rejected.append(Broken.of(number, reason, text or ""))
+                else:
+                    texts.append(text or "")
+            position += len(keep)
+            whole = pa.Table.from_batches([part])
+            kept = whole.filter(pa.array(keep)) if rejected else whole
+            yield Batch(texts, kept, rejected, part.num_rows)
+
+    count = table.count
+    return Input(
+        schema.names, schema, batches(), count, lambda: position / count if count else None
+    )

@@ -1,0 +1,124 @@
+"""Which column of a file has which role, and whether the files of a source fit together."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from src.core.errors import InputError, closest
+from src.tables import examples
+from src.tables.places import File
+
+Columns = dict[str, list[str | None]]
+
+log = logging.getLogger("src.tables.columns")
+
+
+def doubled(columns: Sequence[str]) -> str:
+    """Return a name that several columns have, "" for none."""
+    return min((name for name in columns if columns.count(name) > 1), default="")
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The columns of texts, labels and ids, as the params name them.
+
+    Attributes:
+        text: the column of the texts, "" if none has a role.
+        label: the column of the labels.
+        ids: the column of the ids, "" for ``id`` where there is one.
+    """
+
+    text: str
+    label: str
+    ids: str
+    _headers: dict[str, list[str]] = field(default_factory=dict)  # of the files read so far
+
+    def check(self) -> None:
+        """Stop if one column has two roles."""
+        named = [name for name in (self.text, self.label, self.ids) if name]
+        if len(set(named)) < len(named):
+            raise InputError(
+                f"load.text_column, label_column and id_column are {named}: name a column of its "
+                "own for each."
+            )
+
+    def find(self, found: Sequence[str], file: File) -> dict[str, str]:
+        """Return the column of each role: the one that is named, or else one that is nearly so.
+
+        Raises:
+            InputError: there is none.
+        """
+        if not self.text:
+            return {}
+        roles = {}
+        wanted = {"text": self.text, "label": self.label}
+        if self.ids or "id" in found:
+            wanted["id"] = self.ids or "id"
+        for role, column in wanted.items():
+            alike = [name for name in found if examples.fold(name) == examples.fold(column)]
+            if column not in found and len(alike) == 1:
+                log.warning("%s: column %r is taken for %r", file, alike[0], column)
+                roles[role] = alike[0]
+            elif column in found:
+                roles[role] = column
+            else:
+                _refuse_column(role, column, found, file)
+        return roles
+
+    def name(self, columns: Columns, roles: dict[str, str], rows: int) -> Columns:
+        """Name columns ``id text label`` by their roles, and the others as none of these.
+
+        A column without a role keeps its name, unless it is one of these three.
+        """
+        if not roles:
+            return dict(columns)
+        named = {role: columns.get(column, [None] * rows) for role, column in roles.items()}
+        for column, values in columns.items():
+            if column not in roles.values():
+                free = column
+                while free in examples.COLUMNS or (free != column and free in columns):
+                    free = f"source_{free}"
+                named[free] = values
+        return named
+
+    def check_header(self, header: Sequence[str], file: File) -> None:
+        """Stop if two columns of a table have one name, or another table has other columns."""
+        if not header:
+            raise InputError(f"{file} has blank lines alone: add a header and labelled texts.")
+        if name := doubled(header):
+            places = [str(k) for k, column in enumerate(header, 1) if column == name]
+            raise InputError(
+                f"{file} has several columns {name!r}, numbers {' and '.join(places)}: rename all "
+                "but one."
+            )
+        for other, columns in self._headers.items():
+            if set(columns) != set(header):
+                odd = min(set(columns) ^ set(header))
+                has, lacks = (other, file) if odd in columns else (file, other)
+                raise InputError(
+                    f"{has} has a column {odd!r} that {lacks} lacks: rename or remove it."
+                )
+        self._headers[file.name] = list(header)
+
+    def compare_keys(self, keys: Sequence[str], file: File) -> None:
+        """Warn if the objects of another file have other keys."""
+        for other, found in self._headers.items():
+            if odd := sorted(set(found) ^ set(keys)):
+                log.warning("%s and %s do not have the same keys: %s", other, file, ", ".join(odd))
+        self._headers[file.name] = list(keys)
+
+
+def _refuse_column(role: str, column: str, found: Sequence[str], file: File) -> None:
+    if len(found) == 1:
+        others = {"tab" if d == "\t" else repr(d): found[0].count(d) for d in ",;\t|"}
+        seen = max(others, key=others.__getitem__)
+        if others[seen]:
+            raise InputError(
+                f"{file} has no column {column!r} but one column only, {found[0]!r}, with {seen} "
+                f"in it {others[seen]} times: set load.delimiter to it"
+                f"{', or load.format to tsv' if seen == 'tab' else ''}."
+            )
+    raise InputError(
+        f"{file} has no column {column!r}, but {', '.join(map(repr, found))}"
+        f"{closest(column, found)}: set load.{role}_column to the right one."
+    )

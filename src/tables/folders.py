@@ -1,0 +1,47 @@
+"""Labelled texts in a folder: one file a text, ``<label>/<id>.txt``."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from src.core.errors import InputError
+from src.tables.encodings import decode, refuse_other_files
+from src.tables.places import File
+
+
+class LabelledText(NamedTuple):
+    """A text, its id ``<label>/<id>``, its label, and the name of its file."""
+
+    id: str
+    text: str
+    label: str
+    name: str
+
+
+def root_of(files: Sequence[File]) -> str:
+    """Return the folder of the labels' folders.
+
+    Raises:
+        InputError: there are several.
+    """
+    paths = [PurePosixPath(file.name) for file in files]
+    root, _ = Counter(path.parent.parent for path in paths).most_common(1)[0]
+    for file, path in zip(files, paths, strict=True):
+        if path.parent.parent != root:
+            raise InputError(
+                f"{path} is outside the folder of the other texts, {root}/<label>/<id>.txt: move "
+                f"it, or point {file.setting} at the folder of the labels."
+            )
+    return str(root)
+
+
+def texts_of(files: Sequence[File], encodings: Sequence[str]) -> Iterator[LabelledText]:
+    """Read texts, each in the first encoding that fits it."""
+    for file in files:
+        path = PurePosixPath(file.name)
+        with file.open() as stream:
+            refuse_other_files(stream, "txt", encodings[0], file)
+            text = decode(stream.read(), file, encodings)
+        label = path.parent.name
+        yield LabelledText(f"{label}/{path.name.removesuffix('.txt')}", text, label, file.name)
