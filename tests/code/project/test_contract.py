@@ -22,7 +22,7 @@ from ruamel import yaml
 
 from src.core.command_line import bind
 from src.project.params import read, typed
-from src.text import card
+from src.text import card_facts
 from src.tools.report.change import Gate
 from src.tools.tune import __main__ as tune
 from src.tools.tune.space import read_space
@@ -154,7 +154,7 @@ def test_a_stage_takes_the_paths_of_its_command_and_the_params_of_its_section(na
     params = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     assert [p.name for p in params] == list(YAML.load(ROOT / folder / "params.yaml")[section])
     assert all(p.default is p.empty for p in parameters)
-    others = card.SECTIONS if name == "card" else ()  # what it tells of the stages before
+    others = card_facts.SECTIONS if name == "card" else ()  # what it tells of the stages before
     if folder.name:  # a plain section would be that of the root under `wdir: ..`
         assert entry["wdir"] == ".."
         assert entry["params"] == [{f"{folder}/params.yaml": [section]}]
