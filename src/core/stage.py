@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from src.core.command_line import bind, program
@@ -18,6 +18,7 @@ from src.core.errors import InputError
 from src.core.processes import alone, end_with_dvc
 
 LOGS = Path("logs")
+ERROR_FILE = "STAGE_ERROR_FILE"  # the variable that names a file for the sentence of a failed stage
 
 log = logging.getLogger("src.core.stage")
 
@@ -54,7 +55,7 @@ def run(
         if section:
             log.info("%s took %.1f s%s", name, time.perf_counter() - start, _memory())
     except InputError as error:
-        log.error("%s", error)
+        _tell(str(error))
         if by_dvc:
             log.info(
                 "`dvc checkout` brings back what this stage wrote before, and "
@@ -67,15 +68,22 @@ def run(
     except Exception as error:
         if not _is_of_a_full_disk(error):
             raise
-        log.error(
-            "The disk is full, so %s can't write: free some space and run it again; no data or "
-            "model is half written (%s).",
-            *(name, error),
+        _tell(
+            f"The disk is full, so {name} can't write: free some space and run it again; no data "
+            f"or model is half written ({error})."
         )
         sys.exit(1)
     except KeyboardInterrupt:
         log.error("Interrupted.")
         sys.exit(130)
+
+
+def _tell(sentence: str) -> None:
+    """Log what stopped a stage, and hand it to a program that asks for it."""
+    log.error("%s", sentence)
+    if file := os.environ.get(ERROR_FILE):
+        with suppress(OSError):  # the sentence may be about a full disk
+            Path(file).write_text(sentence, encoding="utf-8")
 
 
 def _expect_a_commit() -> None:

@@ -21,8 +21,11 @@ from dvc.utils.hydra import apply_overrides
 from ruamel import yaml
 
 from src.core.command_line import bind
+from src.project.params import read, typed
 from src.text import card_facts
-from src.tools import report, tune
+from src.tools.report.change import Gate
+from src.tools.tune import __main__ as tune
+from src.tools.tune.space import read_space
 
 STAGES = [
     "load",
@@ -116,7 +119,7 @@ def test_the_params_of_tests_are_params() -> None:
 
 
 def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
-    assert list(inspect.signature(report.Gate).parameters) == list(PARAMS["report"])
+    assert list(inspect.signature(Gate).parameters) == list(PARAMS["report"])
     assert set(PARAMS["report"]["models"]) <= set(PIPELINE["stages"]["evaluate"]["foreach"])
 
 
@@ -124,10 +127,9 @@ def test_the_search_takes_the_params_of_its_section() -> None:
     parameters = list(inspect.signature(tune.main, eval_str=True).parameters.values())
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
     assert [p.name for p in parameters] == list(PARAMS["tune"])
-    section = tune.words_of(PARAMS["tune"])
-    _, params = bind(tune.main, "tune", True, section)
-    assert params == PARAMS["tune"]
-    assert len(tune.read_space(params["space"], "train", PARAMS["train"])) == len(params["space"])
+    values = typed(tune.main, read(ROOT / "params.yaml")["tune"])
+    assert values == PARAMS["tune"]
+    assert len(read_space(values["space"], "train", PARAMS["train"])) == len(values["space"])
 
 
 def test_every_pipeline_is_found() -> None:
@@ -193,7 +195,12 @@ def test_imported_modules_are_deps_and_back() -> None:
 
 
 HEAVY = {"torch", "transformers", "sklearn", "onnxruntime", "openvino", "onnx", "dvclive", "pandas"}
-LIGHT = {"src.predict.__main__", "src.predict.batch", "src.tools.doctor.__main__", "src.tools.tune"}
+LIGHT = {
+    "src.predict.__main__",
+    "src.predict.batch",
+    "src.tools.doctor.__main__",
+    "src.tools.tune.__main__",
+}
 # What a stage may load. A process imports several, each of which may load what those before it do.
 IMPORTS = [
     {

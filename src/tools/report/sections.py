@@ -1,0 +1,206 @@
+"""The sections of the page: what else moved."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from src.core.markdown import code, table, without_secrets
+from src.project import git
+from src.tools.report.change import FIGURES, Gate
+from src.tools.report.revision import WORK_TREE, Revision
+
+LONGEST = 30  # rows of a table; those that changed most come first
+
+log = logging.getLogger("src.tools.report")
+
+Row = Sequence[str]
+
+
+def metrics(before: Revision, after: Revision) -> Iterator[str]:
+    """Show the figures of each model, on the test texts of each revision."""
+    rows: list[Row] = [["model", "", *FIGURES.values()]]
+    for model in dict.fromkeys([*after.models, *before.models]):
+        was, now = (side.figures(model) if model in side.models else {} for side in (before, after))
+        if was == now:
+            rows.append([code(model), "both", *_figures(now)])
+            continue
+        rows.append([code(model), code(before.name), *_figures(was)])
+        rows.append(["", code(after.name), *_figures(now)])
+        both = [key in was and key in now for key in FIGURES]
+        differences = [
+            f"{now[k] - was[k]:+.4f}" if b else "" for k, b in zip(FIGURES, both, strict=True)
+        ]
+        rows.append(["", "change", *differences])
+    yield from section("Metrics", rows, "No model was evaluated.")
+
+
+def _figures(test: Mapping[str, float]) -> Iterator[str]:
+    for key in FIGURES:
+        text = f"{test[key]:.4f}" if key in test else ""
+        if f"{key}_low" in test:
+            text += f" ({test[f'{key}_low']:.4f} to {test[f'{key}_high']:.4f})"
+        yield text
+
+
+def parts(before: Revision, after: Revision, gate: Gate) -> Iterator[str]:
+    """Show classes and slices of the models of the gate, where they changed."""
+    rows: list[tuple[float, Row]] = []
+    for model in gate.models:
+        if model not in before.models:
+            continue
+        was, now = (
+            dict(_scores(side.json(f"{side.models[model]['live']}/details.json"), gate.metric))
+            for side in (before, after)
+        )
+        for part in dict.fromkeys([*was, *now]):
+            (a, texts_a), (b, texts_b) = was.get(part, (None, 0)), now.get(part, (None, 0))
+            if a == b:
+                continue
+            change = 1.0 if a is None or b is None else b - a
+            texts = f"{texts_b:g}" if texts_a == texts_b else f"{texts_a:g} → {texts_b:g}"
+            row = [code(model), part, texts, _number(a), _number(b), f"{change:+.4f}"]
+            rows.append((change, row if a is not None and b is not None else [*row[:5], ""]))
+    rows.sort(key=lambda item: -abs(item[0]))
+    head = ["model", "texts of", "number", before.name, after.name, "change"]
+    table = [head, *(row for _, row in rows)]
+    yield from section("Classes and slices", table, "None of the models of the gate changed.")
+    if rows:
+        yield ""
+        yield f"F1 of a class, {gate.figure} of a slice; a few texts move it by chance."
+
+
+def _scores(details: Mapping[str, Any], metric: str) -> Iterator[tuple[str, tuple[float, float]]]:
+    for name, scores in details.get("classes", {}).items():
+        yield f"class {code(name)}", (scores["f1"], scores["texts"])
+    for column, values in details.get("slices", {}).items():
+        for value, scores in values.items():
+            yield f"{code(column)} {code(value)}", (scores[metric], scores["texts"])
+
+
+def params(before: Revision, after: Revision) -> Iterator[str]:
+    """Show the params that changed."""
+    was, now = dict(_flat(before.params())), dict(_flat(after.params()))
+    rows = [[code(key), _value(was, key), _value(now, key)] for key in _differing(was, now)]
+    yield from section("Params", [["param", before.name, after.name], *rows], "None changed.")
+
+
+def data(before: Revision, after: Revision) -> Iterator[str]:
+    """Show what `quality` counted: a metric named quality.json of any stage."""
+    was, now = (
+        dict(_flat(side.json(path)))
+        for side in (before, after)
+        for path in [next(_outputs(side, "quality.json"), "quality.json")]
+    )
+    rows = []
+    for key in dict.fromkeys([*was, *now]):
+        if was.get(key) != now.get(key):
+            a, b = was.get(key), now.get(key)
+            numbers = isinstance(a, int | float) and isinstance(b, int | float)
+            change = f"{b - a:+.6g}" if numbers else ""  # type: ignore[operator]
+            rows.append([code(key), _value(was, key), _value(now, key), change])
+    kept = f"{now['kept']} of {now['rows']} rows, " if {"kept", "rows"} <= now.keys() else ""
+    none = f"No figure of the data changed: {kept}as before." if now else "There are no figures."
+    yield from section("Data", [["figure", before.name, after.name, "change"], *rows], none)
+
+
+def stages(before: Revision, after: Revision) -> Iterator[str]:
+    """Show why stages ran, and if their outputs changed: dvc.lock before and after."""
+    rows = []
+    for name in dict.fromkeys([*before.stages, *after.stages]):
+        if name not in before.stages or name not in after.stages:
+            rows.append([code(name), "new" if name in after.stages else "gone", ""])
+            continue
+        was, now = before.stages[name], after.stages[name]
+        params = _differing(*(dict(_flat(entry.get("params", {}))) for entry in (was, now)))
+        deps = _differing(*(side.hashes(name, "deps") for side in (before, after)))
+        outs = _differing(*(side.hashes(name, "outs") for side in (before, after)))
+        why = [re.sub(r"^[^.]*\.yaml\.", "", key) for key in params] + deps
+        if not why and was["cmd"] != now["cmd"]:
+            why = ["its command"]
+        if why or outs:
+            cause = names(why) or "nothing that DVC watches"
+            rows.append([code(name), cause, f"{len(outs)} of {len(after.hashes(name, 'outs'))}"])
+    head = ["stage", "ran for", "outputs that changed"]
+    yield from section("Stages", [head, *rows], "`dvc.lock` says the same.")
+
+
+def source(before: Revision, after: Revision) -> Iterator[str]:
+    """Show which files of the code changed, and by how many lines."""
+    revisions = [str(side.sha) for side in (before, after) if side.sha]
+    stat = git.output("diff", "--stat=100", *revisions, "--", "src", "dvc.yaml")
+    yield from ["", "## Code", ""]
+    yield from ["```", stat, "```"] if stat else ["`src` and `dvc.yaml` are as before."]
+
+
+def plots(before: Revision, after: Revision, folder: Path) -> Iterator[str]:
+    """Have DVC draw the plots of both revisions into a folder, and tell where they are."""
+    yield from ["", "## Plots", ""]
+    if before.sha == after.sha:
+        yield "Both are the same commit."
+        return
+    # DVC labels the curves with what it is given.
+    revisions = [side.name if side.sha else WORK_TREE for side in (before, after)]
+    drawn = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "dvc", "plots", "diff", *revisions, "--out", str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    told = " ".join(drawn.stderr.split())
+    if drawn.returncode or not folder.exists():
+        log.warning("no plots: %s", told)
+        yield f"`dvc plots diff` could not draw them: {code(told)}."
+        return
+    yield f"`{folder.name}/index.html`, beside this page, shows the plots of both revisions."
+    if told:  # such as of data that are not at hand
+        yield f"DVC says: {code(told)} `dvc fetch` brings the data that a remote has."
+
+
+def _outputs(side: Revision, name: str) -> Iterator[str]:
+    """List the outputs of a file name."""
+    for key in side.stages:
+        yield from (path for path in side.hashes(key, "outs") if Path(path).name == name)
+
+
+def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [key for key in dict.fromkeys([*was, *now]) if was.get(key, was) != now.get(key, now)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """List the leaves of nested objects, by their dotted path."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def section(title: str, rows: Sequence[Row], none: str) -> Iterator[str]:
+    """Write a heading and a table whose first row is its head; a sentence if it has no other."""
+    yield from ["", f"## {title}", ""]
+    if len(rows) == 1:
+        yield none
+        return
+    head, *body = rows
+    yield table(head, body[:LONGEST])
+    if len(body) > LONGEST:
+        yield from ["", f"And {len(body) - LONGEST} more."]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _value(values: Mapping[str, Any], key: str) -> str:
+    shown = json.dumps(values[key], ensure_ascii=False) if key in values else ""
+    return code(without_secrets(shown)) if shown else ""
+
+
+def names(words: Iterable[str]) -> str:
+    """List names in a sentence."""
+    return ", ".join(map(code, words))
