@@ -11,7 +11,7 @@ from src.text import findings
 
 def test_every_code_that_is_found_has_a_sentence_and_a_row_in_the_docs() -> None:
     found = [
-        node.args[0].value
+        str(node.args[0].value)
         for path in sorted((ROOT / "src/text").glob("quality*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
