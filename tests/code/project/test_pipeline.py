@@ -148,8 +148,7 @@ def test_a_changed_source_file_reruns_load(project: Project) -> None:
         (
             {"evaluate.slices": ["lang"]},
             "evaluate@onnx",
-            "evaluate.slices has 'lang': expected columns of the source, which are id, text, "
-            "label, language (did you mean 'language'?).",
+            "evaluate.slices has 'lang', which is no column of the source",
         ),
     ],
 )

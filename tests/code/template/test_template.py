@@ -147,8 +147,9 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     assert readme == head + before + between + after, "but for how projects are made"
     assert "cookiecutter <this" not in readme
     rules = (project.root / "CONTRIBUTING.md").read_text()
-    kept = (ROOT / "CONTRIBUTING.md").read_text().split("## To change what teams start from\n")
-    assert rules == kept[0] + "## " + kept[1].split("\n## ", 1)[1]
+    whole = (ROOT / "CONTRIBUTING.md").read_text()
+    before, after = whole.split("## To change what teams start from\n")
+    assert rules == before + "## " + after.split("\n## ", 1)[1]
     types = (project.root / "pyproject.toml").read_text()
     assert types == (ROOT / "pyproject.toml").read_text().replace(', "hooks"]', "]")
     licence = (project.root / "LICENSE").read_text()
