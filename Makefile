@@ -45,7 +45,7 @@ pedigree: .venv/installed
 	$(if $(OUT),,$(error OUT is missing: make pedigree OUT=models/onnx))
 	@python -m src.tools.pedigree '$(OUT)'
 
-# What makes experiments lie; QUEUE=1 adds what matters before `dvc exp run --queue` and `--temp`.
+# What makes results misleading; QUEUE=1 adds what matters before `dvc exp run --queue` and `--temp`.
 doctor: .venv/installed
 	@python -m src.tools.doctor $(if $(QUEUE),--queue)
 

@@ -154,7 +154,7 @@ def compare(arguments: argparse.Namespace) -> None:
     }
     model = ["onnxruntime", "tokenizers", "numpy"]
     needs = {
-        "src.serve": [alone, "starlette", "uvicorn", "orjson", "prometheus-client", "pyyaml"],
+        "src.serve": [alone, "starlette", "uvicorn", "msgspec", "prometheus-client", "pyyaml"],
         "FastAPI by hand": [peer, "fastapi", "uvicorn"],
         "LitServe": [peer, "litserve"],
     }

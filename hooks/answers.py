@@ -4,12 +4,9 @@ cookiecutter.json applies it after each few prompts, so that a bad answer ends e
 sentence and before any file is written. A hook could not do that without a traceback.
 """
 
-import difflib
-import json
 import os
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from unicodedata import category
@@ -53,30 +50,12 @@ REMOTES = {
 }
 
 
-def check_keys(words: Sequence[str]) -> None:
-    """Look for answers on a command line that are to no prompt, which cookiecutter overlooks.
-
-    Raises:
-        ClickException: there is one.
-    """
-    prompts = json.loads((Path(__file__).parents[1] / "cookiecutter.json").read_text())
-    known = [key for key in prompts if not key.startswith("_")]
-    for key in re.findall(r"^(\w+)=", "\n".join(words), re.MULTILINE):
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise ClickException(f"{key} is no question{hint}: expected {', '.join(known)}.")
-
-
 def check(answers: Mapping[str, object]) -> bool:
     """Look at the answers that have been given so far.
 
     Raises:
         ClickException: one is not what it may be; cookiecutter shows its sentence, and ends.
     """
-    # An update gives the answers of old, some of them perhaps to prompts that are gone.
-    if "cookiecutter" in sys.argv[0] and "TEMPLATE_UPDATE" not in os.environ:
-        check_keys(sys.argv[1:])
     checks = dict(CHECKS)
     if "remote_url" in answers:
         checks["remote_url"] = REMOTES[str(answers["remote"])]

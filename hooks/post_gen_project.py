@@ -192,7 +192,7 @@ def main() -> None:
         [*unsigned, "commit", "--quiet", "--no-verify", "--message", title],
     ):
         if subprocess.run(["git", *words], check=False).returncode:
-            sys.exit("Expected git to commit the new project, found what it says above: mend that.")
+            sys.exit("git can't commit the new project, see above: correct what it names.")
     print(f"Made {Path.cwd()}, with a first commit.")
     if ANSWERS["data_source"].startswith("data/"):
         print(

@@ -16,8 +16,8 @@ from hooks.answers import check  # noqa: E402
 
 if any(Path().iterdir()):
     sys.exit(
-        f"Expected no folder {Path.cwd()} or an empty one, found files in it: answer with another "
-        "slug; `make update` in there brings a newer template into a project."
+        f"The folder {Path.cwd()} has files: answer with another slug, or run `make update` in "
+        "there to bring a newer template into a project."
     )
 try:
     check(CONTEXT)

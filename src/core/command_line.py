@@ -97,7 +97,7 @@ def bind(
     parser._negative_number_matcher = re.compile("-[^-]")
     parse = parser.parse_known_args if section else parser.parse_known_intermixed_args
     given, unknown = parse(arguments)
-    where = (f"{name}.", "in params.yaml") if section else ("--", "on the command line")
+    where = (f"{name}.", f"in {_params_of(main)}") if section else ("--", "on the command line")
     if unknown:
         key = unknown[0].removeprefix("--no-").removeprefix("--")
         hint = closest(key, options)
@@ -111,6 +111,13 @@ def bind(
         positional.extend(value if isinstance(value, list) else [value])
     params = {p.name: value_of(p, getattr(given, p.name), *where) for p in options.values()}
     return positional, params
+
+
+def _params_of(main: Callable[..., None]) -> str:
+    """Name the params.yaml of a stage: that of the folder named as its package, or of the root."""
+    module = program() if main.__module__ == "__main__" else main.__module__
+    own = Path(*module.split(".")[1:2], "params.yaml")
+    return own.as_posix() if own.exists() else "params.yaml"
 
 
 def value_of(p: inspect.Parameter, words: list[str] | None, prefix: str, place: str) -> Any:

@@ -40,9 +40,9 @@ def output(*words: str, cwd: Path | None = None) -> str:
     return done.stdout.rstrip("\n")
 
 
-def names(*words: str) -> list[str]:
+def names(*words: str, cwd: Path | None = None) -> list[str]:
     """Return the paths that a git command lists with ``-z``, as they are."""
-    return output(words[0], "-z", *words[1:]).split("\0")[:-1]
+    return output(words[0], "-z", *words[1:], cwd=cwd).split("\0")[:-1]
 
 
 def status(*words: str) -> Iterator[tuple[str, str]]:

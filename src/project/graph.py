@@ -76,6 +76,11 @@ def pipelines(repo: Repo) -> list[str]:
     )
 
 
+def lock_of(pipeline: str) -> str:
+    """Name the dvc.lock beside a dvc.yaml."""
+    return PurePosixPath(pipeline).with_name(LOCK).as_posix()
+
+
 def relative(path: str, repo: Repo) -> str:
     """Write a path from the root of the repository, with slashes; "" if it lies outside."""
     root = Path(repo.root_dir)
@@ -97,6 +102,13 @@ def settings(file: Path | None = None) -> Mapping[str, Any]:
     """Read DVC's configuration, all that holds here or what one file of it says."""
     found: Mapping[str, Any] = Config.load_file(file) if file else Config(".dvc")
     return found
+
+
+def use_cache(folder: Path, cache: Path, remotes: Mapping[str, str]) -> None:
+    """Give the project in a folder a cache, and remotes by name, on this machine alone."""
+    with Config(str(folder / ".dvc")).edit("local") as config:
+        config["cache"]["dir"] = str(cache)
+        config["remote"] |= {name: {"url": url} for name, url in remotes.items()}
 
 
 def upstream_first(repo: Repo, of: Any = None) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Texts of many requests, scored together by one thread, the oldest always among them."""
+"""Batches of texts from many requests, scored by one thread, the oldest text always among them."""
 
 import asyncio
 import logging
@@ -25,20 +25,20 @@ log = logging.getLogger("src.serve")
 
 
 class OverloadError(Exception):
-    """What waits is too much; ``retry_after`` is in how many seconds it will be less."""
+    """Too many texts are waiting; ``retry_after`` is the seconds until there are fewer."""
 
     def __init__(self, retry_after: int) -> None:
-        """Round up to whole seconds, which is what the header of that name holds."""
+        """Take whole seconds, which the header Retry-After holds."""
         super().__init__(f"Too many texts are waiting: try again in {retry_after} s.")
         self.retry_after = retry_after
 
 
 class ScoringError(Exception):
-    """The model broke on a batch; the log says how."""
+    """The model failed on a batch; the log says how."""
 
 
 class TooLongError(Exception):
-    """A text has more than the model reads, and was to be read whole; ``row`` is the first such."""
+    """A text that must not be truncated is longer than the model reads; ``row`` is the first."""
 
     def __init__(self, row: int) -> None:
         """Name the text by its place in the request."""
@@ -69,12 +69,12 @@ class _Waiting:
 
 @dataclass
 class _Speed:
-    """The seconds that a model takes for a unit of work, a token or so; 0 until it is known."""
+    """The seconds that a model takes for a unit of work, about a token; 0 until it is known."""
 
     seconds: float = 0.0
 
     def measured(self, seconds: float, work: float) -> None:
-        """Take another batch into the mean."""
+        """Update the mean with another batch."""
         latest = seconds / work
         self.seconds += (latest - self.seconds) * (RECENT if self.seconds else 1.0)
 
@@ -115,7 +115,7 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that scores still runs."""
+        """Tell whether the scoring thread still runs."""
         return self._thread.is_alive()
 
     async def logits(
@@ -128,7 +128,7 @@ class Batcher:
         Raises:
             TooLongError: a text is cut and ``truncate`` is false.
             OverloadError: it would wait for so long that its deadline is in danger.
-            ScoringError: the model broke on a batch.
+            ScoringError: the model failed on a batch.
         """
         work = [_work_of(classifier, text) for text in texts]
         seconds = self._let_in(classifier, work, until)
@@ -156,7 +156,7 @@ class Batcher:
             self._seconds -= seconds
 
     def _let_in(self, classifier: Classifier, work: list[float], until: float) -> float:
-        """Count a request in, and return for how many seconds the model will be at it.
+        """Count a request in, and return the seconds that the model will take for it.
 
         On an idle server a request may take as long as it likes; it may not have more texts than
         may wait, so what lets requests in must allow them fewer.
@@ -203,7 +203,7 @@ class Batcher:
                     _call(request, lambda answer: answer.set_result(None))
 
     def _next(self) -> list[tuple[_Waiting, int]]:
-        """Texts of one model for a batch, the oldest among them; [] at the end."""
+        """Wait for texts and return those of a batch, the oldest among them; [] at the end."""
         with self._changed:
             while True:
                 self._waiting = deque(r for r in self._waiting if r.wanted())
@@ -215,7 +215,7 @@ class Batcher:
             return rows
 
     def _take(self, oldest: _Waiting) -> list[tuple[_Waiting, int]]:
-        """The oldest text and those of the most like length, so that little is padded."""
+        """Take the oldest text and those closest to it in length, for little padding."""
         alike = len(oldest.ids[oldest.left[0]])
         rows = [
             (abs(len(request.ids[row]) - alike), request, row)
@@ -243,12 +243,12 @@ def log_place(message: str, error: Exception, *values: object) -> None:
 
 
 def _work_of(classifier: Classifier, text: str) -> float:
-    """About as many tokens as a text has; before it is tokenized nobody knows."""
+    """Estimate the tokens of a text before it is tokenized."""
     return min(classifier.max_length, 2 + len(text) / 4)
 
 
 def _call(request: _Waiting, answer: Callable[[asyncio.Future[None]], None]) -> None:
-    """Answer a request in the event loop, unless nobody waits for it any more."""
+    """Answer a request in the event loop, unless its client has left."""
 
     def unless_done() -> None:
         if not request.answer.done():

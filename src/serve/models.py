@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from src.core.errors import InputError
@@ -16,9 +17,20 @@ from src.predict.classifier import Classifier, Manifest
 Files = list[tuple[str, int, int, int]]
 
 
+class Described(msgspec.Struct):
+    """A model in a list of models."""
+
+    name: str
+    labels: list[str]
+    kind: str
+    max_length: int
+    max_characters: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Loaded:
-    """A classifier, and what its folder says of it.
+    """A classifier, and what its folder tells about it.
 
     Attributes:
         kind: the architecture, such as ``bert``; ``baseline`` where no config.json names one.
@@ -34,24 +46,24 @@ class Loaded:
 
     @property
     def manifest(self) -> Manifest:
-        """What the folder's files were verified by."""
+        """Return the manifest that the folder's files were verified against."""
         return self.classifier.manifest
 
     @property
     def sha256(self) -> str:
-        """The sha256 of the model's graph and weights."""
+        """Return the sha256 of the model's graph and weights."""
         return self.manifest["files"]["model.onnx"]
 
-    def described(self) -> dict[str, Any]:
-        """What a list of models says of it."""
-        return {
-            "name": self.name,
-            "labels": self.classifier.labels,
-            "kind": self.kind,
-            "max_length": self.manifest["max_length"],
-            "max_characters": self.manifest["max_characters"],
-            "sha256": self.sha256,
-        }
+    def described(self) -> Described:
+        """Describe it for a list of models."""
+        return Described(
+            self.name,
+            self.classifier.labels,
+            self.kind,
+            self.manifest["max_length"],
+            self.manifest["max_characters"],
+            self.sha256,
+        )
 
 
 class Model:
@@ -74,9 +86,10 @@ class Model:
         self.now = self._loaded()
 
     def settled_on_another(self) -> bool:
-        """Whether files are others than when they were last loaded, and none changed since the last
-        call: what is still being copied is left alone.
-        """  # noqa: D205
+        """Tell whether the files differ from those last loaded, and have come to rest.
+
+        They have if none changed since the last call: a folder being copied is left alone.
+        """
         before, self._latest = self._latest, self._files()
         return before == self._latest != self._tried
 
@@ -109,12 +122,22 @@ class Model:
 
 
 def _front_matter(card: Path) -> tuple[dict[str, Any], str]:
-    """The YAML between two lines of three dashes that a model card starts with, and the rest."""
+    """Read the YAML between two lines of three dashes at the top of a model card, and the rest."""
     page = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
     match = re.match(r"---\n(.*?)\n---\n(.*)", page, re.DOTALL)
     try:
         found = yaml.safe_load(match[1]) if match else {}
     except yaml.YAMLError as error:
         place = " ".join(str(error).split())
-        raise InputError(f"Expected YAML at the top of {card}, found: {place}; mend it.") from None
-    return (found, match[2]) if match and isinstance(found, dict) else ({}, page)
+        raise InputError(f"The top of {card} is not valid YAML ({place}): correct it.") from None
+    return (_named(found), match[2]) if match and isinstance(found, dict) else ({}, page)
+
+
+def _named(value: Any) -> Any:
+    """Replace keys of YAML that JSON can't have by texts."""
+    if isinstance(value, dict):
+        return {
+            json.dumps(key) if key is None or isinstance(key, bool) else key: _named(one)
+            for key, one in value.items()
+        }
+    return [_named(one) for one in value] if isinstance(value, list) else value

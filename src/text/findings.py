@@ -1,11 +1,41 @@
 """What is likely wrong with the data: a code and values for programs, a sentence for people."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 # A JSON object: "code", and the values that the sentence of this code is made of. `quality` writes
 # them into data/quality.json; whoever decides by one reads its code, and not its sentence.
 Finding = dict[str, Any]
+
+EXAMPLES = 5  # texts that the page shows for a figure
+
+
+@dataclass
+class Survey:
+    """The figures of the data, and what is likely wrong with it.
+
+    Attributes:
+        source: where the texts come from.
+        figures: numbers by name, in groups.
+        findings: an entry for each thing that is likely wrong.
+        examples: texts that show a figure, by its name.
+    """
+
+    source: list[str]
+    figures: dict[str, Any]
+    findings: list[Finding] = field(default_factory=list)
+    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def find(self, code: str, **values: Any) -> None:
+        """Note something that is likely wrong, with the values that its sentence takes."""
+        self.findings.append({"code": code, **values})
+
+    def show(self, name: str, text: str) -> None:
+        """Keep a text as an example, unless there are enough."""
+        if len(self.examples[name]) < EXAMPLES:
+            self.examples[name].append(text)
 
 
 def sentence(finding: Mapping[str, Any]) -> str:

@@ -1,10 +1,10 @@
-"""Where a model comes from: code, data, params, versions and processor, and what is in doubt.
+"""Print where a model comes from: code, data, params, versions and processor, and what is in doubt.
 
     python -m src.tools.pedigree models/onnx > pedigree.json
 
-prints one JSON object. It is drawn up anew each time, from git, dvc.lock, the files that are here
-and what training left beside its model, and never kept inside of what it is about. Standard error
-has a line for each reason not to believe it, and the exit code is then 1.
+prints one JSON object. It is made anew each time, from git, dvc.lock, the files that are here and
+what training left beside its model, and never kept inside of the model itself. Standard error has
+a line for each reason to doubt it, and the exit code is then 1.
 """
 
 import json
@@ -14,16 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dvc.repo import Repo
-from dvc.scm import NoSCM, SCMError
-from dvc_data.hashfile.state import StateNoop
-
 from src.core import stage
 from src.core.errors import InputError
 from src.core.files import sha256
 from src.core.markdown import without_secrets
-from src.project.graph import is_params, locked, project, shown, upstream_first
-from src.tools.verify import check, files_of, reads_other, select
+from src.project import git
+from src.project.graph import Project, is_params, locked, project, shown, upstream_first
+from src.project.objects import forget
+from src.tools.verify.cache import check
+from src.tools.verify.outs import files_of, reads_other, select
 from src.training import provenance
 
 RECORDS = ("training", "provenance.py")  # a stage that depends on this leaves a record
@@ -42,25 +41,24 @@ def main(target: str) -> None:
         sys.exit(1)
 
 
-def trace(repo: Repo, target: str) -> dict[str, Any]:
-    """Where one out comes from: code, data, params, versions and processor, and what is in doubt.
+def trace(repo: Project, target: str) -> dict[str, Any]:
+    """Tell where one out comes from: code, data, params, versions, processor, and what is in doubt.
 
     Args:
         repo: the project.
         target: an out, or a file inside of one.
 
     Returns:
-        The record. Its "problems" are sentences, each a reason not to believe it; none is best.
+        The record. Its "problems" are sentences, each a reason to doubt it; none is best.
 
     Raises:
         InputError: the target is not one out.
     """
-    for odb in (repo.cache.local, repo.cache.legacy):
-        odb.state = StateNoop()  # files are hashed, not remembered
+    forget(repo)
     parts = select(repo, [target])
     if len(parts) != 1:
         names = ", ".join(part.name for part in parts)
-        raise InputError(f"Expected one out, found {target} to be {names}: name one of them.")
+        raise InputError(f"{target} is more than one out: name one of {names}.")
     (part,) = parts
     problems = [f"{found.path} {found.fault}." for found in check(repo, [target]).findings]
     _, files = files_of(repo, part)
@@ -70,7 +68,7 @@ def trace(repo: Repo, target: str) -> dict[str, Any]:
         problems.append("requirements.lock is missing.")
     return {
         "target": part.path(part.inside),
-        "git": _git(repo, problems),
+        "git": _commit(problems),
         "requirements.lock": sha256(requirements) if requirements.exists() else None,
         "files": {
             part.path(key): sha256(Path(part.path(key)))
@@ -83,19 +81,16 @@ def trace(repo: Repo, target: str) -> dict[str, Any]:
     }
 
 
-def _git(repo: Repo, problems: list[str]) -> dict[str, Any]:
-    try:
-        if not isinstance(repo.scm, NoSCM):
-            dirty = repo.scm.is_dirty(untracked_files=True)
-            return {"revision": repo.scm.get_rev(), "dirty": dirty}
-    except SCMError:
-        pass  # nothing has been committed yet
-    problems.append("There is no commit of git: code and params can't be told.")
-    return {"revision": None, "dirty": None}
+def _commit(problems: list[str]) -> dict[str, Any]:
+    done = git.run("rev-parse", "--verify", "--quiet", "HEAD")
+    if done.returncode:
+        problems.append("There is no commit in git, so the code and the params are not known.")
+        return {"revision": None, "dirty": None}
+    return {"revision": done.stdout.strip(), "dirty": any(git.status())}
 
 
-def changes(repo: Repo, stages: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    """What of code, data and params is not what the stages ran with.
+def changes(repo: Project, stages: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """Compare code, data and params with what the stages ran with.
 
     What DVC keeps and was not pulled is taken for what dvc.lock or its .dvc file says of it.
 
@@ -137,7 +132,7 @@ def changes(repo: Repo, stages: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 
 def _environment(stages: Sequence[Any], problems: list[str]) -> dict[str, Any]:
-    """The records of the stages that leave one, by stage, and whether each is of this model."""
+    """Return the records of the stages that leave one, and whether each is of this model."""
     found: dict[str, Any] = {}
     for s in stages:
         if not any(Path(dep.fs_path).parts[-2:] == RECORDS for dep in s.deps):
@@ -147,8 +142,8 @@ def _environment(stages: Sequence[Any], problems: list[str]) -> dict[str, Any]:
         if not here:
             found[s.addressing] = None
             problems.append(
-                f"Of the environment that {s.addressing} ran in there is no record; "
-                f"`dvc repro --force --single-item {s.addressing}` would train anew and make one."
+                f"{s.addressing} left no record of the environment that it ran in: "
+                f"`dvc repro --force --single-item {s.addressing}` trains anew and writes one."
             )
         for out, path in here:
             try:
@@ -170,7 +165,7 @@ def _environment(stages: Sequence[Any], problems: list[str]) -> dict[str, Any]:
 
 
 def _is_of(record: Mapping[str, Any], out: Any) -> bool:
-    """Whether the files of a model that is here are those of its record."""
+    """Tell whether the files of a model that is here are those of its record."""
     folder = Path(out.fs_path)
     if not folder.exists():
         return True

@@ -1,7 +1,8 @@
-"""Prove that a commit gives the same bits: clean clones of it run every stage, to one dvc.lock.
+"""Prove that a commit gives the same bits: clean clones of it run every stage, to equal locks.
 
     python -m src.tools.prove
     python -m src.tools.prove baseline --clones 3
+    python -m src.tools.prove tabular/dvc.yaml
 
 Each clone has an empty cache of its own and takes nothing from DVC's run cache, so that each stage
 computes anew, in another folder and at another time than before. Only data that was added to DVC
@@ -16,21 +17,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from dvc.config import Config
-from dvc.utils.serialize import loads_yaml
 
 from src.core import stage
 from src.core.command_line import Count
 from src.core.errors import InputError
 from src.project import git
 from src.project.git import listed
-from src.project.graph import chain, project
+from src.project.graph import (
+    LOCK,
+    PIPELINE,
+    chain,
+    lock_of,
+    outs_of,
+    pipelines,
+    project,
+    stages_of_lock,
+    use_cache,
+)
 from src.training import provenance
 
 Chain = Mapping[str, set[str]]  # the stages, each after those that it waits for, and these
@@ -39,16 +47,33 @@ log = logging.getLogger("src.tools.prove")
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        pipelines: every dvc.yaml of the repository.
+        chain: their stages.
+        outs: the paths of their outputs.
+        cache: the folder of DVC's cache here.
+    """
+
+    pipelines: list[str]
+    chain: Chain
+    outs: list[str]
+    cache: str
+
+
+@dataclass(frozen=True)
 class State:
     """What a clone says of its stages, before it has run them or after.
 
     Attributes:
-        lock: dvc.lock as it is, empty if there is none.
-        stages: its entries, by the names of the stages.
+        locks: every dvc.lock as it is, by path.
+        stages: their entries, by the names of the stages.
         records: what the trainings ran on, by path; ``src/training/provenance.py`` writes it.
     """
 
-    lock: bytes
+    locks: Mapping[str, bytes]
     stages: Mapping[str, Any]
     records: Mapping[str, Any]
 
@@ -56,44 +81,47 @@ class State:
 def main(*targets: str, clones: Count = 2) -> None:
     """Run the last commit in clean clones, and expect the same dvc.lock of each.
 
-    The targets are stages, which run with all before them; without any, everything does. With
-    --clones 1 the one lock is compared with the committed one alone.
+    The targets are stages, or the dvc.yaml of a pipeline, which run with all before them; without
+    any, all pipelines run. With --clones 1 the one result is compared with the committed one alone.
     """
-    chain, cache = _plan()
-    commit = _expect_all_committed()
+    plan, commit = _plan(), _commit()
     with ExitStack() as stack:
         place = Path(tempfile.mkdtemp(prefix="prove-"))
         stack.callback(shutil.rmtree, place, ignore_errors=True)
         states = []
         for number in range(1, clones + 1):
-            folder = _clone(place / str(number), commit, cache)
-            committed = _state(folder)
-            if clones == 1 and not committed.lock:
-                raise InputError(
-                    "Expected dvc.lock in git, found none: commit it, or use 2 clones."
-                )
+            folder = _clone(place / str(number), commit, plan.cache)
+            committed = _state(folder, plan)
+            if clones == 1 and not committed.locks:
+                raise InputError("There is no dvc.lock in git: commit it, or use 2 clones.")
             log.info("clone %d of %d of %s runs in %s", number, clones, commit, folder)
-            _run(folder, targets)
-            states.append(_state(folder))
-            if states[-1].lock != states[0].lock:
+            _run(folder, targets or plan.pipelines)
+            states.append(_state(folder, plan))
+            if states[-1].locks != states[0].locks:
                 stack.pop_all()  # a person will want to look into the clones
-                _refuse_clones(states[0], states[-1], chain, commit, place, number)
+                found = difference(states[0], states[-1], plan.chain)
+                found = found or "the same entries stand in another order"
+                raise InputError(
+                    f"Two clones of {commit} differ, {found}: compare both in {place / '1'} and "
+                    f"{place / str(number)}, and take what is of the time, the folder or chance "
+                    "out of that stage."
+                )
     if clones > 1:
-        count = len(states[0].stages)
-        log.info("%d clones of %s gave one dvc.lock of %d stages", clones, commit, count)
-    compare_with_committed(committed, states[0], chain, alone=clones == 1)
+        made = ", ".join(states[0].locks)
+        log.info("%d clones of %s agree on %s", clones, commit, made)
+    compare_with_committed(committed, states[0], plan.chain, alone=clones == 1)
 
 
-def _plan() -> tuple[Chain, str]:
-    """The stages of dvc.yaml, upstream first, and the folder of the cache."""
+def _plan() -> Plan:
     if not Path("dvc.yaml").exists():
-        raise InputError(f"Expected dvc.yaml in {Path.cwd()}, found none: go to the repository.")
+        raise InputError(f"{Path.cwd()} has no dvc.yaml: go to the root of the repository.")
     with project() as repo:
-        return chain(repo), str(repo.cache.local_cache_dir)
+        outs = [out.path for out in outs_of(repo)]
+        return Plan(pipelines(repo), chain(repo), outs, str(repo.cache.local_cache_dir))
 
 
-def _expect_all_committed() -> str:
-    """The short hash of the last commit, which must be all that there is."""
+def _commit() -> str:
+    """Return the short hash of the last commit, which must be all that there is."""
     commit = git.output("rev-parse", "--short", "--verify", "HEAD")
     if changed := [path for _, path in git.status("--", ".")]:
         raise InputError(
@@ -110,11 +138,9 @@ def _clone(target: Path, commit: str, cache: str) -> Path:
     )
     git.output("checkout", "--quiet", "--detach", commit, cwd=target)
     folder = target / git.output("rev-parse", "--show-prefix")
-    with Config(str(folder / ".dvc")).edit("local") as config:
-        # The team may share a cache by .dvc/config; here no stage's output may come from one.
-        config["cache"]["dir"] = str(folder / ".dvc" / "cache")
-        config["remote"]["here"] = {"url": cache}
-    if added := git.output("ls-files", "*.dvc", cwd=folder).splitlines():
+    # The team may share a cache by .dvc/config; here no stage's output may come from one.
+    use_cache(folder, folder / ".dvc" / "cache", {"here": cache})
+    if added := git.names("ls-files", "*.dvc", cwd=folder):
         pull = ("pull", "--quiet", "--remote", "here", *added)
         if _dvc(folder, *pull, capture=True).returncode:
             _expect_of_dvc(Path.cwd(), "fetch", *added)
@@ -122,14 +148,14 @@ def _clone(target: Path, commit: str, cache: str) -> Path:
     return folder
 
 
-def _run(folder: Path, targets: tuple[str, ...]) -> None:
+def _run(folder: Path, targets: Sequence[str]) -> None:
     # Of some stages all outputs are in git, so without --force they would not run.
     repro = ("repro", "--force", "--no-run-cache", *targets)
     start = time.perf_counter()
     if _dvc(folder, *repro).returncode:
         raise InputError(
-            f"Expected `dvc {' '.join(repro)}` to succeed in a clean clone, found the failure "
-            "above: what the stages need must be in git or added to DVC."
+            f"`dvc {' '.join(repro)}` failed in a clean clone, see above: what the stages need "
+            "must be in git or added to DVC."
         )
     log.info("took %.0f s", time.perf_counter() - start)
 
@@ -151,21 +177,24 @@ def _expect_of_dvc(folder: Path, *words: str) -> None:
     done = _dvc(folder, *words, capture=True)
     if done.returncode:
         told = " ".join(done.stderr.split())
-        raise InputError(f"Expected `dvc {' '.join(words[:2])}` to succeed, found: {told}")
+        raise InputError(f"`dvc {' '.join(words[:2])}` failed ({told}): correct what it names.")
 
 
-def _state(folder: Path) -> State:
-    lock = folder / "dvc.lock"
-    content = lock.read_bytes() if lock.exists() else b""
-    stages = loads_yaml(content.decode() or "{}").get("stages", {})
-    outs = [Path(out["path"]) for entry in stages.values() for out in entry.get("outs", [])]
-    records = {str(path): folder / path for path in map(provenance.record_of, outs)}
+def _state(folder: Path, plan: Plan) -> State:
+    paths = map(lock_of, plan.pipelines)
+    locks = {path: (folder / path).read_bytes() for path in paths if (folder / path).exists()}
+    stages = {
+        name: entry
+        for path, content in locks.items()
+        for name, entry in stages_of_lock(content.decode(), path).items()
+    }
+    records = {str(path): folder / path for path in map(provenance.record_of, map(Path, plan.outs))}
     found = {name: json.loads(path.read_bytes()) for name, path in records.items() if path.exists()}
-    return State(content, stages, found)
+    return State(locks, stages, found)
 
 
 def difference(one: State, other: State, chain: Chain) -> str:
-    """Where the chain of stages parts, as part of a sentence; "" if it does not.
+    """Say where the results of stages part, as part of a sentence; "" if they do not.
 
     It tells what the first stages that differ did, such as "split wrote data/splits (md5 1f... and
     2e...)", and names those after. A stage is among the first if all that it waits for is equal.
@@ -184,7 +213,7 @@ def difference(one: State, other: State, chain: Chain) -> str:
 def _parts(
     name: str, one: Mapping[str, Any] | None, other: Mapping[str, Any] | None
 ) -> Iterator[str]:
-    """How two entries of dvc.lock differ."""
+    """Say how two entries of dvc.lock differ."""
     if one is None or other is None:
         yield f"{name} is in one of them alone"
         return
@@ -199,29 +228,18 @@ def _parts(
                 yield f"{name} {did} {path} (md5 {old.get('md5')} and {new.get('md5')})"
 
 
-def _refuse_clones(
-    one: State, other: State, chain: Chain, commit: str, place: Path, number: int
-) -> None:
-    found = difference(one, other, chain) or "it has the same entries in another order"
-    raise InputError(
-        f"Expected one dvc.lock of the clones of {commit}, found that in two of them "
-        f"{found}: compare both in {place / '1'} and {place / str(number)}, and take "
-        "what is of the time, the folder or chance out of that stage."
-    )
-
-
 def compare_with_committed(committed: State, made: State, chain: Chain, *, alone: bool) -> None:
     """Say whether the lock is the committed one; if not, where they part and whether that may be.
 
     Raises:
         InputError: they differ although the trainings ran on the same, or nothing else was shown.
     """
-    if not committed.lock:
+    if not committed.locks:
         log.info("there is no dvc.lock in git to compare it with")
         return
     found = difference(committed, made, chain)
     if not found:
-        same = "byte for byte" if made.lock == committed.lock else "but for its layout"
+        same = "byte for byte" if made.locks == committed.locks else "but for its layout"
         log.info("it is the committed one, %s", same)
         return
     elsewhere = "; ".join(_changes(committed.records, made.records))
@@ -232,18 +250,18 @@ def compare_with_committed(committed: State, made: State, chain: Chain, *, alone
         )
     elif elsewhere:
         raise InputError(
-            f"Expected the committed dvc.lock, found that {found}; it was made elsewhere "
-            f"({elsewhere}), so compare clones of here, with --clones 2."
+            f"The committed dvc.lock is another, {found}; it was made elsewhere ({elsewhere}), so "
+            "compare clones of this machine, with --clones 2."
         )
     else:
         raise InputError(
-            f"Expected the committed dvc.lock, found that {found}: run `dvc repro --force "
-            "--no-run-cache` and commit what it changes."
+            f"The committed dvc.lock is another, {found}: run `dvc repro --force --no-run-cache "
+            f"{' '.join(committed.locks).replace(LOCK, PIPELINE)}` and commit what it changes."
         )
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "") -> Iterator[str]:
-    """How two records differ, but for the hashes of the model."""
+    """Say how two records differ, but for the hashes of the model."""
     for key in sorted(before.keys() & now.keys() - {"md5", "sha256"}):
         old, new = before[key], now[key]
         if isinstance(old, dict) and isinstance(new, dict):

@@ -36,6 +36,7 @@ from src.core.errors import InputError, closest
 from src.core.files import replacing
 from src.core.markdown import code, table, without_secrets
 from src.metrics import bootstrap
+from src.project.graph import lock_of, pipelines, stages_of_lock
 from src.tables import examples
 
 GATE_CLOSED = 2  # the exit code
@@ -140,6 +141,8 @@ class Revision:
                 "name a revision that has it."
             )
         self.stages = _stages_of(lock, self.name)
+        for path in map(lock_of, pipelines(self._files.repo)[1:]):  # the first is of the root
+            self.stages |= stages_of_lock(self.text(path) or "stages: {}", path)
 
     @property
     def rev(self) -> str:

@@ -65,7 +65,7 @@ def main(*, to: str = "") -> None:
 
 
 def _read(path: Path) -> Record:
-    """What stands in a record."""
+    """Read a record."""
     try:
         record = Record(**json.loads(path.read_text(encoding="utf-8")))
         if not all(isinstance(answer, str) for answer in record.answers.values()):
@@ -73,19 +73,19 @@ def _read(path: Path) -> Record:
         record.answers["slug"]
     except FileNotFoundError:
         raise InputError(
-            f"Expected {path}, found none: go to the root of a project that cookiecutter made from "
-            "a template; no other has one to be updated from."
+            f"{path} is missing: go to the root of a project that cookiecutter made from a "
+            "template; only such a project can be updated."
         ) from None
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(
-            f"Expected template, commit and answers as JSON in {path}, found something else "
-            f"({error}): `git restore {path}`."
+            f"{path} doesn't hold template, commit and answers as JSON ({error}): `git restore "
+            f"{path}`."
         ) from None
     return record
 
 
 def _address(template: str) -> str:
-    """Where cookiecutter finds the commits of a template."""
+    """Write the address at which cookiecutter finds the commits of a template."""
     folder = Path(template.removeprefix("file://"))
     # Of a folder, cookiecutter would take the work tree; and it knows no file://.
     return f"git+file://{folder.resolve()}" if template and folder.is_dir() else template
@@ -94,19 +94,18 @@ def _address(template: str) -> str:
 def _expect_all_committed() -> None:
     if above := git.output("rev-parse", "--show-prefix"):
         raise InputError(
-            f"Expected the project to be a git repository of its own, found it in {above} of "
-            "another: an update can't be merged there."
+            f"The project is {above} of another git repository: an update can be merged only into "
+            "a repository of its own."
         )
     if Path(git.output("rev-parse", "--git-path", "CHERRY_PICK_HEAD")).exists():
         raise InputError(
-            "Expected no unfinished merge, found one, perhaps of an update: mend its conflicts and "
+            "A merge is unfinished, perhaps of an update: settle its conflicts and "
             "`git cherry-pick --continue`, or `git cherry-pick --abort`."
         )
-    changed = git.output("status", "--porcelain", "--untracked-files=no")
-    if changed:
+    if changed := [path for _, path in git.status("--untracked-files=no")]:
         raise InputError(
-            f"Expected all changes committed, found {len(changed.splitlines())} that are not: "
-            "commit or stash them, so that the update can be undone."
+            f"Changes are not committed, in {git.listed(changed)}: commit or stash them, so that "
+            "the update can be undone."
         )
 
 
@@ -136,9 +135,8 @@ def _make(record: Record, revision: str, place: Path) -> Path:
         said = f"{done.stdout}{done.stderr}".strip().splitlines() or ["it says nothing"]
         reason = next((line for line in said if line.startswith("fatal: ")), said[-1])  # git's
         raise InputError(
-            f"Expected a project from {revision or 'the newest commit'} of {record.template}, "
-            f"found that cookiecutter can't make one ({reason}): "
-            f"correct TO, or the place or the answers in {RECORD}."
+            f"cookiecutter can't make a project from {revision or 'the newest commit'} of "
+            f"{record.template} ({reason}): correct TO, or the place or the answers in {RECORD}."
         )
     return project / record.answers["slug"]
 
@@ -146,31 +144,27 @@ def _make(record: Record, revision: str, place: Path) -> Path:
 def _expect_progress(place: Path, old: str, new: str) -> None:
     """Refuse what would take the project back, as from a branch to the main one."""
     (clone,) = (place / "clones").iterdir()
-    words = ["git", "-C", str(clone), "merge-base", "--is-ancestor", old, new]
-    if subprocess.run(words, capture_output=True, check=False).returncode:
+    if git.run("merge-base", "--is-ancestor", old, new, cwd=clone).returncode:
         raise InputError(
-            f"Expected the template's newest commit, {new[:7]}, to follow {old[:7]}, which the "
-            "project was made from, found that it does not: name a tag, a branch or a "
-            "commit, as in `make update TO=v2`."
+            f"The template's newest commit, {new[:7]}, does not follow {old[:7]}, which the "
+            "project was made from: name a tag, a branch or a commit, as in `make update TO=v2`."
         )
 
 
 def _merge(commit: str) -> None:
     """Merge what a commit changes, and refuse where git can't."""
-    done = subprocess.run(
-        ["git", "cherry-pick", commit], capture_output=True, text=True, check=False
-    )
+    done = git.run("cherry-pick", commit)
     if not done.returncode:
         return
-    conflicts = git.output("diff", "--name-only", "--diff-filter=U").splitlines()
+    conflicts = git.names("diff", "--name-only", "--diff-filter=U")
     if not conflicts:
         reason = " ".join(done.stderr.split())
-        subprocess.run(["git", "cherry-pick", "--abort"], capture_output=True, check=False)
-        raise InputError(f"Expected git to merge the update, found: {reason}")
+        git.run("cherry-pick", "--abort")
+        raise InputError(f"git can't merge the update ({reason}): correct what it names.")
     raise InputError(
-        "Expected the template's changes beside yours, found that both are in the same places of "
-        f"{', '.join(conflicts)}: mend them, `git add` (or `git rm` for what you removed) and "
-        "`git cherry-pick --continue`, or `git cherry-pick --abort`."
+        f"The template and you changed the same places of {', '.join(conflicts)}: settle them, "
+        "`git add` (or `git rm` for what you removed) and `git cherry-pick --continue`, or "
+        "`git cherry-pick --abort`."
     )
 
 

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 
 from src.project import params
 from src.tables import examples
-from src.text import split
 from src.text.check import guess_columns
 from src.text.check.state import Check
+from src.text.split_strategies import NAMES
 
 SLICE = 20  # different values of a column whose values get metrics of their own, at most
 
@@ -16,7 +16,7 @@ SLICE = 20  # different values of a column whose values get metrics of their own
 def _is_split(values: Iterable[object]) -> bool:
     """Tell whether a column says on which side of the split each row is."""
     names = {value.strip().lower() for value in guess_columns.filled(values)}
-    return len(names) > 1 and names <= {*split.NAMES}
+    return len(names) > 1 and names <= {*NAMES}
 
 
 def settle(check: Check) -> None:

@@ -21,7 +21,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel import yaml
 
 from src.core.command_line import bind
-from src.text import card
+from src.text import card_facts
 from src.tools import report, tune
 
 STAGES = [
@@ -48,6 +48,16 @@ PIPELINE: dict[str, Any] = YAML.load(ROOT / "dvc.yaml")
 for group in PIPELINE["stages"].values():  # a stage for each key of a foreach is written once
     group.update(group.get("do", {}))
 PARAMS: dict[str, Any] = YAML.load(ROOT / "params.yaml")
+PIPELINES = subprocess.run(
+    ["git", "ls-files", ":(glob)**/dvc.yaml"], cwd=ROOT, capture_output=True, text=True, check=True
+).stdout.split()
+ENTRIES: dict[str, dict[str, Any]] = dict(PIPELINE["stages"])  # of all pipelines, as DVC calls them
+for pipeline in PIPELINES:
+    if pipeline != "dvc.yaml":
+        further = YAML.load(ROOT / pipeline)["stages"]
+        ENTRIES |= {
+            f"{pipeline}:{key}": entry | entry.get("do", {}) for key, entry in further.items()
+        }
 
 
 def paths_of(entry: dict[str, Any], *kinds: str) -> set[str]:
@@ -55,9 +65,16 @@ def paths_of(entry: dict[str, Any], *kinds: str) -> set[str]:
     return {next(iter(item)) if isinstance(item, dict) else item for item in listed}
 
 
-def parameters_of(name: str) -> list[inspect.Parameter]:
-    main = import_module(f"src.text.{name}").main
-    return list(inspect.signature(main, eval_str=True).parameters.values())
+def folder_of(name: str) -> Path:
+    """The folder of a pipeline, from one of the names of its stages."""
+    return Path(name.rpartition(":")[0]).parent
+
+
+def section_of(entry: dict[str, Any]) -> str:
+    """The name of the section that a stage takes, which stands last in its command."""
+    found = re.search(r" \$\{(\w+)\}$", entry["cmd"].rstrip())
+    assert found, "the section stands last"
+    return found[1]
 
 
 def file_of(module: str) -> Path:
@@ -113,21 +130,36 @@ def test_the_search_takes_the_params_of_its_section() -> None:
     assert len(tune.read_space(params["space"], "train", PARAMS["train"])) == len(params["space"])
 
 
-@pytest.mark.parametrize("name", STAGES)
+def test_every_pipeline_is_found() -> None:
+    stages = Repo(str(ROOT)).index.stages
+    files = {Path(s.path).relative_to(ROOT).as_posix() for s in stages if s.cmd}
+    assert sorted(files) == sorted(PIPELINES)
+    assert len(PIPELINES) == 1
+
+
+@pytest.mark.parametrize("name", ENTRIES)
 def test_a_stage_takes_the_paths_of_its_command_and_the_params_of_its_section(name: str) -> None:
-    words = PIPELINE["stages"][name]["cmd"].split()
-    assert words[:3] == ["python", "-m", f"src.text.{name}"]
-    assert words[-1] == f"${{{name}}}", "the section stands last"
+    entry, folder = ENTRIES[name], folder_of(name)
+    words, section = entry["cmd"].split(), section_of(entry)
+    assert words[:2] == ["python", "-m"]
+    assert words[2].startswith(f"src.{folder.name or 'text'}.")
     paths = words[3:-1]
-    parameters = parameters_of(name)
+    main = import_module(words[2]).main
+    parameters = list(inspect.signature(main, eval_str=True).parameters.values())
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     repeated = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     assert len(paths) > len(positional) if repeated else len(paths) == len(positional)
     params = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    assert [p.name for p in params] == list(PARAMS[name])
+    assert [p.name for p in params] == list(YAML.load(ROOT / folder / "params.yaml")[section])
     assert all(p.default is p.empty for p in parameters)
-    others = card.SECTIONS if name == "card" else ()  # what it tells of the stages before
-    assert PIPELINE["stages"][name]["params"] == [*others, name]
+    others = card_facts.SECTIONS if name == "card" else ()  # what it tells of the stages before
+    if folder.name:  # a plain section would be that of the root under `wdir: ..`
+        assert entry["wdir"] == ".."
+        assert entry["params"] == [{f"{folder}/params.yaml": [section]}]
+    else:
+        assert words[2] == f"src.text.{name}"
+        assert entry["params"] == [*others, section]
+        assert section == name
 
 
 def test_the_quality_page_counts_the_tokens_that_training_reads() -> None:
@@ -138,7 +170,7 @@ def test_the_quality_page_counts_the_tokens_that_training_reads() -> None:
 
 def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
     checked = 0
-    for name, entry in PIPELINE["stages"].items():
+    for name, entry in ENTRIES.items():
         command = set(entry["cmd"].split()[3:-1])
         declared = paths_of(entry, "deps", "outs", "metrics", "plots")
         data = {path for path in declared if not path.startswith("src/")}
@@ -152,8 +184,8 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
 
 def test_imported_modules_are_deps_and_back() -> None:
     checked = 0
-    for name, entry in PIPELINE["stages"].items():
-        modules = imported_transitively(f"src.text.{name}")
+    for name, entry in ENTRIES.items():
+        modules = imported_transitively(entry["cmd"].split()[2])
         needed = {str(file_of(module).relative_to(ROOT)) for module in modules}
         assert needed == {p for p in paths_of(entry, "deps") if p.startswith("src/")}, name
         checked += len(needed)
@@ -244,10 +276,13 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
     checked = 0
     for planned in Repo(str(ROOT)).index.stages:
         _, _, module, *arguments = shlex.split(planned.cmd)
-        name = module.removeprefix("src.text.")
+        file = Path(planned.path).relative_to(ROOT).as_posix()
+        key = planned.name.partition("@")[0]
+        name = section_of(ENTRIES[key if file == "dvc.yaml" else f"{file}:{key}"])
         _, params = bind(import_module(module).main, name, True, arguments)
+        section = YAML.load(Path(planned.path).with_name("params.yaml"))[name]
         for key, value in params.items():
-            written = PARAMS[name][key]
+            written = section[key]
             assert value == written
             checked += 1
     of_stages = sum(len(PARAMS[name]) for name in STAGES)
@@ -296,7 +331,7 @@ def test_every_param_has_a_sentence_over_it_and_no_null() -> None:
 
 
 def test_every_stage_says_what_it_does() -> None:
-    assert all(entry["desc"][0].isupper() for entry in PIPELINE["stages"].values())
+    assert all(entry["desc"][0].isupper() for entry in ENTRIES.values())
 
 
 def test_git_ignores_every_output_that_dvc_keeps() -> None:

@@ -313,7 +313,7 @@ def test_the_servers_own_sentence_is_shown(page: Page, errors: list[str], tmp_pa
     expect(alert).to_be_empty()
     for name, rows, sentence in (
         ("long.csv", [["text"], *[["a"]] * 21], "The file has more than 20 rows"),  # 413
-        ("uneven.csv", [["text"], ["a", "b"]], "Line 2 has 2 fields, but the header 1."),  # 422
+        ("uneven.csv", [["text"], ["a", "b"]], "Line 2 has 2 fields, but the header has 1"),  # 422
     ):
         page.get_by_label("CSV file").set_input_files(write(tmp_path / name, rows))
         page.get_by_role("button", name="Score").click()

@@ -27,13 +27,17 @@ from conftest import ROOT, make_model
 from huggingface_hub import InferenceClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import to_builtins
 from tritonclient.utils import InferenceServerException
 
 from src.predict.classifier import Classifier, Logits, softmax
-from src.serve.__main__ import Server, Service, _listen
 from src.serve.batching import Batcher, OverloadError, ScoringError
+from src.serve.explain import words_of
 from src.serve.models import Model
-from src.serve.protocol import Limits, Request, answer, words_of
+from src.serve.request import Limits
+from src.serve.server import Server, listen
+from src.serve.service import Service
+from src.serve.tei import ranked
 
 PRIVATE = "xylophone"  # a word of requests, which no log may have
 PATIENCE = 60  # seconds for what is going to come
@@ -87,7 +91,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for seed, name in enumerate(("first", "second")):
         (place / name).mkdir()
         found.append(make_model(place / name, seed))
-    (found[0] / "README.md").write_text("---\ntags:\n- onnx\n---\n# A card\n")
+    (found[0] / "README.md").write_text("---\ntags:\n- onnx\nnull: {yes: 1}\n---\n# A card\n")
     return found
 
 
@@ -113,8 +117,8 @@ def get(server: Running, path: str, **options: Any) -> requests.Response:
 
 
 def expected(classifier: Classifier, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
-    logits = classifier.logits(texts, 1024)
-    return answer(Request(list(texts)), classifier.labels, logits)
+    scores = softmax(classifier.logits(texts, 1024))
+    return [to_builtins(ranked(classifier.labels, row)) for row in scores]
 
 
 def test_predict_answers_as_text_embeddings_inference(
@@ -139,11 +143,14 @@ def test_predict_answers_as_text_embeddings_inference(
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
-        ("/predict", b"[", 422, "The body must be JSON"),
+        ("/predict", b"{", 422, "The body is not valid JSON"),
+        ("/predict", b"[", 422, "The body must be a JSON object"),
         ("/predict", b"[]", 422, "The body must be a JSON object"),
-        ("/predict", b'"\xff"', 422, "The body must be JSON"),
-        ("/predict", {}, 422, "inputs is missing."),
-        ("/predict", {"inpts": "a"}, 422, "inputs is missing."),
+        ("/predict", b'"\xff"', 422, "The body is not valid JSON"),
+        ("/predict", b'{"inputs": "a", "of_another": "\xff"}', 422, "The body is not valid JSON"),
+        ("/predict", b'{"inputs": "a", "of_another": ' + b"[" * 3000, 422, "not valid JSON"),
+        ("/predict", {}, 422, "inputs is missing:"),
+        ("/predict", {"inpts": "a"}, 422, "inputs is missing:"),
         ("/explain", {"inpts": "a"}, 422, "inpts is not known (did you mean 'inputs'?)"),
         ("/predict", {"inputs": 1}, 422, "inputs must be a text"),
         ("/predict", {"inputs": []}, 422, "inputs must be a text"),
@@ -151,16 +158,22 @@ def test_predict_answers_as_text_embeddings_inference(
         ("/predict", {"inputs": [["a"], "b", 3]}, 422, "inputs[2] must be a text"),
         ("/predict", {"inputs": "a", "raw_scores": 1}, 422, "raw_scores must be true or false"),
         ("/predict", {"inputs": "a", "model": "frist"}, 404, "such model (did you mean 'first'?)"),
-        ("/predict", {"inputs": [["a"]] * 5}, 413, "inputs holds 5 texts: send at most 4"),
+        ("/predict", {"inputs": [["a"]] * 5}, 413, "inputs has 5 texts: send at most 4"),
         ("/predict", {"inputs": "a" * 2001}, 413, "inputs[0] has 2001 characters"),
-        ("/predict", {"inputs": "a" * 20000}, 413, "The body may have at most 20000 bytes"),
+        ("/predict", {"inputs": "a" * 20000}, 413, "The body has more than 20000 bytes"),
         ("/predict", {"inputs": "a" * 1001, "truncate": False}, 413, "inputs[0] has more than"),
-        ("/", {"inputs": "a", "parameters": {"top_k": 0}}, 422, "parameters.top_k must be at"),
-        ("/", {"inputs": [1]}, 422, "inputs must be a text or a list of texts"),
-        ("/explain", {"inputs": [["a"]]}, 422, "inputs must be a text"),
+        (
+            "/",
+            {"inputs": "a", "parameters": {"top_k": 0}},
+            422,
+            "parameters.top_k must be a whole number of at",
+        ),
+        ("/", {"inputs": "a", "parameters": {"topk": 1}}, 422, "parameters.topk is not known (did"),
+        ("/", {"inputs": [1]}, 422, "inputs[0] must be a text"),
+        ("/explain", {"inputs": [["a"]]}, 422, "inputs[0] must be a text"),
         ("/v2/models/first/infer", {"inputs": []}, 422, "inputs must be a list of one tensor"),
         ("/v2/models/third/infer", {"inputs": []}, 404, "There is no such model"),
-        ("/models", {}, 405, "Not by this method"),
+        ("/models", {}, 405, "This route takes another method"),
         ("/nothing", {}, 404, "There is no such route"),
     ],
 )
@@ -234,10 +247,14 @@ def test_a_client_of_the_open_inference_protocol(
 @pytest.mark.parametrize(
     ("size", "tail", "message"),
     [
-        (9, b"\x01\0\0\0a", "inputs[0] says it has 9 bytes, but 5 came"),
+        (
+            9,
+            b"\x01\0\0\0a",
+            "inputs[0] has 5 bytes after the JSON, but its binary_data_size says 9",
+        ),
         (5, b"\x02\0\0\0a", "inputs[0] ends in the middle of a text"),
-        (5, b"\x01\0\0\0\xff", "inputs[0] must be in UTF-8"),
-        (10, b"\x01\0\0\0a" * 2, "inputs[0].shape says 1 texts, but its data holds 2"),
+        (5, b"\x01\0\0\0\xff", "inputs[0] has bytes that are not UTF-8"),
+        (10, b"\x01\0\0\0a" * 2, "inputs[0] has 2 texts, but its shape says 1"),
     ],
 )
 def test_a_broken_binary_tensor_is_refused(
@@ -309,9 +326,10 @@ def test_a_file_comes_back_with_labels_and_scores(
     for content, status, message in (
         (b"id,txt\n", 422, "text_column must be one of the file's columns (did you mean 'txt'?)"),
         (b"text,label\n", 422, "The file has a column 'label' already: set prefix"),
-        (b"id,text\n1,a\n2\n", 422, "Line 3 has 1 fields, but the header 2"),
-        (b'text\n"a"b\n', 422, "Line 2 is no CSV"),
-        (b"text\n\xff\n", 422, "The file must be in UTF-8, but byte 5 is not"),
+        (b"id,text\n1,a\n2\n", 422, "Line 3 has 1 fields, but the header has 2"),
+        (b'text\n"a"b\n', 422, "Line 2 is not valid CSV"),
+        (b'text\n"a\nb\nc\n', 422, "Line 2 is not valid CSV (a quote that opens here"),
+        (b"text\n\xff\n", 422, "Byte 5 of the file is not UTF-8"),
         (b"text\n" + b"a\n" * 41, 413, "The file has more than 40 rows"),
         (b"text\n" + b"a" * 2001, 413, "Row 1 has a text of 2001 characters"),
         (b"text\n" + b"a" * 131_073, 413, "Row 1 has a text of 131073 characters"),
@@ -327,7 +345,7 @@ def test_what_it_says_of_its_models(server: Running, folders: list[Path]) -> Non
     assert first["sha256"] == manifest["files"]["model.onnx"] != second["sha256"]
     card = get(server, "/models/first/card").json()
     assert card == first | {
-        "front_matter": {"tags": ["onnx"]},
+        "front_matter": {"tags": ["onnx"], "null": {"true": 1}},
         "page": "# A card\n",
         "manifest": manifest,
     }
@@ -672,7 +690,7 @@ def test_a_changed_folder_is_served_once_it_is_whole(folders: list[Path], tmp_pa
         shutil.copy(folders[1] / "model.onnx", folder)  # which is not that of the manifest
         wait_until(lambda: reloads("failed") == "1")
         assert "model is still served as it was, since its folder" in server.log.read_text()
-        assert "Expected sha256" in server.log.read_text()
+        assert f"{folder / 'model.onnx'} is not the file" in server.log.read_text()
         assert "Traceback" not in server.log.read_text()
         assert served() == old
         assert post(server, "/predict", {"inputs": "goal"}).status_code == 200
@@ -736,7 +754,7 @@ def test_sigterm_waits_for_no_client_without_end(
             assert client.recv(1000) == b"", "it is closed, without an answer"
         assert server.process.wait(PATIENCE) == 0
     log = server.log.read_text()
-    assert "ended; connections cut before their answer was sent: 1" in log
+    assert "connections closed before their answer was sent: 1" in log
     assert "Traceback" not in log
 
 
@@ -789,24 +807,22 @@ def test_it_does_not_start_on_a_mistake(
     folder = tmp_path / "first"
     shutil.copytree(folders[0], folder)
     port = server.url.rsplit(":", 1)[1]
-    assert f"to listen at 127.0.0.1:{port}, found: Address already" in refused(
-        folder, "--port", port
-    )
-    few = "Expected --max_texts of at least 65, found 64: a request has up to --max_items 32 texts"
+    assert f"listen at 127.0.0.1:{port}, Address already" in refused(folder, "--port", port)
+    few = "--max_texts is 64, but must be at least 65"
     assert few in refused(folder, "--max_texts", "64")
-    blank = "in the environment variable SERVE_API_KEY, found nothing"
+    blank = "The key in the environment variable SERVE_API_KEY is empty"
     assert blank in refused(folder, SERVE_API_KEY=" ")
-    message = f"in {tmp_path / 'key'}, found: No such file"
+    message = f"Can't read {tmp_path / 'key'}, No such file"
     assert message in refused(folder, "--api_key_file", str(tmp_path / "key"))
-    assert "Expected folders of different names, found first, first" in refused(folder, folders[0])
+    assert "Two folders have the same name (first, first)" in refused(folder, folders[0])
     with (folder / "tokenizer.json").open("a") as file:
         file.write(" ")
-    assert f"of {folder / 'tokenizer.json'}, found" in refused(folder)
+    assert f"{folder / 'tokenizer.json'} is not the file" in refused(folder)
 
 
 def test_what_is_sent_waits_for_no_acknowledgement() -> None:
     """Without this option an answer of two writes takes 40 ms longer."""
-    with _listen("127.0.0.1", 0) as listening:
+    with listen("127.0.0.1", 0) as listening:
         client = socket.create_connection(listening.getsockname())
         accepted, _ = listening.accept()
         with client, accepted:

@@ -288,26 +288,6 @@ def test_a_bad_answer_is_one_sentence_and_leaves_nothing(template: Template, ans
     assert {path.name for path in set(template.place.root.iterdir()) - before} <= {"clones"}
 
 
-def test_an_answer_to_no_prompt_is_refused(template: Template) -> None:
-    """cookiecutter itself overlooks it."""
-    printed = template.cookiecutter("--no-input", "label_colum=topic", code=1)
-    sentence = (
-        "Error: label_colum is no question (did you mean label_column?): expected project_name,"
-    )
-    assert printed.strip().startswith(sentence)
-    assert len(printed.strip().splitlines()) == 1
-    assert not (template.place.root / "text-classifier").exists()
-
-
-def test_an_answer_that_is_no_choice_is_refused(template: Template) -> None:
-    """cookiecutter itself ends with a traceback."""
-    words = ["description=caf\udce9", "remote=gcs"]  # a byte that is no UTF-8
-    printed = template.cookiecutter("--no-input", *words, code=1)
-    assert "remote is 'gcs': expected one of none, local, s3, gs, azure, ssh, webdav;" in printed
-    assert "Traceback" not in printed
-    assert not (template.place.root / "text-classifier").exists()
-
-
 def test_no_secret_of_the_address_is_committed(template: Template) -> None:
     address = "https://ann:ghp@hush@example.org/team/pedigree.git"
     template.place.git(
@@ -358,7 +338,7 @@ def test_a_folder_with_files_is_left_alone(template: Template) -> None:
     mine.parent.mkdir(parents=True)
     mine.write_text("text,label\n")
     printed = template.cookiecutter("--no-input", "--overwrite-if-exists", code=1)
-    assert "or an empty one, found files in it" in printed
+    assert " has files: answer with another slug" in printed
     assert set(digest(template.place.root / "text-classifier")) == {"data/mine.csv"}
 
 
@@ -367,9 +347,7 @@ def test_a_folder_that_is_no_repository_is_refused(template: Template, tmp_path:
     (bare / "hooks").mkdir(parents=True)
     for name in ("cookiecutter.json", "hooks/pre_prompt.py"):
         (bare / name).write_bytes((ROOT / name).read_bytes())
-    assert "Expected a git repository with a commit, found none" in template.cookiecutter(
-        template=str(bare), code=1
-    )
+    assert "no git repository with a commit" in template.cookiecutter(template=str(bare), code=1)
 
 
 def test_a_local_folder_is_recorded_as_what_can_be_cloned(template: Template) -> None:
@@ -518,7 +496,7 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     later.source.commit()
 
     change(project, "README.md", "## How we use it\n", "## Use\n")
-    assert "Expected all changes committed, found 1 that are not" in update(project, code=1)
+    assert "Changes are not committed, in " in update(project, code=1)
     project.git("checkout", "--", "README.md")
     with pytest.MonkeyPatch.context() as patch:
         set_up_git(later.place.root, project, patch)
@@ -555,7 +533,7 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     assert json.loads(record.read_text())["template"] == f"file://{moved}"
     later.source.git("switch", "--quiet", "--create", "other", "HEAD~2")
     assert "to follow" in update(project, code=1)
-    assert "found that cookiecutter can't make one" in update(project, "--to", "v3", code=1)
+    assert "cookiecutter can't make a project from v3 of " in update(project, "--to", "v3", code=1)
 
 
 def test_a_conflict_is_one_of_git_also_in_a_squashed_history(later: Template) -> None:
@@ -568,10 +546,10 @@ def test_a_conflict_is_one_of_git_also_in_a_squashed_history(later: Template) ->
     change(later.source, "params.yaml", "\n  batch_size: 16\n", "\n  batch_size: 32\n")
     later.source.commit()
     printed = update(project, code=1)
-    assert "both are in the same places of params.yaml: mend them" in printed
+    assert "the same places of params.yaml: settle them" in printed
     assert "Traceback" not in printed
     assert "UU params.yaml" in project.git("status", "--porcelain")
-    assert "Expected no unfinished merge, found one" in update(project, code=1)
+    assert "A merge is unfinished" in update(project, code=1)
     text = (project.root / "params.yaml").read_text()
     found = re.search(r"<<<<<<< HEAD\n(.*)\n=======\n(.*)\n>>>>>>> .*\n", text)
     assert found
@@ -583,19 +561,19 @@ def test_a_conflict_is_one_of_git_also_in_a_squashed_history(later: Template) ->
     assert (params["lr"], params["batch_size"]) == (0.0007, 32)
     assert "the project has all of the template" in update(project)
     later.source.root.rename(later.place.root / "gone")
-    assert "cookiecutter can't make one (fatal: '" in update(project, code=1)
+    assert " (fatal: '" in update(project, code=1)
 
 
 def test_what_no_template_made_is_not_updated(template: Template) -> None:
     """The template itself, for one."""
     printed = template.source.run(sys.executable, "-m", "src.tools.update", code=1)
-    assert "Expected .template.json, found none" in printed
+    assert ".template.json is missing" in printed
     assert [path.name for path in template.place.root.iterdir()] == ["config.yaml"]
     nested = template.make()
     template.place.git("init", "--quiet")
     (nested.root / ".git").rename(template.place.root / "away")
     printed = nested.run(sys.executable, "-m", "src.tools.update", code=1)
-    assert "found it in text-classifier/ of another: an update can't be merged" in printed
+    assert "The project is text-classifier/ of another git repository" in printed
 
 
 @pytest.mark.parametrize("answers", ["{}", '["a"]', '{"slug": 1}', "3", "{"])
@@ -604,7 +582,7 @@ def test_a_damaged_record_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path(".template.json").write_text(f'{{"template": "x", "commit": "y", "answers": {answers}}}')
-    with pytest.raises(InputError, match=r"^Expected template, commit and answers as JSON in"):
+    with pytest.raises(InputError, match=r"template\.json doesn't hold template, commit"):
         update_module.main()
 
 

@@ -248,7 +248,7 @@ def test_a_record_that_is_not_there_is_one_sentence(
     path = project.root / missing
     path.rename(tmp_path / "away")
     try:
-        with pytest.raises(InputError, match=f"^Expected {missing}, found nothing: run `dvc"):
+        with pytest.raises(InputError, match=f"^{missing} is missing: run `dvc"):
             write(project, tmp_path / "onnx")
     finally:
         (tmp_path / "away").rename(path)
@@ -260,7 +260,7 @@ def test_a_model_that_was_not_compared_is_one_sentence(project: Project, tmp_pat
     kept = path.read_text()
     path.write_text(json.dumps({"transformer": {}}))
     try:
-        with pytest.raises(InputError, match=r"^Expected a comparison of onnx in .*transformer: "):
+        with pytest.raises(InputError, match=r"comparison of onnx, only of transformer: "):
             write(project, tmp_path / "onnx")
     finally:
         path.write_text(kept)

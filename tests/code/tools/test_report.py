@@ -119,8 +119,7 @@ def test_a_clone_without_remote_says_what_is_lacking_and_how_to_get_it(
     assert "dvc.lock matches" in clone.run(".ci/locked")
     set_params(clone, {"baseline.max_depth": 2})
     printed = clone.run(".ci/locked", code=1)
-    assert printed.startswith("Expected dvc.lock to match the code, the params and the data, found")
-    assert "baseline" in printed
+    assert "these stages would run: baseline" in printed
     (clone.root / "dvc.lock").write_text("<<<<<<< ours\n")
     printed = clone.run("python", "-m", "src.tools.report", "HEAD", code=1)
     assert "Expected the stages that ran in dvc.lock of work tree, found none that can" in printed
@@ -143,7 +142,7 @@ def test_a_source_that_dvc_keeps_and_that_is_not_pulled_is_no_other_one(
     assert "data/raw is missing." in printed
     assert "ran with another" not in printed
     printed = clone.run(".ci/locked", code=1)
-    assert printed.startswith("Expected the sources that DVC keeps, found: failed to pull data")
+    assert "failed to pull data" in printed
     project.dvc("push", "--quiet", f"{source}.dvc")
     assert "dvc.lock matches" in clone.run(".ci/locked")
     (project.root / f"{source}.dvc").rename(clone.root / f"{source}.dvc")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,12 @@ from dvc.repo import Repo
 from src.core.command_line import bind
 from src.core.errors import InputError
 from src.core.files import sha256
-from src.tools import pedigree, verify
+from src.project.graph import shown
+from src.tools import pedigree
+from src.tools.verify import __main__ as verify
+from src.tools.verify.cache import Finding, check
+from src.tools.verify.outs import files_of, select
+from src.tools.verify.remote import check_remote
 
 # Of pygtrie, as DVC uses it.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon:DeprecationWarning")
@@ -46,14 +52,14 @@ def _inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project.root)
 
 
-def findings(*targets: str) -> list[verify.Finding]:
+def findings(*targets: str) -> list[Finding]:
     with Repo() as repo:
-        return verify.check(repo, targets).findings
+        return check(repo, targets).findings
 
 
-def on_remote() -> list[verify.Finding]:
+def on_remote() -> list[Finding]:
     with Repo() as repo:
-        return verify.check_remote(repo, [], None, download=False)[0].findings
+        return check_remote(repo, [], None, download=False)[0].findings
 
 
 def trace(target: str) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def trace(target: str) -> dict[str, Any]:
         return pedigree.trace(repo, target)
 
 
-def cure(project: Project, found: list[verify.Finding]) -> list[str]:
+def cure(project: Project, found: list[Finding]) -> list[str]:
     """Run the commands that come with findings, and return those that are not a removal."""
     first = dict.fromkeys(command for finding in found for command in finding.first)
     then = dict.fromkeys(finding.cure for finding in found if finding.cure)
@@ -90,8 +96,8 @@ def flip(path: Path) -> None:
 def in_cache(out: Path, place: Path = Path(".dvc/cache")) -> Path:
     """The object of a file or folder of the work tree, by what dvc.lock and the file say."""
     with Repo() as repo:
-        (part,) = verify.select(repo, [str(out)])
-        listing, _ = verify.files_of(repo, part)
+        (part,) = select(repo, [str(out)])
+        listing, _ = files_of(repo, part)
         oid = (listing or {})[part.inside] if part.inside else part.oid
     return place / "files" / "md5" / oid[:2] / oid[2:]
 
@@ -101,7 +107,7 @@ def test_a_sound_project_passes(project: Project) -> None:
     assert printed.startswith("Read ")
     assert printed.endswith(" bytes: all is what dvc.lock says.\n")
     with Repo() as repo:
-        report = verify.check(repo)
+        report = check(repo)
         outs = [Path(out.fs_path) for out in repo.index.outs]
     files = [f for out in outs for f in ([out] if out.is_file() else out.rglob("*")) if f.is_file()]
     assert report.files == len(files) > 50
@@ -113,7 +119,7 @@ def test_a_folder_without_its_list_is_hashed_as_dvc_does() -> None:
     for path in lists:
         path.rename(path.with_suffix(".away"))
     with Repo() as repo:
-        report = verify.check(repo)
+        report = check(repo)
     assert report.findings == []
     assert report.absent == len(lists) > 10
     damage(MODEL, random.Random(1))
@@ -132,10 +138,10 @@ def test_each_of_100_faults_is_named_and_nothing_else() -> None:
     places: dict[str, list[Path]] = {}  # of each out, so that no two faults hide each other
     with Repo() as repo:
         objects: set[Path] = set()
-        for part in verify.select(repo, []):
-            listing, files = verify.files_of(repo, part)
+        for part in select(repo, []):
+            listing, files = files_of(repo, part)
             oids = {part.oid, *(listing or {}).values()} if part.out.use_cache else set()
-            own = {Path(verify.shown(part.out.cache.oid_to_path(oid))) for oid in oids}
+            own = {Path(shown(part.out.cache.oid_to_path(oid))) for oid in oids}
             paths = [*(Path(part.path(key)) for key in files), *sorted(own - objects)]
             objects |= own
             places[part.name] = [path for path in paths if path.stat().st_size]
@@ -146,14 +152,14 @@ def test_each_of_100_faults_is_named_and_nothing_else() -> None:
             kept = {path: path.read_bytes() for path in chosen}
             for path in chosen:
                 damage(path, draw)
-            found = verify.check(repo).findings
+            found = check(repo).findings
             assert sorted(f.path for f in found) == sorted(map(str, chosen))
             for path, content in kept.items():
                 path.chmod(0o644)
                 path.write_bytes(content)
                 path.chmod(0o444 if ".dvc" in path.parts else 0o644)
             seen |= set(chosen)
-        assert verify.check(repo).findings == []
+        assert check(repo).findings == []
     assert {".dvc" in path.parts for path in seen} == {True, False}
 
 
@@ -293,7 +299,7 @@ def test_nothing_is_taken_off_a_remote_that_the_cache_can_not_bring_back(project
     in_cache(MODEL).rename("kept")
     (found,) = on_remote()
     assert found.first == ()
-    assert found.cure.startswith("# this again, and what it says, in a clone")
+    assert found.cure.startswith("# run this again, and what it says, in a clone")
     Path("kept").rename(in_cache(MODEL))
     cure(project, on_remote())
     assert on_remote() == []
@@ -314,18 +320,23 @@ def web(project: Project) -> Iterator[Path]:
     project.git("checkout", "--", ".dvc/config")
 
 
-def test_a_remote_elsewhere_is_checked_by_size_or_by_content(project: Project, web: Path) -> None:
+def test_a_remote_elsewhere_is_checked_for_objects_or_by_content(
+    project: Project, web: Path
+) -> None:
     there = in_cache(MODEL, web)
     flip(there)
     command = ("python", "-m", "src.tools.verify", "--remote", "web")
     assert "(--download reads them): all is what dvc.lock says." in project.run(*command)
     printed = project.run(*command, "--download", code=1)
     assert "that is corrupt\n" in printed
-    assert "import Repo; Repo().cloud.get_remote_odb('web').delete('" in printed
-    there.chmod(0o644)
-    there.write_bytes(there.read_bytes()[:-1])
-    size = MODEL.stat().st_size
-    assert f"that has {size - 1} bytes, and not {size}\n" in project.run(*command, code=1)
+    url = f"http://.*/{there.parent.name}/{there.name}"
+    assert re.search(rf"^  # delete {url}$", printed, re.MULTILINE)
+    assert "  dvc push --remote web models/transformer\n" in printed
+    there.unlink()
+    printed = project.run(*command, code=1)
+    assert re.search(
+        rf"^{MODEL} has an object on the remote, {url}, that is missing$", printed, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize(
@@ -333,15 +344,16 @@ def test_a_remote_elsewhere_is_checked_by_size_or_by_content(project: Project, w
     [
         (
             ["model/transformer"],
-            "stage, found 'model/transformer' (did you mean 'models/transformer'?): `dvc stage",
+            "'model/transformer' is no out of dvc.lock, nothing inside of one, and no stage "
+            "(did you mean 'models/transformer'?): `dvc stage",
         ),
         (
             ["models/transformer/x"],
-            "Expected models/transformer/x among the files of models/transformer, found it neit",
+            "models/transformer/x is neither in dvc.lock nor in the work tree: ",
         ),
         (
             ["--remote", "storag"],
-            "found 'storag' (did you mean 'storage'?) (remotes: storage): put",
+            "'storag' is not the name of a remote (did you mean 'storage'?) (remotes: storage):",
         ),
         (["--download"], "--download goes with --remote: add --remote."),
         (
@@ -365,14 +377,14 @@ def test_a_remote_with_nothing_on_it_and_a_project_without_outs(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.dvc("remote", "add", "empty", str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="Expected objects on remote empty, found not one of"):
+    with pytest.raises(InputError, match="Remote empty has not one of"):
         verify.main(remote="empty")
     project.git("checkout", "--", ".dvc/config")
     printed = project.run("python", "-m", "src.tools.verify", "--remote", "empty", code=1)
-    assert "ERROR src.core.stage: Expected the name of a remote after --remote" in printed
+    assert "ERROR src.core.stage: 'empty' is not the name of a remote" in printed
     assert "Traceback" not in printed
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="Expected a DVC project, found: you are not inside"):
+    with pytest.raises(InputError, match=r"you are not inside"):
         verify.main()
 
 
@@ -437,14 +449,14 @@ def test_a_record_of_another_training_is_told_from_that_of_the_model(project: Pr
     Path("models/baseline.json").unlink()
     record = trace("models/baseline")
     assert record["environment"] == {"baseline": None}
-    assert record["problems"][0].startswith("Of the environment that baseline ran in there is no ")
+    assert record["problems"][0].startswith("baseline left no record of the environment")
     project.git("checkout", "--", ".")
     project.dvc("checkout")
     assert trace("models/baseline")["problems"] == []
 
 
 def test_a_pedigree_is_of_one_out() -> None:
-    with pytest.raises(InputError, match="Expected one out, found models to be "):
+    with pytest.raises(InputError, match="models is more than one out: name one of models/"):
         pedigree.main("models")
 
 

@@ -264,8 +264,8 @@ def test_16_too_many_or_too_few_fields() -> None:
     with pytest.raises(InputError) as raised:
         loaded("x.csv", max_dropped_fraction=0.05)
     assert str(raised.value) == (
-        "Expected at most 0.05 of the rows to be dropped, found 2 of 4 (2 malformed): mend the "
-        "rows that rejected.csv lists, or raise load.max_dropped_fraction."
+        "2 of 4 rows would be dropped (2 malformed), more than load.max_dropped_fraction 0.05 "
+        "allows: fix the rows that rejected.csv lists, or raise it."
     )
     assert len(rejected()) == 2
 
@@ -319,10 +319,7 @@ def test_22_texts_without_a_letter() -> None:
 
 def test_23_labels_that_are_missing_or_look_so() -> None:
     csv("text,label\na,NA\nb,None\nc,null\nd,nan\ne, \n")
-    assert refused("x.csv") == (
-        f"Expected a label in each row, found none in {here()}, line 6: add one, or make "
-        "load.missing_labels drop to leave such rows out."
-    )
+    assert refused("x.csv").startswith(f"{here()}, line 6 has no label: add one, or set load.miss")
     kept = loaded("x.csv", missing_labels="drop")
     assert list(kept["label"]) == ["NA", "None", "null", "nan"]
     assert rejected() == [["x.csv", "6", "no_label", "e"]]
@@ -360,10 +357,8 @@ def test_26_json_labels_of_many_types() -> None:
     assert list(kept["label"]) == ["1", "b", "true"]
     told = refused(jsonl('{"text": "a", "label": "x"}', '{"text": "b", "label": ["x"]}'))
     assert told.startswith(f"{here('x.jsonl')}, line 2 has a list in 'label', which is not text")
-    assert refused(jsonl('{"text": "a", "label": "x"}', '{"text": "b", "label": null}')) == (
-        f"Expected a label in each row, found none in {here('x.jsonl')}, line 2: add one, or make "
-        "load.missing_labels drop to leave such rows out."
-    )
+    sentence = refused(jsonl('{"text": "a", "label": "x"}', '{"text": "b", "label": null}'))
+    assert sentence.startswith(f"{here('x.jsonl')}, line 2 has no label: ")
 
 
 def test_27_text_that_is_nested() -> None:
@@ -422,11 +417,9 @@ def test_30_one_text_on_two_sides() -> None:
     loaded(rows_as_csv([row | {"part": part} for row, part in zip(rows, own, strict=True)]))
     with pytest.raises(InputError) as raised:
         split.main(Path("raw"), Path("s"), **SPLIT | {"strategy": "predefined", "column": "part"})
-    assert str(raised.value) == (
-        "Expected each text on one side of 'part', found 30 that are on a later side too, such as "
-        f"{rows[0]['text']!r}: make split.overlap drop to leave them out, or "
-        "split.strategy stratified to divide anew."
-    )
+    told = str(raised.value)
+    assert told.startswith("Column 'part' has 30 texts that are on a later side too, such as ")
+    assert f"{rows[0]['text']!r}: set split.overlap to drop " in told
 
 
 def test_31_texts_that_are_nearly_the_same(checkpoint: Path) -> None:
@@ -450,7 +443,7 @@ def test_31_texts_that_are_nearly_the_same(checkpoint: Path) -> None:
 
 def test_32_one_class_only() -> None:
     assert refused(csv("text,label\na,x\nb,x\n")) == (
-        "Expected at least 2 classes in column 'label', found 1 in the 2 rows kept of 2: add texts "
+        "Column 'label' must have at least 2 classes, and has 1 in the 2 rows kept of 2: add texts "
         "of another class, or correct load.label_column."
     )
 
@@ -461,8 +454,8 @@ def test_33_a_class_of_too_few_texts(checkpoint: Path) -> None:
     with pytest.raises(InputError) as raised:
         split.main(Path("raw"), Path("splits"), **SPLIT)
     assert str(raised.value) == (
-        "Expected 3 different texts of class 'rare' at least, one for each side of the split, "
-        "found 1: add some, or leave the class out by load.min_class_texts."
+        "Class 'rare' has 1 different texts, and needs at least 3, one for each side of the split: "
+        "add some, or leave the class out by load.min_class_texts."
     )
     figures, page = looked_over(checkpoint)
     assert found(figures, "small_classes") == [{"classes": 1, "fewest": 3, "example": "rare"}]
@@ -483,8 +476,8 @@ def test_34_a_class_without_training_texts() -> None:
     with pytest.raises(InputError) as raised:
         split.main(Path("raw"), Path("s"), **SPLIT | {"strategy": "predefined", "column": "part"})
     assert str(raised.value) == (
-        "Expected every class to have training texts, found {'new': 4} in test alone: add training "
-        "texts, leave the class out, or change split.strategy."
+        "Classes of test have no training texts ({'new': 4}): add some, leave the classes out, or "
+        "change split.strategy."
     )
 
 
@@ -497,8 +490,8 @@ def test_35_classes_of_very_different_sizes(checkpoint: Path) -> None:
     assert "has 101 times the texts of the smallest: macro F1 says more " in page
     numbers = [{"text": f"text {k}", "label": str(k / 7)} for k in range(40)]
     assert refused(rows_as_csv(numbers)) == (
-        "Expected classes of several texts each in column 'label', found 40 classes in 40 texts: "
-        "it may be a number or an id; correct load.label_column."
+        "Column 'label' has 40 classes in 40 texts, so it may be a number or an id: correct "
+        "load.label_column."
     )
 
 
@@ -663,7 +656,7 @@ def test_44_files_that_do_not_fit_together(caplog: pytest.LogCaptureFixture) -> 
 @pytest.mark.parametrize("name", ["no/such/folder", "nowhere"])
 def test_a_tokenizer_that_is_not_there(name: str) -> None:
     loaded(rows_as_csv(many()))
-    with pytest.raises(InputError, match=rf"^Expected a tokenizer.json at .*{name}, found: .*"):
+    with pytest.raises(InputError, match=rf"tokenizer\.json of .*{name} \(.+quality\.checkp"):
         looked_over(Path(name))
 
 

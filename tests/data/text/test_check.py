@@ -406,7 +406,7 @@ REFUSED |= {
     ),
     "one.csv": (
         ("text,label\n" + "".join(f"{t['text']},film\n" for t in TEXTS)).encode(),
-        "Expected at least 2 classes in column 'label', found 1",
+        "Column 'label' must have at least 2 classes, and has 1 ",
     ),
     "excel.csv": (
         ("sep=;\r\ntext;label\r\n" + "".join(map(labelled, range(60)))).encode(),

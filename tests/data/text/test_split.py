@@ -73,9 +73,8 @@ def test_a_class_of_three_texts_is_on_each_side_and_two_are_too_few(tmp_path: Pa
     texts, labels = [f"text {k}" for k in range(33)], ["a"] * 30 + ["b"] * 3
     sides = divided(frame_of(texts, labels), tmp_path)
     assert all((rows["label"] == "b").sum() == 1 for rows in sides.values())
-    assert refused(frame_of(texts[:-1], labels[:-1]), tmp_path / "other") == (
-        "Expected 3 different texts of class 'b' at least, one for each side of the split, "
-        "found 2: add some, or leave the class out by load.min_class_texts."
+    assert refused(frame_of(texts[:-1], labels[:-1]), tmp_path / "other").startswith(
+        "Class 'b' has 2 different texts, and needs at least 3, one for each side of the split: "
     )
 
 
@@ -112,13 +111,12 @@ def test_a_bad_split_column_gets_one_sentence(tmp_path: Path) -> None:
     texts, labels = ["one", "two", "three", "four", "ONE"], ["a", "b", "a", "b", "a"]
     frame = frame_of(texts, labels, part=["train", "train", "test", "test", "test"])
     assert refused(frame, tmp_path, strategy="predefined", column="prat") == (
-        "Expected column 'prat' in the source, found id, text, label, part (did you mean "
-        "'part'?): correct split.column."
+        "The source has no column 'prat', only id, text, label, part (did you mean 'part'?): "
+        "correct split.column."
     )
     assert refused(frame, tmp_path, strategy="predefined", column="part") == (
-        "Expected each text on one side of 'part', found 1 that are on a later side too, such as "
-        "'one': make split.overlap drop to leave them out, or split.strategy stratified to divide "
-        "anew."
+        "Column 'part' has 1 texts that are on a later side too, such as 'one': set split.overlap "
+        "to drop to leave them out, or split.strategy to stratified to divide anew."
     )
     assert refused(frame, tmp_path, strategy="predefined", column="label").startswith(
         "Expected one of train, training, validation, valid, val, dev, test in column 'label', "
@@ -128,10 +126,7 @@ def test_a_bad_split_column_gets_one_sentence(tmp_path: Path) -> None:
     sides = ["train", "train", "test", "dev"]
     assert refused(
         frame_of(texts[:4], labels, part=sides), tmp_path, strategy="predefined", column="part"
-    ) == (
-        "Expected every class to have training texts, found {'c': 1} in test alone: add training "
-        "texts, leave the class out, or change split.strategy."
-    )
+    ).startswith("Classes of test have no training texts ({'c': 1}): add some, ")
 
 
 def test_large_shares_leave_a_text_for_each_side(tmp_path: Path) -> None:
@@ -153,8 +148,8 @@ def test_missing_or_broken_examples_get_one_sentence(tmp_path: Path) -> None:
 def test_sizes_leave_something_to_train_on(tmp_path: Path) -> None:
     frame = frame_of(["one", "two", "three"], ["a", "a", "a"])
     assert refused(frame, tmp_path, test_size=0.5, validation_size=0.5) == (
-        "Expected split.validation_size and split.test_size to leave texts to train on, found "
-        "0.5 + 0.5: make them sum to less than 1."
+        "split.validation_size and split.test_size, 0.5 + 0.5, leave no texts to train on: make "
+        "them sum to less than 1."
     )
 
 
@@ -173,8 +168,8 @@ def test_no_group_is_on_two_sides_nor_a_text_that_two_groups_share(tmp_path: Pat
     assert not other["test"].equals(sides["test"])
     few = frame_of(texts[:20], ["a", "b"] * 10, author=authors[:20])
     assert refused(few, tmp_path / "few", strategy="group", column="author") == (
-        "Expected 3 groups of texts at least, one for each side, found 1; groups that share a text "
-        "count as one: choose another split.column."
+        "The split needs at least 3 groups of texts, one for each side, and has 1; groups that "
+        "share a text count as one: choose another split.column."
     )
 
 
@@ -215,11 +210,11 @@ def test_training_is_limited_to_some_values_and_test_is_not(tmp_path: Path) -> N
         "on, as in [language, en], or []."
     )
     assert refused(frame, tmp_path / "x", train_only=["lang", "en"]) == (
-        "Expected column 'lang' in the source, found id, text, label, language (did you mean "
+        "The source has no column 'lang', only id, text, label, language (did you mean "
         "'language'?): correct split.train_only."
     )
     assert refused(frame, tmp_path / "x", train_only=["language", "en", "hu"]) == (
-        "split.train_only has 'hu': expected values of column 'language'; correct it."
+        "split.train_only has 'hu', which column 'language' lacks: correct it."
     )
 
 
@@ -234,7 +229,6 @@ def test_strategy_and_column_belong_together(tmp_path: Path) -> None:
 
 def test_a_row_without_a_group_is_refused(tmp_path: Path) -> None:
     frame = frame_of(["one", "two", "three"], ["a", "a", "a"], author=["x", "y", None])  # type: ignore[list-item]
-    assert refused(frame, tmp_path, strategy="group", column="author") == (
-        "Expected a value of column 'author' in each row, found rows without one: fill it, leave "
-        "such rows out, or choose another split.strategy."
+    assert refused(frame, tmp_path, strategy="group", column="author").startswith(
+        "Column 'author' is empty in some rows: "
     )

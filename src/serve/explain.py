@@ -1,0 +1,105 @@
+"""``/explain``: what the label's probability would be without each word."""
+
+import re
+import time
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from src.predict.classifier import softmax
+from src.serve.openapi import Route
+from src.serve.request import ModelName, Text, body_of, decoded, json_answer, told, while_wanted
+from src.serve.service import Service
+
+# An ideogram or kana stands for a word of its own, where no spaces part them.
+WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W_]+(?:['\u2019][^\W_]+)*"
+)
+
+
+class Explain(Struct, forbid_unknown_fields=True):
+    """The body of ``/explain``: one text."""
+
+    inputs: Annotated[
+        Text | Annotated[list[Text], Meta(min_length=1, max_length=1)],
+        Meta(title="a text or a list of one text"),
+    ]
+    model: ModelName | None = None
+
+
+class Word(Struct):
+    """A word by its place, and how the label's probability changes without it."""
+
+    word: str
+    start: int
+    end: int
+    change: float
+
+
+class Explanation(Struct):
+    """The answer of ``/explain``."""
+
+    model: str
+    label: str
+    score: float
+    probabilities: dict[str, float]
+    words: list[Word]
+    words_left: int
+    truncated: bool
+
+
+EXPLAIN = msgspec.json.Decoder(Explain)
+
+
+async def explain(service: Service, request: Request) -> Response:
+    """Score a text, and the text without each of its words."""
+    until = time.monotonic() + service.deadline
+    limits = service.limits
+    asked = decoded(await body_of(request, limits.max_body, until), EXPLAIN)
+    text = asked.inputs if isinstance(asked.inputs, str) else asked.inputs[0]
+    limits.check([text], "inputs")
+    model = service.model(asked.model)
+    labels = model.classifier.labels
+    words, left = words_of(text[: model.manifest["max_characters"]], limits.max_words)
+    texts = [text, *(text[:start] + text[end:] for start, end in words)]
+    # Nobody wrote the texts that lack a word, so figures do not count them.
+    work = service.scored(model, texts, until, counted=1)
+    logits, cut = await while_wanted(request, work, until)
+    scores = softmax(logits)
+    best = int(scores[0].argmax())
+    changes = (scores[1:, best] - scores[0, best]).tolist()
+    answer = Explanation(
+        model.name,
+        labels[best],
+        float(scores[0, best]),
+        dict(zip(labels, scores[0].tolist(), strict=True)),
+        [
+            Word(text[start:end], start, end, change)
+            for (start, end), change in zip(words, changes, strict=True)
+        ],
+        left,
+        cut[0],
+    )
+    return json_answer(answer, told(cut[:1]))
+
+
+def words_of(text: str, most: int) -> tuple[list[tuple[int, int]], int]:
+    """Find where the first ``most`` words start and end, and count the further ones."""
+    found = [match.span() for match in WORD.finditer(text)]
+    return found[:most], max(0, len(found) - most)
+
+
+ROUTES = [
+    Route(
+        "POST",
+        "/explain",
+        "explain",
+        "How the probability of the label changes when each word is left out.",
+        explain,
+        body=Explain,
+        answer=Explanation,
+    ),
+]

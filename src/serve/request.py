@@ -1,0 +1,188 @@
+"""The body of a request, its limits and its deadline."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from src.core.errors import closest
+from src.serve.errors import Problem, invalid, too_large
+
+LINGER = 8 * 2**20  # bytes of a body too large that are read and dropped, so that its client hears
+SCHEMAS = "#/components/schemas/"  # where the OpenAPI document has its types
+ENCODER = msgspec.json.Encoder()
+KINDS = {
+    "boolean": "true or false",
+    "string": "a text",
+    "integer": "a whole number",
+    "object": "a JSON object",
+    "array": "a list",
+}
+Schemas = list[dict[str, Any]]
+
+Result = TypeVar("Result")
+# The document of each server says what its limits and models allow.
+Text = Annotated[str, msgspec.Meta(extra_json_schema={"$ref": f"{SCHEMAS}Text"})]
+ModelName = Annotated[str, msgspec.Meta(extra_json_schema={"$ref": f"{SCHEMAS}ModelName"})]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a request: bytes, texts, characters a text, words to explain, rows of a CSV."""
+
+    max_body: int
+    max_items: int
+    max_characters: int
+    max_words: int
+    max_rows: int
+    max_upload: int
+    auto_truncate: bool
+
+    def check(self, texts: Sequence[str], name: str) -> None:
+        """Refuse too many texts, and a text of too many characters."""
+        if len(texts) > self.max_items:
+            too_large(f"{name} has {len(texts)} texts: send at most {self.max_items} at once.")
+        for row, text in enumerate(texts):
+            if len(text) > self.max_characters:
+                too_large(
+                    f"{name}[{row}] has {len(text)} characters: send at most {self.max_characters}."
+                )
+
+
+async def body_of(
+    request: Request, most: int, until: float, kind: str = "application/json"
+) -> bytes:
+    """Read the body of a request, of a kind and of at most so many bytes."""
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and found != kind:
+        raise Problem(415, "Validation", f"The body must be {kind}: set the header Content-Type.")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Problem(415, "Validation", "The body has a Content-Encoding: send it without.")
+    message = f"The body has more than {most} bytes: send less at once."
+    too_many = Problem(413, "Validation", message)
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > most + LINGER:
+        raise too_many
+    content, size = bytearray(), 0
+    try:
+        async with asyncio.timeout(until - time.monotonic()):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most + LINGER:
+                    raise too_many
+                if size <= most:
+                    content += chunk
+    except TimeoutError:
+        message = "The body took too long to arrive: send it faster."
+        raise Problem(408, "Deadline", message) from None
+    if size > most:
+        raise too_many
+    return bytes(content)
+
+
+async def while_wanted(request: Request, work: Awaitable[Result], until: float) -> Result:
+    """Wait for ``work``, but neither past the deadline nor for a client that has gone."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # after the body, there is only this to come
+    try:
+        await asyncio.wait(
+            {task, gone},
+            timeout=until - time.monotonic(),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise ClientDisconnect
+        message = "The deadline passed before the answer: send fewer texts, or try again later."
+        raise Problem(504, "Deadline", message)
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+def json_answer(value: Any, headers: dict[str, str] | None = None) -> Response:
+    """Make an answer of JSON."""
+    return Response(ENCODER.encode(value), headers=headers, media_type="application/json")
+
+
+def rows_of(cut: Sequence[bool]) -> str:
+    """List the texts that were cut by their numbers, as "0,3"."""
+    return ",".join(str(row) for row, short in enumerate(cut) if short)
+
+
+def told(cut: Sequence[bool]) -> dict[str, str]:
+    """Make the header that says which texts were cut; the body is that of the dialect."""
+    return {"X-Truncated": rows_of(cut)} if True in cut else {}
+
+
+def decoded(content: bytes, decoder: msgspec.json.Decoder[Result]) -> Result:
+    """Decode a body of JSON.
+
+    Raises:
+        Problem: it is not JSON, or not of the decoder's type; the message names the field.
+    """
+    try:
+        # The decoder does not look into fields that it skips, so their bytes are checked here.
+        return decoder.decode(content.decode())
+    except msgspec.ValidationError as error:
+        invalid(sentence(error, decoder.type))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        invalid(f"The body is not valid JSON ({error}): send a JSON object in UTF-8.")
+
+
+def sentence(error: msgspec.ValidationError, kind: Any) -> str:
+    """Say which field of a type is wrong and what it takes.
+
+    msgspec has the place of an error only in its message, which ends in "- at `$.inputs[0].name`".
+    """
+    message = str(error)
+    said, at, place = message.rpartition(" - at `$")
+    said, place = (said, place.strip(".`")) if at else (message, "")
+    (top,), named = msgspec.json.schema_components([kind], ref_template="{name}")
+    found: Schemas = [top]
+    for step in re.findall(r"\[|[^\W\d]\w*", place):
+        inner = [
+            one.get("items") if step == "[" else one.get("properties", {}).get(step)
+            for one in _options(found, named)
+        ]
+        found = [schema for schema in inner if schema]
+    field = re.match("Object (?:missing required|contains unknown) field `(.*)`$", said, re.DOTALL)
+    if not field:
+        wanted = " or ".join(dict.fromkeys(map(_described, _options(found, named)))) or said
+        titles = [schema["title"] for schema in found if "title" in schema]
+        return f"{place or 'The body'} must be {titles[0] if titles else wanted}."
+    known = [name for one in _options(found, named) for name in one.get("properties", {})]
+    prefix, name = place and f"{place}.", field[1]
+    if name in known:
+        return f"{prefix}{name} is missing: send it."
+    return f"{prefix}{name[:40]} is not known{closest(name, known)}: send {', '.join(known)}."
+
+
+def _options(schemas: Schemas, named: dict[str, Any]) -> Schemas:
+    """Replace each schema by those of which its value may be one, without null."""
+    found: Schemas = []
+    for schema in schemas:
+        if "anyOf" in schema:
+            found += _options(schema["anyOf"], named)
+        elif schema.get("$ref") in named:
+            found += _options([named[schema["$ref"]]], named)
+        elif schema.get("type") != "null":
+            found.append(schema)
+    return found
+
+
+def _described(schema: dict[str, Any]) -> str:
+    """Say in words what a value of a schema is."""
+    if "enum" in schema:
+        options = schema["enum"]
+        return repr(options[0]) if len(options) == 1 else f"one of {', '.join(options)}"
+    words = KINDS[schema["type"]]
+    return f"{words} of at least {schema['minimum']}" if "minimum" in schema else words

@@ -1,0 +1,142 @@
+"""The server on uvicorn: listening, signals and the end."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import uvicorn
+
+from src.core.errors import InputError
+from src.serve.app import OPEN, application
+from src.serve.middleware import Guard
+from src.serve.service import Service
+
+log = logging.getLogger("src.serve")
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server without uvicorn's own handling of signals, logs and headers.
+
+    Attributes:
+        cut: the connections that were closed on shutdown before their answer was sent.
+    """
+
+    def __init__(
+        self, service: Service, hosts: Sequence[str], key: bytes, drain: float = 30.0
+    ) -> None:
+        """Serve clients that use one of ``hosts`` and have the key, if there is one.
+
+        On shutdown, requests in progress have ``drain`` seconds for their answers.
+        """
+        self.cut = 0
+        self._drain = drain
+        self._hurry = asyncio.Event()
+        config = uvicorn.Config(
+            Guard(application(service), hosts, key, OPEN, service.metrics),
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+        )
+        super().__init__(config)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: uvicorn would end by the signal instead of with exit code 0."""
+        yield
+
+    def end(self) -> None:
+        """Answer the requests in progress and stop; called again, stop at once."""
+        if self.should_exit:
+            self._hurry.set()
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for the requests in progress, but not longer than ``drain``."""
+        cutting = asyncio.ensure_future(self._cut_in_time())
+        await super().shutdown(sockets)
+        cutting.cancel()
+
+    async def _cut_in_time(self) -> None:
+        """Close the connections still open when the time is up, as if their clients had left."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._drain)
+        await asyncio.sleep(0)  # connections without a request are closed in this round
+        left: list[Any] = list(self.server_state.connections)
+        self.cut = len(left)
+        for connection in left:
+            connection.transport.abort()
+
+
+def in_address(host: str) -> str:
+    """Put an IPv6 host in brackets, as addresses have it."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+async def serve(
+    service: Service,
+    listening: socket.socket,
+    hosts: Sequence[str],
+    key: bytes,
+    drain: float,
+    watch: float,
+) -> None:
+    """Serve until a signal; reload models on SIGHUP, and changed ones every ``watch`` seconds."""
+    # It warns of each request that is no HTTP, which anybody can send.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    server = Server(service, hosts, key, drain)
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.ensure_future(service.reload(only_changed=False))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.end)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    if watch:
+        tasks.add(asyncio.ensure_future(_watch(service, watch)))
+    place, port = listening.getsockname()[:2]
+    log.info("serving %s at http://%s:%d", ", ".join(service.models), in_address(place), port)
+    await server.serve(sockets=[listening])
+    for task in tasks:
+        task.cancel()
+    service.batcher.close()
+    if server.cut:
+        log.warning("ended; connections closed before their answer was sent: %d", server.cut)
+    else:
+        log.info("ended after every request had its answer")
+
+
+async def _watch(service: Service, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await service.reload(only_changed=True)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen at an address.
+
+    Raises:
+        InputError: the address is taken, or is not one of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"Can't listen at {host}:{port}, {error.strerror}: choose another address with --host "
+            "and --port, or stop what listens there."
+        ) from None
+    # What it accepts inherits this. asyncio sets it only on sockets whose protocol has a number,
+    # and without it the body of an answer waits 40 ms for the client to acknowledge the head.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening

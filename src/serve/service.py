@@ -1,0 +1,125 @@
+"""The models that are served, and the scoring of their texts."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from src.core.errors import InputError, closest
+from src.predict.classifier import Logits
+from src.serve.batching import Batcher, OverloadError, ScoringError, TooLongError
+from src.serve.errors import Problem
+from src.serve.models import Loaded, Model
+from src.serve.prometheus import Metrics
+from src.serve.request import Limits
+
+log = logging.getLogger("src.serve")
+
+
+class Service:
+    """The models, limits and metrics that all routes share.
+
+    Attributes:
+        models: the models by name; the first is that of requests that name none.
+        limits: what a request may have.
+        metrics: counts for Prometheus.
+        batcher: the queue that scores texts.
+        deadline: seconds for a request.
+        upload_deadline: seconds for a file.
+        uploads: how many files are being scored.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        limits: Limits,
+        batch_tokens: int,
+        max_texts: int,
+        deadline: float,
+        upload_deadline: float,
+    ) -> None:
+        """Serve ``models``, the first where a request names none."""
+        self.models = {model.name: model for model in models}
+        self.limits = limits
+        self.metrics = Metrics()
+        self.batcher = Batcher(batch_tokens, max_texts, self.metrics.batch)
+        self.metrics.waiting.set_function(lambda: self.batcher.texts)
+        self.batch_tokens = batch_tokens
+        self.max_texts = max_texts
+        self.deadline = deadline
+        self.upload_deadline = upload_deadline
+        self.uploads = 0
+        self._default = models[0]
+        self._reloading = asyncio.Lock()
+        for model in models:
+            self.metrics.loaded.labels(model.name, model.now.sha256).set(1)
+
+    def model(self, name: str | None) -> Loaded:
+        """Return a model by name, or the first.
+
+        Raises:
+            Problem: there is none of that name.
+        """
+        if name is None:
+            return self._default.now
+        if name not in self.models:
+            names = ", ".join(self.models)
+            hint = closest(name, self.models)
+            raise Problem(404, "NotFound", f"There is no such model{hint}: send one of {names}.")
+        return self.models[name].now
+
+    async def scored(
+        self,
+        model: Loaded,
+        texts: Sequence[str],
+        until: float,
+        truncate: bool = True,
+        counted: int | None = None,
+    ) -> tuple[Logits, list[bool]]:
+        """Return logits, and whether each text was cut.
+
+        Metrics count the first ``counted`` texts, all if it is None.
+
+        Raises:
+            Problem: too many texts are waiting, a text is too long, or the model fails.
+        """
+        classifier = model.classifier
+        try:
+            logits, cut = await self.batcher.logits(classifier, texts, until, truncate)
+        except OverloadError as error:
+            raise Problem(
+                429, "Overloaded", str(error), Retry_After=str(error.retry_after)
+            ) from None
+        except TooLongError as error:
+            raise Problem(
+                413,
+                "Validation",
+                f"inputs[{error.row}] has more than the {model.manifest['max_length']} tokens or "
+                f"{model.manifest['max_characters']} characters that the model reads: shorten it, "
+                "or send truncate: true.",
+            ) from None
+        except ScoringError:
+            message = "The model failed on this: the server's log says where."
+            raise Problem(424, "Backend", message) from None
+        self.metrics.scored(model.name, classifier.labels, logits[:counted], cut[:counted])
+        return logits, cut
+
+    async def reload(self, *, only_changed: bool) -> None:
+        """Load models anew; one that can't be loaded leaves the old one serving."""
+        async with self._reloading:
+            for model in self.models.values():
+                if not only_changed or await asyncio.to_thread(model.settled_on_another):
+                    await self._reload(model)
+
+    async def _reload(self, model: Model) -> None:
+        old = model.now.sha256
+        try:
+            await asyncio.to_thread(model.reload)
+        except Exception as error:  # whatever it is, the old one serves
+            self.metrics.reloads.labels(model.name, "failed").inc()
+            told = "%s is still served as it was, since its folder could not be loaded: %s"
+            log.error(told, model.name, error, exc_info=not isinstance(error, InputError))
+            return
+        self.metrics.loaded.remove(model.name, old)
+        self.metrics.loaded.labels(model.name, model.now.sha256).set(1)
+        self.metrics.reloads.labels(model.name, "loaded").inc()
+        log.info("%s was loaded again: sha256 %s", model.name, model.now.sha256)

@@ -1,0 +1,192 @@
+"""``/score``: a CSV file comes back with a label and a score in each row."""
+
+import asyncio
+import csv
+import io
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET, Struct, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+
+from src.core.errors import closest
+from src.predict.classifier import softmax
+from src.serve.errors import Problem, invalid, too_large
+from src.serve.models import Loaded
+from src.serve.openapi import Route
+from src.serve.request import Limits, ModelName, body_of, sentence, while_wanted
+from src.serve.service import Service
+from src.tables.delimited import Records
+from src.tables.lines import Broken, Lines
+
+SLICE = 16  # texts of a file that are scored between those of other clients
+UPLOADS = 2  # files at once
+
+Scores = npt.NDArray[np.float64]
+
+
+class Score(Struct, forbid_unknown_fields=True):
+    """The query of ``/score``."""
+
+    model: ModelName | UnsetType = UNSET
+    text_column: str = "text"
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file that was sent: its header, its rows, and the texts of those that have one."""
+
+    header: list[str]
+    rows: list[list[str]]
+    given: list[bool]
+    texts: list[str]
+
+    def answer(self, labels: Sequence[str], scores: Scores, prefix: str) -> bytes:
+        """Write the table with the columns ``label`` and ``score``, empty in rows without text."""
+        file = io.StringIO(newline="")
+        writer = csv.writer(file)
+        writer.writerow([*self.header, f"{prefix}label", f"{prefix}score"])
+        values = iter(scores)
+        for row, given in zip(self.rows, self.given, strict=True):
+            if given:
+                best = int((found := next(values)).argmax())
+                writer.writerow([*row, labels[best], repr(float(found[best]))])
+            else:
+                writer.writerow([*row, "", ""])
+        return file.getvalue().encode()
+
+
+async def score(service: Service, request: Request) -> Response:
+    """Score a file."""
+    until = time.monotonic() + service.upload_deadline
+    _check_uploads(service)  # before much is sent in vain
+    content = await body_of(request, service.limits.max_upload, until, "text/csv")
+    _check_uploads(service)  # who sends slowly keeps no others out
+    service.uploads += 1
+    try:
+        return await _score(service, request, content, until)
+    finally:
+        service.uploads -= 1
+
+
+def _check_uploads(service: Service) -> None:
+    if service.uploads >= UPLOADS:
+        message = f"{UPLOADS} files are being scored: try again in 5 s."
+        raise Problem(429, "Overloaded", message, Retry_After="5")
+
+
+async def _score(service: Service, request: Request, content: bytes, until: float) -> Response:
+    try:
+        asked = msgspec.convert(dict(request.query_params), Score)
+    except msgspec.ValidationError as error:
+        invalid(sentence(error, Score))
+    model = service.model(None if asked.model is UNSET else asked.model)
+    table = await asyncio.to_thread(
+        read_table, content, asked.text_column, asked.prefix, service.limits
+    )
+    work = _in_slices(service, model, table.texts, until)
+    scores, cut = await while_wanted(request, work, until)
+    return Response(
+        await asyncio.to_thread(table.answer, model.classifier.labels, scores, asked.prefix),
+        media_type="text/csv; charset=utf-8",
+        headers={
+            "Content-Disposition": 'attachment; filename="scored.csv"',
+            "X-Truncated-Rows": str(sum(cut)),
+        },
+    )
+
+
+async def _in_slices(
+    service: Service, model: Loaded, texts: list[str], until: float
+) -> tuple[Scores, list[bool]]:
+    """Score a file between the requests of other clients, and wait while those are too many."""
+    scores, cut = [np.empty((0, len(model.classifier.labels)))], []
+    for start in range(0, len(texts), SLICE):
+        while True:
+            try:
+                part = await service.scored(model, texts[start : start + SLICE], until)
+                break
+            except Problem as problem:
+                if problem.status != 429:
+                    raise
+                await asyncio.sleep(0.2)
+        scores.append(softmax(part[0]))
+        cut += part[1]
+    return np.concatenate(scores), cut
+
+
+def read_table(content: bytes, column: str, prefix: str, limits: Limits) -> Table:
+    """Read a CSV file with a header, in UTF-8.
+
+    Raises:
+        Problem: it is not one, has too many rows, or names that the answer needs.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        invalid(f"Byte {error.start} of the file is not UTF-8: save the file in UTF-8.")
+    # A limit of the server holds, not one of the csv module.
+    records = Records(Lines(io.StringIO(text, newline=""), limits.max_upload + 1), ",")
+    _, header = next(_read(records), (1, []))
+    _check_header(header, column, prefix)
+    rows = list(_rows(records, len(header), limits.max_rows))
+    index = header.index(column)
+    texts = [row[index] for row in rows]
+    given = [bool(text.strip()) for text in texts]
+    for number, one in enumerate(texts, 1):
+        if len(one) > limits.max_characters:
+            too_large(
+                f"Row {number} has a text of {len(one)} characters: send at most "
+                f"{limits.max_characters}."
+            )
+    return Table(header, rows, given, list(compress(texts, given)))
+
+
+def _check_header(header: list[str], column: str, prefix: str) -> None:
+    if column not in header:
+        hint = closest(column, header)
+        invalid(f"text_column must be one of the file's columns{hint}.")
+    for name in (f"{prefix}label", f"{prefix}score"):
+        if name in header:
+            invalid(f"The file has a column {name!r} already: set prefix, as in prefix=my_.")
+
+
+def _rows(records: Records, width: int, most: int) -> Iterator[list[str]]:
+    for count, (line, fields) in enumerate(_read(records), 1):
+        if len(fields) != width:
+            invalid(
+                f"Line {line} has {len(fields)} fields, but the header has {width}: correct it."
+            )
+        if count > most:
+            too_large(f"The file has more than {most} rows: send it in parts.")
+        yield fields
+
+
+def _read(records: Records) -> Iterator[tuple[int, list[str]]]:
+    """Read the line of each row, and its fields."""
+    for record in records:
+        if isinstance(record, Broken):
+            invalid(f"Line {record.line} is not valid CSV ({record.reason}): correct it.")
+        yield record.line, record.fields
+
+
+ROUTES = [
+    Route(
+        "POST",
+        "/score",
+        "score",
+        "Give each row of a CSV file, which is the body, a label and a score.",
+        score,
+        body=str,
+        answer=str,
+        query=Score,
+        kind="text/csv",
+    ),
+]

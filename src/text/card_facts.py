@@ -1,0 +1,113 @@
+"""Read what a model card tells from the files of the stages before."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import dvc.api
+import onnx
+import pandas as pd
+import pyarrow as pa
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from src.core.errors import InputError
+from src.core.markdown import public
+from src.tables import examples
+from src.text.findings import Finding, sentence
+
+# What other stages were told; DVC reads it, as it reads it for them.
+SECTIONS = ("load", "quality", "split", "train", "evaluate", "compare")
+
+
+class Facts:
+    """The results of the stages before, as a card tells them.
+
+    Attributes:
+        params: the sections of params.yaml that made the model and its figures.
+        manifest: of the model folder.
+        config: the encoder's ``config.json``.
+        weights: how many numbers the graph holds, by their type.
+        counts: a frame of each split, with the columns label and those of the slices.
+        splits: the splits' files by name.
+        quality: the figures of the data.
+        warnings: what is likely wrong with the data, a sentence each.
+        test: the figures on the test split.
+        details: the same by class and by slice.
+        predictions: what the model says of each test text.
+        baseline: the name of the model that it was compared with, and its figures.
+        difference: the intervals and p-values of the comparison.
+    """
+
+    def __init__(
+        self,
+        exported: Path,
+        splits: Path,
+        quality: Path,
+        predictions: Path,
+        results: Path,
+        baseline: Path,
+        compared: Path,
+    ) -> None:
+        """Read the files.
+
+        Raises:
+            InputError: one is missing, or the model was not compared.
+        """
+        found = dvc.api.params_show("params.yaml")
+        self.params: dict[str, dict[str, Any]] = {name: found[name] for name in SECTIONS}
+        self.manifest = _read_json(exported / "manifest.json")
+        self.config = _read_json(exported / "config.json")
+        self.weights = _weights(exported / "model.onnx")
+        self.details = _read_json(results / "details.json")
+        self.splits = {split: splits / f"{split}.parquet" for split in examples.SPLITS}
+        columns = ["label", *self.details["slices"]]
+        self.counts: dict[str, pd.DataFrame] = {
+            split: pa.concat_tables(examples.scan(path, columns)).to_pandas()
+            for split, path in self.splits.items()
+        }
+        self.quality = _read_json(quality)
+        self.warnings = [_public_sentence(finding) for finding in self.quality["findings"]]
+        self.test: dict[str, float] = _read_json(results / "metrics.json")["test"]
+        self.predictions = examples.read(predictions / "predictions.parquet")
+        self.baseline = baseline.name, _read_json(baseline / "metrics.json")["test"]
+        differences = _read_json(compared / "metrics.json")
+        if results.name not in differences:
+            raise InputError(
+                f"{compared / 'metrics.json'} has no comparison of {results.name}, only of "
+                f"{', '.join(differences)}: run `dvc repro compare` with it."
+            )
+        self.difference: dict[str, float] = differences[results.name]
+
+    @property
+    def scores(self) -> Any:
+        """The probability of the label of each test text."""
+        columns = [c for c in map(str, self.predictions) if c.startswith("p_")]
+        return self.predictions[columns].max(axis=1)
+
+    @property
+    def right(self) -> Any:
+        """Whether each test text got its true label."""
+        return self.predictions["label"] == self.predictions["predicted"]
+
+
+def _read_json(path: Path) -> Any:
+    if not path.exists():
+        raise InputError(f"{path} is missing: run `dvc repro` first.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _public_sentence(finding: Finding) -> str:
+    """Say a finding without what the path of a checkpoint tells of a user."""
+    shown = {"checkpoint": public(finding["checkpoint"])} if "checkpoint" in finding else {}
+    return sentence(finding | shown)
+
+
+def _weights(path: Path) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for weight in onnx.load(path).graph.initializer:
+        counts[tensor_dtype_to_np_dtype(weight.data_type).name] += math.prod(weight.dims)
+    return {
+        kind: count for kind, count in counts.most_common() if count > sum(counts.values()) / 100
+    }

@@ -1,0 +1,232 @@
+"""Ways to divide texts: by the source's own column, by class, by group, or by the text alone."""
+
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from src.core.errors import InputError
+from src.tables import examples
+from src.tables.examples import SPLITS, Hashes
+
+NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+TRAIN, VALIDATION, TEST, LEFT_OUT = range(4)  # sides, the first three in the order of SPLITS
+
+Numbers = npt.NDArray[np.int32]
+Sides = npt.NDArray[np.int8]
+
+log = logging.getLogger("src.text.split")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A few bytes of each row.
+
+    Attributes:
+        names: the labels in the order of their codes.
+        labels: the code of each row's label.
+        texts: a hash of each text, equal for texts that differ in form alone.
+        groups: the same as numbers from 0 without gaps.
+        values: the value of the split's column, as a code.
+        value_names: the values in the order of their codes.
+        trained: whether the row may be trained on.
+    """
+
+    names: list[str]
+    labels: Numbers
+    texts: Hashes
+    groups: Numbers
+    values: Numbers
+    value_names: list[str]
+    trained: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Division:
+    """How to divide: the params of split by their names.
+
+    Attributes:
+        sizes: the share of all texts that each side but train gets.
+    """
+
+    strategy: Literal["stratified", "predefined", "group", "hash"]
+    column: str
+    overlap: Literal["stop", "drop"]
+    sizes: dict[int, float]
+    seed: int
+
+
+def divide(rows: Rows, wanted: Division, path: Path) -> Sides:
+    """Choose a side for each row of the examples at ``path``.
+
+    Raises:
+        InputError: the texts can't be divided so.
+    """
+    sizes, seed = wanted.sizes, wanted.seed
+    if wanted.strategy == "group":
+        return _by_group(rows, sizes, seed)
+    if wanted.strategy == "hash":
+        return _by_hash(rows.texts, sizes, seed)
+    sides = np.full(len(rows.labels), TRAIN, np.int8)
+    if wanted.strategy == "predefined":
+        sides = _given(rows, wanted.column)
+        sides = _without_overlap(sides, rows.groups, wanted.column, wanted.overlap, path)
+        # Sides that the source lacks are drawn from its train texts.
+        sizes = {side: size for side, size in sizes.items() if not (sides == side).any()}
+    _draw_sides(sides, rows, sizes, seed)
+    return sides
+
+
+def _given(rows: Rows, column: str) -> Sides:
+    """Take the sides that the source itself names."""
+    sides = []
+    for value in rows.value_names:
+        name = NAMES.get(value.strip().lower())
+        if name is None:
+            raise InputError(
+                f"Expected one of {', '.join(NAMES)} in column {column!r}, found {value!r}: "
+                "correct it in the source, or set split.strategy to stratified."
+            )
+        sides.append(SPLITS.index(name))
+    return np.array(sides, np.int8)[rows.values]
+
+
+def _without_overlap(sides: Sides, groups: Numbers, column: str, overlap: str, path: Path) -> Sides:
+    """Leave out rows whose text is on a later side too, so that test is kept whole."""
+    last = np.zeros(groups.max(initial=0) + 1, np.int8)
+    np.maximum.at(last, groups, sides)
+    early = sides < last[groups]
+    if early.any() and overlap == "stop":
+        every = itertools.chain.from_iterable(t["text"] for t in examples.scan(path, ["text"]))
+        first = next(itertools.islice(every, int(early.argmax()), None)).as_py()
+        raise InputError(
+            f"Column {column!r} has {int(early.sum())} texts that are on a later side too, such as "
+            f"{first[:60]!r}: set split.overlap to drop to leave them out, or split.strategy to "
+            "stratified to divide anew."
+        )
+    if early.any():
+        log.warning("left out %d texts that are on a later side too", early.sum())
+    return np.where(early, np.int8(LEFT_OUT), sides)
+
+
+def _draw_sides(sides: Sides, rows: Rows, sizes: dict[int, float], seed: int) -> None:
+    """Move texts of the train side to others, as many of each class as the sizes say."""
+    total = len(sides)
+    # The test texts are drawn first, then the validation texts from what is left.
+    for number, side in enumerate(sorted(sizes, reverse=True), 1):
+        pool = np.flatnonzero(sides == TRAIN)
+        leave = len(sizes) - number + 1  # a text for each side that is still to come, and train
+        share = sizes[side] * total / max(1, len(pool))
+        drawn = _draw(rows.labels[pool], rows.groups[pool], share, leave, seed, rows.names)
+        sides[pool[drawn]] = side
+
+
+def _draw(
+    labels: Numbers,
+    groups: Numbers,
+    size: float,
+    leave: int,
+    seed: int,
+    names: Sequence[str],
+) -> npt.NDArray[np.bool_]:
+    """Draw a share of each label's groups, at least one, and leave some.
+
+    Args:
+        labels: the label of each row, as a code.
+        groups: a number for each row; rows of one are drawn together. A group that holds several
+            labels counts for that of its first row.
+        size: the share to draw.
+        leave: the groups of each label to leave at least.
+        seed: of the pseudo-random order.
+        names: of the labels, for the message.
+
+    Returns:
+        Whether each row is drawn.
+
+    Raises:
+        InputError: a label has too few groups.
+    """
+    first = np.full(groups.max(initial=0) + 1, -1, np.int64)  # row of each group
+    first[groups[::-1]] = np.arange(len(groups))[::-1]
+    here = np.flatnonzero(first >= 0)
+    label_of = labels[first[here]]
+    drawn = np.zeros(len(first), np.bool_)
+    for label in np.unique(labels).tolist():
+        members = here[label_of == label]
+        if len(members) <= leave:
+            raise InputError(
+                f"Class {names[label]!r} has {len(members)} different texts, and needs at least "
+                f"{leave + 1}, one for each side of the split: add some, {_joined(label, names)}"
+                "or leave the class out by load.min_class_texts."
+            )
+        members = members[np.argsort(first[members])]  # which no hash decides
+        count = min(max(1, round(len(members) * size)), len(members) - leave)
+        order = np.random.default_rng(seed).permutation(len(members))
+        drawn[members[order[:count]]] = True
+    return drawn[groups]
+
+
+def _joined(label: int, names: Sequence[str]) -> str:
+    """Point, in a part of a sentence, at a label that may be the same one."""
+    form = examples.fold(names[label])
+    alike = [n for k, n in enumerate(names) if k != label and examples.fold(n) == form]
+    return f"join it with {alike[0]!r} by load.normalize_labels, " if alike else ""
+
+
+def _by_group(rows: Rows, sizes: dict[int, float], seed: int) -> Sides:
+    """Put each value of the column, and every value that shares a text with it, on one side."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    text = rows.groups
+    value = rows.values + text.max(initial=0) + 1
+    nodes = int(value.max(initial=0)) + 1
+    links = coo_matrix((np.ones(len(text), np.int8), (text, value)), shape=(nodes, nodes))
+    group = connected_components(links, directed=False)[1][text]
+    _, group = np.unique(group, return_inverse=True)
+    rows_of = np.bincount(group)
+    if len(rows_of) <= len(sizes):
+        raise InputError(
+            f"The split needs at least {len(sizes) + 1} groups of texts, one for each side, and "
+            f"has {len(rows_of)}; groups that share a text count as one: choose another "
+            "split.column."
+        )
+    side_of = np.full(len(rows_of), TRAIN, np.int8)
+    waiting = np.random.default_rng(seed).permutation(len(rows_of)).tolist()
+    for side in sorted(sizes, reverse=True):
+        room = sizes[side] * len(text)
+        chosen = []
+        for candidate in waiting:
+            # A group that does not fit is left for a side with more room.
+            if rows_of[candidate] <= room:
+                chosen.append(candidate)
+                room -= rows_of[candidate]
+        chosen = chosen or [min(waiting, key=rows_of.__getitem__)]
+        side_of[chosen] = side
+        waiting = [k for k in waiting if side_of[k] == TRAIN]
+    return side_of[group]
+
+
+def _by_hash(texts: Hashes, sizes: dict[int, float], seed: int) -> Sides:
+    """Choose a side by the text alone, so that rows that come or go change that of no other."""
+    salted = texts ^ np.uint64(int(np.random.default_rng(seed).integers(2**63)))
+    # Of the top bits, mixed, so that another seed orders the texts in another way.
+    mixed = (salted * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(11)
+    place = mixed / 2.0**53
+    sides = np.full(len(texts), TRAIN, np.int8)
+    sides[place < sizes[TEST] + sizes[VALIDATION]] = VALIDATION
+    sides[place < sizes[TEST]] = TEST
+    return sides
