@@ -141,10 +141,10 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     head = f"# {ODD['project_name']}\n\n{ODD['description']}\n"
     assert readme.startswith(head)
     kept = (ROOT / "README.md").read_text().removeprefix("# Pedigree\n")
-    before, figures = kept.split("What it says about the models")  # on other data than theirs
+    first, figures = kept.split("What it says about the models")  # on other data than theirs
     between, own = figures[figures.index("And what you can do") :].split("**Start your own.**")
-    after = own.split("\n\n", 1)[1]
-    assert readme == head + before + between + after, "but for how projects are made"
+    rest = own.split("\n\n", 1)[1]
+    assert readme == head + first + between + rest, "but for how projects are made"
     assert "cookiecutter <this" not in readme
     rules = (project.root / "CONTRIBUTING.md").read_text()
     whole = (ROOT / "CONTRIBUTING.md").read_text()
