@@ -100,6 +100,8 @@ def data(before: Revision, after: Revision) -> Iterator[str]:
     for key in dict.fromkeys([*was, *now]):
         if was.get(key) != now.get(key):
             a, b = was.get(key), now.get(key)
+            if isinstance(a, list) or isinstance(b, list):
+                continue  # the findings, which the figure `warnings` counts
             numbers = isinstance(a, int | float) and isinstance(b, int | float)
             change = f"{b - a:+.6g}" if numbers else ""  # type: ignore[operator]
             rows.append([code(key), _value(was, key), _value(now, key), change])

@@ -190,7 +190,7 @@ def test_names_on_the_hub_become_metadata_and_private_places_do_not_show(
         quality.write_text(kept.replace("data/source/checkpoint", checkpoint))
         return write(project, tmp_path / "onnx")
 
-    monkeypatch.setattr(dvc.api, "params_show", lambda: params)
+    monkeypatch.setattr(dvc.api, "params_show", lambda *_: params)
     try:
         with_checkpoint("someone/encoder", "hf://datasets/someone/texts@main/a.csv")
         found = ModelCard.load(tmp_path / "onnx/README.md").data
