@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import packages_distributions
@@ -378,6 +379,12 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
     for path in [*drawn, *kept]:
         assert any(path == out or path.startswith(f"{out}/") for out in outs), path
     assert (len(drawn), len(kept)) == (5 + 3 * 3 + 5, 3)
+
+
+def test_the_contract_of_stages_names_all_of_them() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (stages,) = (c["modules"] for c in contracts["contracts"] if c["type"] == "independence")
+    assert stages == [f"src.text.{name}" for name in STAGES]
 
 
 def test_the_core_stands_on_the_standard_library_alone() -> None:
