@@ -165,7 +165,7 @@ def write_documents() -> None:
     edit("README.md", ("# Pedigree\n", head))
     edit("pyproject.toml", (', "hooks"]', "]"))
     for name, start, end in (
-        ("README.md", "What it says about the models", "And the page that"),
+        ("README.md", "What it says about the models", "The page that `python"),
         ("README.md", "**Start your own.**", "\n\n"),
         ("CONTRIBUTING.md", "## To change what teams start from\n", "\n## "),
     ):

@@ -142,7 +142,7 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     assert readme.startswith(head)
     kept = (ROOT / "README.md").read_text().removeprefix("# Pedigree\n")
     first, figures = kept.split("What it says about the models")  # on other data than theirs
-    between, own = figures[figures.index("And the page that") :].split("**Start your own.**")
+    between, own = figures[figures.index("The page that `python") :].split("**Start your own.**")
     rest = own.split("\n\n", 1)[1]
     assert readme == head + first + between + rest, "but for how projects are made"
     assert "cookiecutter <this" not in readme
