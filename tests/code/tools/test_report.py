@@ -48,7 +48,7 @@ def test_a_worse_model_closes_the_gate(worse: tuple[str, Path], project: Project
     assert "The gate is closed: baseline got worse by more than report.max_drop 0.01" in printed
     page = (folder / "report.md").read_text()
     assert "**The gate is closed**: `baseline` got worse by more than the 0.01 of" in page
-    assert re.search(r"- \*\*`baseline`\*\*: \*\*worse\*\*. macro F1 0\.\d+ → 0\.\d+ \(-", page)
+    assert re.search(r"- \*\*`baseline`\*\*: \*\*worse\*\*. macro F1 [01]\.\d+ → 0\.\d+ \(-", page)
     assert "on the 18 test texts: " in page
     assert "- **`onnx`** (not of the gate): no difference, it predicts the same label" in page
     assert project.git("status", "--porcelain") == ""
@@ -62,9 +62,10 @@ def test_the_page_says_what_moved(worse: tuple[str, Path]) -> None:
         "| `export_baseline` | `models/baseline` | 2 of 2 |",
     ):
         assert row in page
-    assert re.search(r"\| `baseline` \| `HEAD~1` \| 0\.\d{4} \(0\.\d{4} to [01]\.\d{4}\) \|", page)
+    number = r"[01]\.\d{4}"
+    assert re.search(rf"\| `baseline` \| `HEAD~1` \| {number} \({number} to {number}\) \|", page)
     assert re.search(r"\| `onnx` \| both \| 0", page)
-    assert re.search(r"\| `baseline` \| class `sport` \| 6 \| 0\.\d{4} \| [01]\.\d{4} \| -", page)
+    assert re.search(rf"\| `baseline` \| class `sport` \| 6 \| {number} \| {number} \| -", page)
     assert "| slice" not in page
     assert re.search(r"\| `baseline` \| `language` `en` \| 9 \|", page)
     assert "No figure of the data changed: 60 of 60 rows, as before." in page
@@ -109,7 +110,7 @@ def test_a_clone_without_remote_says_what_is_lacking_and_how_to_get_it(
     clone.run("python", "-m", "src.tools.report", "HEAD~1", "HEAD", code=2)
     page = (clone.root / "report" / "report.md").read_text()
     assert "**The gate is closed**: `baseline` got worse by more than the 0.01" in page
-    assert re.search(r"- \*\*`baseline`\*\*: macro F1 0\.\d+ → 0\.\d+; no verdict, as its", page)
+    assert re.search(r"- \*\*`baseline`\*\*: macro F1 [01]\.\d+ → 0\.\d+; no verdict, as its", page)
     clone.run("python", "-m", "src.tools.report", "HEAD", "HEAD~1")
     assert "- `data/predictions/baseline/predictions.parquet` of `HEAD~1`:" in page
     assert "Whoever has them runs `dvc push`" in page
