@@ -76,6 +76,12 @@ def pipelines(repo: Repo) -> list[str]:
     )
 
 
+def module_of(stage: str) -> str:
+    """Name the module that a stage of the dvc.yaml of this folder runs."""
+    command: str = YAML(typ="safe").load(Path(PIPELINE))["stages"][stage]["cmd"]
+    return command.split("-m ", 1)[1].split()[0]
+
+
 def lock_of(pipeline: str) -> str:
     """Name the dvc.lock beside a dvc.yaml."""
     return PurePosixPath(pipeline).with_name(LOCK).as_posix()

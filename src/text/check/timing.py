@@ -125,6 +125,8 @@ class _Clock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the time, and stop the training once it has taken long enough."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
         control.should_training_stop |= self.ends[-1] - self.ends[0] > PATIENCE
 

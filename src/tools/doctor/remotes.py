@@ -48,7 +48,7 @@ def secrets() -> Iterator[str]:
                     f"{LOCAL} by {remedy}, remove it from {CONFIG}, and change the secret itself "
                     "if it was ever committed."
                 )
-    if git.output("ls-files", str(LOCAL)):
+    if git.run("ls-files", str(LOCAL)).stdout:
         yield (
             f"{LOCAL}, which is for secrets, is in git: `git rm --cached {LOCAL}`, and change the "
             "secrets in it."

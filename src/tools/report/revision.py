@@ -19,6 +19,7 @@ from src.project.graph import LOCK, lock_of, pipelines, sentence, stages_of_lock
 from src.tables import examples
 
 WORK_TREE = "workspace"  # as DVC calls it
+EVALUATE = r"src\.(\w+\.)?evaluate"  # the module of the stage that judges a model
 
 log = logging.getLogger("src.tools.report")
 
@@ -64,6 +65,10 @@ class Revision:
                 self.stages |= stages_of_lock(self.text(path) or "stages: {}", path)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from None
+        except DvcException as error:
+            raise InputError(
+                f"DVC can't read the pipeline of {self.name} ({sentence(error)}): correct it there."
+            ) from None
 
     @cached_property
     def models(self) -> dict[str, dict[str, str]]:
@@ -71,7 +76,8 @@ class Revision:
         found = {}
         for name, entry in self.stages.items():
             words = shlex.split(entry["cmd"])
-            if words[:3] == ["python", "-m", "src.text.evaluate"]:
+            # Old locks have src.evaluate, from when a stage stood in no folder.
+            if words[:2] == ["python", "-m"] and re.fullmatch(EVALUATE, words[2]):
                 splits, _, predictions, live = words[3:7]
                 paths = {"splits": splits, "predictions": predictions, "live": live}
                 found[Path(predictions).name] = {"stage": name, **paths}

@@ -5,6 +5,7 @@ import logging
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def params(before: Revision, after: Revision) -> Iterator[str]:
 def data(before: Revision, after: Revision) -> Iterator[str]:
     """Show what `quality` counted: a metric named quality.json of any stage."""
     was, now = (
-        dict(_flat(side.json(path)))
+        dict(_flat(_counted(side.json(path))))
         for side in (before, after)
         for path in [next(_outputs(side, "quality.json"), "quality.json")]
     )
@@ -100,8 +101,6 @@ def data(before: Revision, after: Revision) -> Iterator[str]:
     for key in dict.fromkeys([*was, *now]):
         if was.get(key) != now.get(key):
             a, b = was.get(key), now.get(key)
-            if isinstance(a, list) or isinstance(b, list):
-                continue  # the findings, which the figure `warnings` counts
             numbers = isinstance(a, int | float) and isinstance(b, int | float)
             change = f"{b - a:+.6g}" if numbers else ""  # type: ignore[operator]
             rows.append([code(key), _value(was, key), _value(now, key), change])
@@ -134,7 +133,7 @@ def stages(before: Revision, after: Revision) -> Iterator[str]:
 def source(before: Revision, after: Revision) -> Iterator[str]:
     """Show which files of the code changed, and by how many lines."""
     revisions = [str(side.sha) for side in (before, after) if side.sha]
-    stat = git.output("diff", "--stat=100", *revisions, "--", "src", "dvc.yaml")
+    stat = git.output("diff", "--stat=100", *revisions, "--", "src", ":(glob)**/dvc.yaml")
     yield from ["", "## Code", ""]
     yield from ["```", stat, "```"] if stat else ["`src` and `dvc.yaml` are as before."]
 
@@ -171,6 +170,12 @@ def _outputs(side: Revision, name: str) -> Iterator[str]:
 
 def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [key for key in dict.fromkeys([*was, *now]) if was.get(key, was) != now.get(key, now)]
+
+
+def _counted(figures: dict[str, Any]) -> dict[str, Any]:
+    """Count the findings by their code, in place of their list."""
+    codes = Counter(finding["code"] for finding in figures.get("findings", []))
+    return figures | ({"findings": codes} if codes else {})
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

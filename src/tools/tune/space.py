@@ -34,7 +34,7 @@ def read_space(
     Raises:
         InputError: an entry can't be understood, or has a value that ``target`` would refuse.
     """
-    stage_main, space = import_module(f"src.text.{target}").main, dict[str, Distribution]()
+    stage_main, space = import_module(graph.module_of(target)).main, dict[str, Distribution]()
     kinds = [p.kind for p in signature(stage_main).parameters.values()]
     paths = ["-"] * kinds.count(Parameter.POSITIONAL_OR_KEYWORD)
     for entry in entries:

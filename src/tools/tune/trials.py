@@ -117,7 +117,8 @@ def _run(name: str, target: str, params: Mapping[str, str]) -> str | None:
             return None
         if told.exists():
             return told.read_text(encoding="utf-8")
-        return f"`dvc exp run` exited with {process.returncode}."
+        last = next(reversed(_output_of(name).read_text(errors="replace").split("\n")[:-1]), "")
+        return f"`dvc exp run` exited with {process.returncode}; its last line: {last.strip()}"
 
 
 def stop_if_trials_fail(study: Study) -> None:

@@ -381,6 +381,21 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
     assert (len(drawn), len(kept)) == (5 + 3 * 3 + 5, 3)
 
 
+def test_dvc_is_known_to_the_project_room_by_more_than_its_api() -> None:
+    """What `lint-imports` sees as one package, however deep an import reaches into it."""
+    found: dict[str, set[str]] = {}
+    for module in MODULES:
+        for node in ast.walk(ast.parse(file_of(module).read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if deep := [name for name in names if re.match(r"dvc(_\w+)?(\.|$)", name)]:
+                found.setdefault(module, set()).update(deep)
+    for module, reached in found.items():
+        if not module.startswith("src.project."):
+            assert reached <= {"dvc.api", "dvc.exceptions"}, module
+    assert "src.project.graph" in found
+
+
 def test_the_contract_of_stages_names_all_of_them() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     (stages,) = (c["modules"] for c in contracts["contracts"] if c["type"] == "independence")

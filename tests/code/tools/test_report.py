@@ -7,6 +7,7 @@ import subprocess
 import threading
 import urllib.parse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -344,3 +345,16 @@ def test_a_merge_request_gets_a_note_if_there_is_a_token(tmp_path: Path) -> None
     assert (path, token) == ("/api/v4/projects/3/merge_requests/7/notes", "secret")
     note = urllib.parse.parse_qs(body)["body"][0]
     assert note == PAGE
+
+
+@pytest.mark.parametrize("module", ["src.evaluate", "src.text.evaluate", "src.tabular.evaluate"])
+def test_models_are_found_in_locks_of_every_pipeline_and_of_earlier_modules(module: str) -> None:
+    cmd = f"python -m {module} data/splits models/onnx data/predictions/onnx live/onnx --seed 1"
+    lock = SimpleNamespace(stages={"evaluate@onnx": {"cmd": cmd}, "load": {"cmd": "python -m x"}})
+    (found,) = Revision.models.func(lock).values()  # type: ignore[attr-defined]
+    assert found == {
+        "stage": "evaluate@onnx",
+        "splits": "data/splits",
+        "predictions": "data/predictions/onnx",
+        "live": "live/onnx",
+    }
