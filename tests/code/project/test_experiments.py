@@ -35,7 +35,8 @@ def shown(project: Project) -> dict[str, dict[str, Any]]:
 def workers(project: Project) -> list[int]:
     """The processes of the queue that have not ended."""
     files = (project.root / ".dvc/tmp/exps/celery").glob("*.pid")
-    return [pid for pid in (int(file.read_text()) for file in files) if is_running(pid)]
+    told = (file.read_text() for file in files)
+    return [int(pid) for pid in told if pid and is_running(int(pid))]  # one may just be written
 
 
 def test_one_experiment_with_two_params_is_shown_and_compared(project: Project) -> None:

@@ -366,7 +366,7 @@ def test_a_project_passes_its_checks(template: Template) -> None:
     project.run("ruff", "check", ".")
     project.run("ruff", "format", "--check", ".")
     chosen = "params or documents or figures or services or comment or merge_request"
-    files = ["code/test_contract.py", "code/test_report.py", "model/test_behaviour.py"]
+    files = ["code/project/test_contract.py", "code/tools/test_report.py", "model/text"]
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:xdist", "-k", chosen]
     printed = project.run(*command, *(f"tests/{file}" for file in files))
     assert "there are none before the first `dvc repro`" in printed
@@ -533,7 +533,7 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     assert (project.root / "src" / "added.py").read_text() == '"""Newer."""\n'
     assert json.loads(record.read_text())["template"] == f"file://{moved}"
     later.source.git("switch", "--quiet", "--create", "other", "HEAD~2")
-    assert "to follow" in update(project, code=1)
+    assert "does not follow" in update(project, code=1)
     assert "cookiecutter can't make a project from v3 of " in update(project, "--to", "v3", code=1)
 
 
