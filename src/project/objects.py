@@ -1,4 +1,4 @@
-"""What files, and the objects of DVC's cache and remotes, hold: everything is hashed anew.
+"""Hash anew what files and the objects of DVC's cache and remotes hold.
 
 DVC trusts its notes: it takes a file to be unchanged whose size and time are, an object of the
 cache to be whole that is read-only, and a folder to have all its files on a remote whose list of
@@ -30,7 +30,7 @@ Key = tuple[str, ...]  # the path of a file inside of an out, () for an out that
 
 
 class Read(NamedTuple):
-    """What came of reading a file: its hash and bytes, or else a fault such as "is missing"."""
+    """The result of reading a file: its hash and bytes, or else a fault such as "is missing"."""
 
     md5: str
     size: int

@@ -34,7 +34,7 @@ OUTPUTS: tuple[OutputName, ...] = get_args(OutputName)
 
 
 class TensorParameters(Struct):
-    """How many bytes a binary tensor has."""
+    """The number of bytes of a binary tensor."""
 
     binary_data_size: int | None = None
 
@@ -53,7 +53,7 @@ class InputTensor(Struct):
 
 
 class OutputParameters(Struct):
-    """Whether an output is to be binary."""
+    """The choice of a binary output."""
 
     binary_data: bool | None = None
 
@@ -66,7 +66,7 @@ class WantedOutput(Struct):
 
 
 class InferParameters(Struct):
-    """Whether the outputs are to be binary unless they say otherwise."""
+    """The choice of binary outputs, for those that don't choose themselves."""
 
     binary_data_output: bool | None = None
 
@@ -129,7 +129,7 @@ class ModelMetadata(Struct):
 
 
 class ModelReady(Struct):
-    """Whether a model is served."""
+    """The readiness of a model."""
 
     name: str
     ready: bool

@@ -41,7 +41,7 @@ class Predict(Struct):
 
 
 class HubParameters(Struct, forbid_unknown_fields=True):
-    """How the scores of the hub's inference API are to look."""
+    """The options of the hub's inference API that shape the scores."""
 
     function_to_apply: Function | None = None
     top_k: Annotated[int, Meta(ge=1)] | None = None
@@ -76,7 +76,7 @@ class ModelType(Struct):
 
 
 class Info(Struct):
-    """What text-embeddings-inference says of itself."""
+    """The description of a server by text-embeddings-inference."""
 
     model_id: str
     model_sha: str

@@ -48,7 +48,7 @@ log = logging.getLogger("src.tools.prove")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run.
+    """The work to be done.
 
     Attributes:
         pipelines: every dvc.yaml of the repository.
@@ -65,7 +65,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class State:
-    """What a clone says of its stages, before it has run them or after.
+    """The stages of a clone as it tells them, before it has run them or after.
 
     Attributes:
         locks: every dvc.lock as it is, by path.

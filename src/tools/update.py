@@ -29,7 +29,7 @@ log = logging.getLogger("src.tools.update")
 
 @dataclass(frozen=True)
 class Record:
-    """What a project knows of its template.
+    """A project's record of its template.
 
     Attributes:
         template: where it is, as cookiecutter takes it.

@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What was read, and what of it is wrong.
+    """A count of what was read, and what of it is wrong.
 
     Attributes:
         findings: in an order in which their commands can be run.
