@@ -121,7 +121,9 @@ def test_a_clone_without_remote_says_what_is_lacking_and_how_to_get_it(
     assert "dvc.lock matches" in clone.run(".ci/locked")
     set_params(clone, {"baseline.max_depth": 2})
     printed = clone.run(".ci/locked", code=1)
-    assert "these stages would run: baseline" in printed
+    # Without what baseline reads, DVC names it in an error in place of a plan.
+    assert "dvc.lock" in printed
+    assert "'baseline'" in printed or "would run: baseline" in printed
     (clone.root / "dvc.lock").write_text("<<<<<<< ours\n")
     printed = clone.run("python", "-m", "src.tools.report", "HEAD", code=1)
     assert "work tree: dvc.lock has no stages" in printed
