@@ -17,11 +17,12 @@ POLL = 0.5  # seconds between looks whether DVC is still there
 
 
 def end_with_dvc() -> None:
-    """Exit when DVC, which started this process, is killed."""
+    """Exit when DVC, which started this process, is killed, or has been."""
     if "DVC_STAGE" in os.environ and sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was killed just before
+        parent = os.getppid()
+        # Who takes over what others leave has a session of its own, and DVC is in ours.
+        if parent == 1 and os.getsid(1) != os.getsid(0):
             sys.exit(1)
         if _is_of_a_stage(parent):  # such as a shell that waits for us, and would outlive DVC
             threading.Thread(target=_die_after, args=[parent], daemon=True).start()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from src.core.command_line import bind, program
 from src.core.errors import InputError
-from src.core.processes import alone, end_with_dvc
+from src.core.processes import alone
 
 LOGS = Path("logs")
 ERROR_FILE = "STAGE_ERROR_FILE"  # the variable that names a file for the sentence of a failed stage
@@ -47,7 +47,6 @@ def run(
     try:
         positional, params = bind(main, name, section, arguments())
         if section:
-            end_with_dvc()
             _expect_a_commit()
         lock, work = _lock_of(name, positional), f"runs {name} on these paths"
         with alone(lock, work) if section and exclusive else nullcontext():

@@ -1,5 +1,6 @@
 """The command line, the log, the exit and the outputs that all stages share."""
 
+import os
 import re
 import subprocess
 import sys
@@ -233,3 +234,37 @@ def test_json_is_equal_for_equal_values(tmp_path: Path) -> None:
 def test_the_closest_name_is_found_whatever_its_case() -> None:
     assert closest(" TEXT", ["text", "label"]) == " (did you mean 'text'?)"
     assert closest("price", ["text", "label"]) == ""
+
+
+def test_a_stage_ends_with_what_started_it_also_while_it_imports(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text(
+        "import time\nprint('imports', flush=True)\ntime.sleep(20)\nprint('goes on', flush=True)"
+    )
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'src.text.load'])"
+    environment = os.environ | {"DVC_STAGE": "load", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+    ) as starter:
+        assert starter.stdout
+        assert starter.stdout.readline() == b"imports\n"
+        starter.kill()
+        assert starter.stdout.read() == b""
+
+
+def test_a_stage_does_not_begin_when_what_started_it_has_gone(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("print('imports', flush=True)")
+    code = "import os, sys, time\nwhile os.getppid() == {0}: time.sleep(0.01)\n"
+    code += "os.getppid() == 1 or sys.exit('adopted')\n"  # by another than the first process
+    code += "os.execv(sys.executable, [sys.executable, '-m', 'src.text.load', '--help'])"
+    begin = f"[sys.executable, '-c', {code!r}.format(os.getpid())]"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os, subprocess, sys; subprocess.Popen({begin})"],
+        cwd=tmp_path,
+        env=os.environ | {"DVC_STAGE": "load", "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        capture_output=True,
+        check=False,
+    )
+    if done.stderr == b"adopted\n":
+        pytest.skip("what loses its parent is adopted by another than the first process")
+    assert done.stdout == b""
