@@ -16,7 +16,9 @@ from jinja2 import Environment
 from jinja2.ext import Extension
 
 BELOW_SOURCE = r"data/source/?|data/source/(?!.*\.\.)[^\s/].*"
-SIGNED = r"\S*[?&][^=&\s]*(?i:token|signature|sig|secret|password|credential)[^=&\s]*="
+# Parameters of a URL that let nobody in; what another one may hold, git would keep.
+PUBLIC = ("id", "usp", "export", "download", "dl", "raw", "format", "gid", "output", "ref", "sheet")
+OTHER = rf"\S*[?&;#](?!(?:{'|'.join(PUBLIC)})=)[^=&;#\s]*="
 COLUMN = (r"\S(.*\S)?", "the name of a column")
 # A pattern for the whole answer, and what it stands for.
 CHECKS = {
@@ -24,15 +26,16 @@ CHECKS = {
     "slug": (r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, - and _, no sign first"),
     "description": (r"\S.{0,299}", "a sentence of up to 300 characters"),
     "data_source": (
-        rf"(pkg|https?|s3|gs|hf|zip)://(?!\S*://[^/]*@)(?![^/]*@)(?!{SIGNED})\S+|{BELOW_SOURCE}",
+        rf"(pkg|https?|s3|gs|hf|zip)://(?!\S*://[^/]*@)(?![^/]*@)(?!{OTHER})\S+|{BELOW_SOURCE}",
         "data/source or a path below it, or what begins with https://, s3://, gs://, hf://, zip:// "
-        "or pkg://, without user, password and token",
+        "or pkg://, without user, password and token, and without parameters but "
+        f"{', '.join(PUBLIC)}",
     ),
     "text_column": COLUMN,
     "label_column": COLUMN,
     "languages": (r"(?i:[a-z]{2,3}( *, *[a-z]{2,3})*)?", "codes of ISO 639 such as en, ar"),
     "checkpoint": (
-        rf"pkg://\S+|[\w.-]+(/[\w.-]+)?|{BELOW_SOURCE}",
+        rf"pkg://\S+|(?!\.+(/|$)|.*/\.+$)[\w.-]+(/[\w.-]+)?|{BELOW_SOURCE}",
         "a Hugging Face name, a folder below data/source/, or pkg://package/path",
     ),
 }

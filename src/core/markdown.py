@@ -1,8 +1,9 @@
 """Write Markdown for people, with what users wrote shown as it is."""
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
+
+from src.core.secrets import without_secrets
 
 
 def code(value: object) -> str:
@@ -16,12 +17,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Write a table; its cells are Markdown already."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def without_secrets(text: str) -> str:
-    """Remove what may be a secret from links: all before an @, and after a question mark."""
-    text = re.sub(r"(?<=://)[^/@\s]*@", "", text)
-    return re.sub(r"(://[^\s'\"?]*)\?[^\s'\"]*", r"\1", text)
 
 
 def public(place: str) -> str:

@@ -80,5 +80,5 @@ def fresh(place: Place) -> Iterator[IO[bytes]]:
             with whole.open("wb") as stream:
                 yield stream
             with reaching(place, *UNKNOWN, doing="written"):
-                fs, path = fsspec.core.url_to_fs(place.name)
+                fs, path = fsspec.core.url_to_fs(place.url)
                 fs.put_file(str(whole), path)

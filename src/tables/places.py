@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from src.core.errors import InputError, closest
+from src.core.secrets import filled, without_secrets
 from src.tables.streams import PACKED, UNKNOWN, Stream, packed, reason_of
 
 Format = Literal["csv", "tsv", "json", "jsonl", "parquet"]
@@ -57,7 +58,12 @@ class Place:
     def __str__(self) -> str:
         if self.name == STANDARD:
             return "standard input" if self.setting == "--input" else "standard output"
-        return self.name
+        return without_secrets(self.name)
+
+    @property
+    def url(self) -> str:
+        """Return the name with the variables of the environment that it has, as ``$NAME``."""
+        return filled(self.name, self.setting)
 
     @property
     def is_local(self) -> bool:
@@ -109,7 +115,7 @@ class Place:
                     shutil.copyfileobj(stored, whole)
                     whole.seek(0)
                     stored, begin = whole, 0
-                plain = packed(stored, self.packing, self.name, "rb")
+                plain = packed(stored, self.packing, str(self), "rb")
             # What is stored as it is has the size that anybody sees.
             check = self.refuse_excess if self.packing else None
             yield Stream(stored, plain, begin, str(self), check)
@@ -121,7 +127,7 @@ class Place:
         if not self.is_local:
             import fsspec
 
-            return stack.enter_context(fsspec.open(self.name, "rb").open())
+            return stack.enter_context(fsspec.open(self.url, "rb").open())
         path = Path(self.name)
         if not path.exists():
             near = closest(path.name, (other.name for other in path.parent.glob("*")))

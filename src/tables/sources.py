@@ -17,6 +17,7 @@ from fsspec.core import url_to_fs
 from src.core import files as checksums
 from src.core.errors import InputError, closest
 from src.core.packages import package_path
+from src.core.secrets import refuse_secret
 from src.tables.download import download, download_link
 from src.tables.places import File, Place, refuse
 from src.tables.streams import UNKNOWN
@@ -50,6 +51,7 @@ def find(
     found: dict[str, str] = {}
     files: list[File] = []
     for source in sources:
+        refuse_secret(source, setting)
         fs, paths = _list(Place(source, setting))
         for path in paths:
             if path in found:
@@ -80,11 +82,11 @@ def _refuse_change(files: Sequence[File], sha256: str) -> None:
 
 
 def _list(source: Place) -> tuple[AbstractFileSystem, list[str]]:
-    url = package_path(download_link(source.name))
+    url = package_path(download_link(source.url))
     try:
         fs, path = url_to_fs(url)
         if "http" in fs.protocol:
-            return fs, [path]
+            return fs, [source.name]
         if any(character in path for character in "*?[") and not fs.exists(path):
             paths = fs.glob(path)
         else:
@@ -115,9 +117,11 @@ def _files_at(fs: AbstractFileSystem, path: str) -> list[str]:
 def _bring(fs: AbstractFileSystem, file: File, source: str) -> File:
     """Copy a file to its path, unless it is on this machine."""
     if "file" in fs.protocol:
+        if not Path(file.name).is_file():  # such as a pipe, which would be waited for
+            raise InputError(f"{file} is not a regular file: take it out of {file.setting}.")
         return replace(file, path=Path(file.name))
     if "http" in fs.protocol:
-        return replace(file, name=download(Place(file.name, file.setting), file.path))
+        return replace(file, name=download(file))
     log.info("copying %s of %s", file, source)
     try:
         with fs.open(file.name) as stream, file.path.open("wb") as copy:

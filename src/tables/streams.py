@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from src.core.errors import InputError
+from src.core.secrets import without_secrets
 
 PACKED = (".gz", ".bz2", ".xz", ".lzma", ".zst", ".zip")  # endings of compressed files
 BLOCK = 1 << 16  # bytes that are received or decompressed at a time
@@ -40,7 +41,7 @@ def reason_of(error: Exception, *further: type[Exception]) -> str:
         raise error
     # fsspec says what to install, but only its cause says what the server answered.
     told = error if isinstance(error, ImportError) else error.__cause__ or error
-    return " ".join(str(told).split()) or type(told).__name__
+    return without_secrets(" ".join(str(told).split())) or type(told).__name__
 
 
 class _Guarded(io.RawIOBase):

@@ -17,7 +17,7 @@ from typing import Any
 from src.core import stage
 from src.core.errors import InputError
 from src.core.files import sha256
-from src.core.markdown import without_secrets
+from src.core.secrets import without_secrets
 from src.project import git
 from src.project.graph import Project, is_params, locked, project, shown, upstream_first
 from src.project.objects import forget

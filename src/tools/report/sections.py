@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.core.markdown import code, table, without_secrets
+from src.core.markdown import code, table
+from src.core.secrets import without_secrets
 from src.project import git
 from src.tools.report.change import FIGURES, Gate
 from src.tools.report.revision import WORK_TREE, Revision

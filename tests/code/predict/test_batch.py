@@ -395,7 +395,7 @@ def test_urls_in_and_out(
     predict.main(model, input=str(source), output=str(tmp_path / "out.parquet"))
     handler = partial(_Quiet, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
         try:

@@ -332,7 +332,7 @@ def test_a_merge_request_gets_a_note_if_there_is_a_token(tmp_path: Path) -> None
     (tmp_path / "report" / "report.md").write_text(PAGE)
     (script,) = GITLAB["report"]["after_script"]
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         given = {
             "CI_API_V4_URL": f"http://127.0.0.1:{server.server_port}/api/v4",
             "CI_PROJECT_ID": "3",

@@ -312,7 +312,7 @@ def web(project: Project) -> Iterator[Path]:
     shutil.copytree(project.root.parent / "remote", folder)
     quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     project.dvc("remote", "add", "web", f"http://127.0.0.1:{server.server_port}")
     yield folder
     server.shutdown()

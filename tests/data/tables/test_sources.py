@@ -3,8 +3,10 @@
 import gzip
 import hashlib
 import http.server
+import os
 import shutil
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import s3fs
 from conftest import LOAD, serving
 
 from src.core.errors import InputError
+from src.core.secrets import secret_in
 from src.tables import download, sources
 from src.tables.places import File
 from src.text import load
@@ -70,7 +73,7 @@ def serve() -> Iterator[Callable[[Answer], str]]:
                 pass
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         running.append(server)
         return f"http://127.0.0.1:{server.server_port}"
 
@@ -191,6 +194,7 @@ def test_a_drive_link_is_followed_past_the_page_about_large_files(
 
     url = serve(answer)
     monkeypatch.setattr(download, "DRIVE_DOWNLOAD", url + "/download?id={}&export=download")
+    monkeypatch.setattr(download, "DRIVE_HOST", "127.0.0.1")
     (file,) = found("https://drive.google.com/file/d/1a-B_c/view?usp=sharing")
     assert asked == [
         "/download?id=1a-B_c&export=download",
@@ -198,6 +202,132 @@ def test_a_drive_link_is_followed_past_the_page_about_large_files(
     ]
     assert file.name == "reviews.csv"
     assert content(file) == CONTENT
+
+
+def test_a_page_of_another_host_sends_nobody_elsewhere(serve: Callable[[Answer], str]) -> None:
+    asked = []
+
+    def answer(handler: Any, _: int) -> None:
+        asked.append(handler.path)
+        send(handler, PAGE.encode(), Content_Type="text/html; charset=utf-8")
+
+    url = serve(answer)
+    assert refused(f"{url}/x.csv").startswith(f"{url}/x.csv is a web page, not a file")
+    assert asked == ["/x.csv"]
+
+
+def test_a_file_larger_than_may_be_is_not_brought_whole(serve: Callable[[Answer], str]) -> None:
+    data = CONTENT.encode()
+    url = serve(lambda handler, _: send(handler, data))
+    with pytest.raises(InputError, match=f"^{url}/x.csv holds more than 100000 bytes"):
+        sources.find([f"{url}/x.csv"], Path(), "", 100_000)
+    assert Path("0").stat().st_size < len(data) / 2
+
+
+def test_a_server_that_sends_hardly_anything_is_given_up(
+    serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+
+    def answer(handler: Any, _: int) -> None:
+        send(handler, b"", Content_Length="100")
+        for _ in range(100):
+            handler.wfile.write(b"x")
+            time.sleep(0.05)
+
+    url = f"{serve(answer)}/x.csv"
+    assert refused(url).startswith(f"{url} can't be read: it sends less than 65536 bytes in 0.3 s")
+
+
+@pytest.mark.parametrize(("code", "length"), [(206, "4"), (200, "many")])
+def test_an_answer_that_makes_no_sense_is_one_sentence(
+    code: int, length: str, serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that nobody asked for, or a length that is none."""
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+
+    def answer(handler: Any, _: int) -> None:
+        send(handler, b"text", code, Content_Length=length)
+        handler.close_connection = True
+
+    url = f"{serve(answer)}/x.csv"
+    if code == 206:
+        assert refused(url).startswith(f"{url} can't be read: ")
+    else:
+        assert content(found(url)[0]) == "text"
+
+
+SECRETS = [
+    "http://ann:hush@127.0.0.1/x.csv",
+    "https://hush@127.0.0.1/x.csv",
+    "zip://x.csv::https://ann:hush@127.0.0.1/x.zip",
+    "ftp://ann:hush@127.0.0.1/x.csv",
+    *(
+        f"https://127.0.0.1/x.csv{separator}{name}=hush"
+        for separator, name in [
+            *(("?", "token"), ("?a=1&", "X-Amz-Signature"), ("?", "sig"), ("?", "apiKey")),
+            *(("?", "accessToken"), ("?", "AWSAccessKeyId"), ("#", "token"), (";", "password")),
+            *(("?", "auth"), ("?", "pwd"), ("?", "client_secret"), ("?", "X-Goog-Credential")),
+        ]
+    ),
+]
+
+
+@pytest.mark.parametrize("place", SECRETS)
+def test_a_secret_in_a_source_is_refused_and_not_said(place: str) -> None:
+    told = refused(place)
+    assert told.startswith("load.source has a secret in ")
+    assert "write $NAME in its place" in told
+    assert "hush" not in told
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "https://example.org/x.csv?download=true&id=7",
+        "https://example.org/monkey/x.csv?tokenizer=bert&keyword=a",
+        "ssh://ann@example.org/x.csv",
+        "s3://bucket/token=7/x.csv",
+        "https://example.org/x.csv?token=$TOKEN",
+        "https://ann:$PASSWORD@example.org/x.csv",
+    ],
+)
+def test_what_is_no_secret_is_none(place: str) -> None:
+    assert secret_in(place) == ""
+
+
+def test_a_secret_of_the_environment_reaches_the_server_alone(
+    serve: Callable[[Answer], str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    caplog.set_level("INFO")
+    asked = []
+
+    def answer(handler: Any, number: int) -> None:
+        asked.append(handler.path)
+        send(handler, CONTENT[:300].encode(), {1: 503, 3: 404}.get(number, 200))
+
+    url = f"{serve(answer)}/x.csv?token=$TICKETS_TOKEN"
+    assert "the variable TICKETS_TOKEN" in refused(url)
+    monkeypatch.setenv("TICKETS_TOKEN", "hush")
+    load.main(Path("watched"), Path("raw"), Path("rejected.csv"), **LOAD | {"source": [url]})
+    told = refused(url)
+    assert "404 Client Error" in told
+    assert asked == ["/x.csv?token=hush"] * 3
+    written = [path.read_bytes() for path in Path("raw").iterdir()]
+    assert not any(b"hush" in content for content in written)
+    assert "trying again" in caplog.text
+    assert "hush" not in told + caplog.text
+
+
+def test_a_pipe_among_the_files_is_refused() -> None:
+    Path("texts").mkdir()
+    Path("texts/a.csv").write_text(CONTENT)
+    os.mkfifo("texts/b.csv")
+    assert "texts/b.csv is not a regular file" in refused("texts")
 
 
 def test_a_drive_share_link_becomes_its_download() -> None:
