@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
+from src.core.words import JOINED
 from src.predict.classifier import softmax
 from src.serve.openapi import Route
 from src.serve.request import ModelName, Text, body_of, decoded, json_answer, told, while_wanted
@@ -16,7 +17,8 @@ from src.serve.service import Service
 
 # An ideogram or kana stands for a word of its own, where no spaces part them.
 WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W_]+(?:['\u2019][^\W_]+)*"
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+    rf"|[^\W_](?:[^\W_]|[{JOINED}])*(?:['\u2019](?:[^\W_]|[{JOINED}])+)*"
 )
 
 

@@ -16,6 +16,7 @@ from src.core import stage
 from src.core.command_line import Count, Interval, Seed, Share
 from src.core.errors import InputError
 from src.core.files import replacing
+from src.core.words import LONGER
 from src.metrics import classification
 from src.tables import examples
 from src.training import provenance
@@ -74,6 +75,7 @@ def main(
     log.info("validation: %s", scores)
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         settings = tfidf.get_params() | forest.get_params()
+        del settings["token_pattern"]  # long, and always the same
         record.log_params({k: v for k, v in settings.items() if isinstance(v, str | int | float)})
         for name, score in scores.items():
             record.log_metric(f"validation/{name}", score, plot=False)
@@ -99,6 +101,7 @@ def _models(params: Mapping[str, Any]) -> tuple[TfidfVectorizer, RandomForestCla
         ngram_range=tuple(ngram_range),
         max_features=of["tfidf_max_features"],
         **{name: of[name] for name in TFIDF},
+        **({"token_pattern": LONGER} if of["analyzer"] == "word" else {}),
     )
     return tfidf, RandomForestClassifier(
         random_state=params["seed"], **{name: of[name] for name in FOREST}

@@ -27,6 +27,7 @@ from src.core import stage
 from src.core.command_line import Count, Interval
 from src.core.errors import InputError
 from src.core.files import replacing
+from src.core.words import TOKENIZERS_LONGER
 from src.predict.classifier import Classifier
 from src.predict.manifest import write_manifest
 from src.tables import examples
@@ -34,7 +35,6 @@ from src.tables import examples
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 UNLIMITED = 1_000_000_000  # the baseline reads the whole of a text
 SMALLEST = 1e-12  # a probability of 0, under the logarithm
-WORD = r"[\p{L}\p{N}_]{2,}"  # scikit-learn's (?u)\b\w\w+\b, with Python's \w
 UNKNOWN = "[UNK]"  # neither a word nor a character, so no n-gram has it
 
 log = logging.getLogger("src.text.export_baseline")
@@ -102,7 +102,9 @@ def tokenizer(tfidf: TfidfVectorizer, ids: dict[str, int]) -> Tokenizer:
         steps.append(normalizers.Replace(Regex(r"\s\s+"), " "))
         result.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     else:
-        result.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
+        result.pre_tokenizer = pre_tokenizers.Split(
+            Regex(TOKENIZERS_LONGER), "removed", invert=True
+        )
     result.normalizer = normalizers.Sequence(steps)
     return result
 

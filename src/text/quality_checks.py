@@ -14,6 +14,7 @@ from ftfy.badness import is_bad
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 
+from src.core.words import WORD
 from src.tables import examples
 from src.tables.examples import Hashes
 from src.text.findings import Survey
@@ -21,7 +22,6 @@ from src.text.findings import Survey
 NAMED = 5  # words that tell a label, and rows that repeat another
 DIRECTED = r"[\x{202A}-\x{202E}\x{2066}-\x{2069}\x{E0000}-\x{E007F}]"  # bidi overrides and tags
 FEWEST = 3  # texts of a class, one for each side of a split
-WORD = r"(?u)\b\w+\b"  # of one character too
 LEAK = 0.99  # precision and recall of one word for one label
 LEAK_TEXTS = 10  # of a label that a word may tell
 ID_LIKE = 0.9  # share of texts that are one word with a digit in it

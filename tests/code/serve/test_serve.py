@@ -298,6 +298,7 @@ def test_explain_leaves_each_word_out(server: Running, classifiers: list[Classif
     assert [text[one["start"] : one["end"]] for one in found["words"]] == ["Goal", "bank's", "loan"]
     assert (found["words_left"], found["truncated"]) == (3, False)
     assert post(server, "/explain", {"inputs": "goal " * 200}).json()["truncated"] is True
+    assert words_of("मुझे किताब", 9) == ([(0, 4), (5, 10)], 0)
     assert words_of("映画を, a_b", 9) == ([(0, 1), (1, 2), (2, 3), (5, 6), (7, 8)], 0)
 
 

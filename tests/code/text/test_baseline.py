@@ -1,6 +1,7 @@
 """The baseline's bytes, and its ONNX export against scikit-learn."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from conftest import ROOT, SPLIT, make_texts
 
 from src.core.errors import InputError
+from src.core.words import LONGER, WORD
 from src.predict.classifier import Classifier
 from src.tables import examples
 from src.text import baseline, export_baseline, split
@@ -46,6 +48,7 @@ ODD = [
     "कुछ ที่นี่ วันนี้",
     "日本語 テキスト、です。",
     "हिन्दी में पाठ",
+    "ဤ စာ می\u200cخواهم كِتَاب",
     "Ёлки-палки №7",
     "",
     "a b",
@@ -94,6 +97,21 @@ def test_saved_files_are_equal_in_every_process_and_for_any_number_of_jobs(
         contents.append({path.relative_to(folder): path.read_bytes() for path in files})
     assert len(contents[0]) == 1 + 1 + 3 + 1
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("मुझे यह किताब पसंद", "எனக்கு பிடித்த", "আমার বাংলা", "ఇది మంచి", "ಇದು ಒಳ್ಳೆಯದು", "ഇത് നല്ല"),
+        *("كِتَاب جَمِيل", "می\u200cخواهم برادر", "שָׁלוֹם עוֹלָם", "cafe\u0301 l\u00e0"),
+        *("สวัสดี ครับ", "မြန်မာ စာ", "ភាសា ខ្មែរ", "བོད ཡིག", "Ёлки №7 палки_2024"),
+    ],
+)
+def test_words_are_whole_in_every_script(words: str) -> None:
+    tfidf, _ = baseline._models(PARAMS)
+    expected = sorted(word.lower() for word in words.replace("№", " ").split() if len(word) > 1)
+    assert sorted(tfidf.fit([words]).vocabulary_) == expected
+    assert re.findall(LONGER, words) == re.findall(WORD, words.replace("7", ""))
 
 
 @pytest.mark.parametrize(
