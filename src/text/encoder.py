@@ -19,6 +19,7 @@ from src.training import pretrained
 
 Tokens = npt.NDArray[np.int32]
 
+MOST_UNKNOWN = 0.5  # share of the tokens, or of texts without any
 CHUNK = 10_000  # texts that are tokenized at once: what comes back is large
 
 
@@ -26,10 +27,15 @@ def load(place: str, *, new_head: bool, **config: Any) -> tuple[Any, PreTrainedT
     """Load a sequence classifier and its tokenizer, as ``pretrained.from_pretrained`` does.
 
     Raises:
-        InputError: likewise, or the tokenizer has no padding token.
+        InputError: likewise, or the tokenizer has no padding token, or pads on the left.
     """
     kind = AutoModelForSequenceClassification
     model, tokenizer = pretrained.from_pretrained(place, kind, new_head=new_head, **config)
+    if tokenizer.padding_side != "right":
+        raise InputError(
+            f"The tokenizer of {place} pads texts on the left, as models that go on with a text "
+            "want it: choose a checkpoint of an encoder, such as BERT's or XLM-R's."
+        )
     if tokenizer.pad_token_id is None:
         raise InputError(
             f"The tokenizer of {place} has no padding token: choose a checkpoint of an encoder, "
@@ -63,6 +69,24 @@ def tokenize(
         encoded = backend.encode_batch_fast(short)
         ids += [np.array(encoding.ids, dtype=np.int32) for encoding in encoded]
     return ids
+
+
+def refuse_unknown(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Tokens]) -> None:
+    """Stop if the tokenizer knows less than half of the texts that it has made these ids of.
+
+    Raises:
+        InputError: of most texts it leaves nothing, or most tokens are the unknown one.
+    """
+    special = tokenizer.num_special_tokens_to_add()
+    lengths = np.array([len(row) for row in ids]) - special
+    unknown = sum(int((row == tokenizer.unk_token_id).sum()) for row in ids)
+    share = max(float((lengths <= 0).mean()), unknown / max(1, int(lengths.sum())))
+    if share > MOST_UNKNOWN:
+        raise InputError(
+            f"The tokenizer of {tokenizer.name_or_path} does not know {share:.0%} of the texts "
+            "that would be learnt from: get the checkpoint with all its tokenizer's files, or "
+            "choose one for the language of the texts."
+        )
 
 
 def collate(ids: Sequence[Tokens], pad_token_id: int) -> dict[str, torch.Tensor]:

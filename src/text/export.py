@@ -3,18 +3,15 @@
 import logging
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch
 from dvclive.live import Live
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from torch.export import Dim
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Threads
@@ -24,27 +21,12 @@ from src.predict.classifier import Classifier
 from src.predict.manifest import write_manifest
 from src.tables import examples
 from src.text.encoder import TorchClassifier
+from src.training.onnx_export import to_onnx
 from src.training.shortcuts import shorten
 
 Scores = npt.NDArray[np.float32]
 
 log = logging.getLogger("src.text.export")
-
-
-class Logits(torch.nn.Module):
-    """A classifier from ``input_ids`` and ``attention_mask``, [texts, tokens], to its logits."""
-
-    def __init__(self, classifier: torch.nn.Module) -> None:
-        """Wrap a Hugging Face sequence classifier."""
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return logits of shape [texts, classes]."""
-        logits: torch.Tensor = self.classifier(
-            input_ids=input_ids, attention_mask=attention_mask
-        ).logits
-        return logits
 
 
 def main(
@@ -107,35 +89,6 @@ def _distance(record: Live, name: str, found: Scores, expected: Scores) -> float
     record.log_metric(f"{name}/max_logit_difference", difference, plot=False)
     record.log_metric(f"{name}/equal_labels", equal, plot=False)
     return difference
-
-
-def to_onnx(classifier: torch.nn.Module, path: Path, opset: int) -> None:
-    """Write one file, equal for equal weights, whose batch and sequence axes are dynamic."""
-    tokens = torch.ones((2, 8), dtype=torch.int64, device=next(classifier.parameters()).device)
-    axes = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # their warnings are about their own code
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            Logits(classifier).eval(),
-            (tokens, tokens.clone()),  # one tensor twice would become one input
-            input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
-            opset_version=opset,
-            dynamic_shapes=(axes, axes),
-            dynamo=True,
-            verbose=False,
-        )
-    if program is None:
-        raise TypeError("torch.onnx.export with dynamo=True returned no program")
-    model = program.model_proto
-    # The exporter notes the source lines and paths of this machine on each node.
-    for part in (model, model.graph, *model.graph.node):
-        del part.metadata_props[:]
-    # Its notes on shapes go too: shape inference finds some of them wrong.
-    del model.graph.value_info[:]
-    onnx.save(model, path)
 
 
 def quantize(fp32: Path, int8: Path) -> None:

@@ -32,6 +32,7 @@ from src.text import encoder
 from src.text.encoder import Texts
 from src.training import launch, pretrained, provenance
 from src.training.checkpoints import ResumableTrainer, key_of
+from src.training.onnx_export import refuse_unexportable
 from src.training.recording import LiveCallback, Progress, keep_best
 from src.training.shortcuts import CutVocabulary, replace_dropout, shorten
 
@@ -133,6 +134,9 @@ def _train(
     train, validation = (
         _texts(splits / name, tokenizer, labels, params["max_characters"]) for name in SPLITS[:2]
     )
+    if first:
+        few = train.ids[:2]
+        refuse_unexportable(classifier, encoder.collate(few, tokenizer.pad_token_id))
     cut = take_shortcuts(classifier, tokenizer, train, validation) if params["shortcuts"] else None
 
     # The parent of several processes has made the folder's place, and will move it.
@@ -165,6 +169,7 @@ def _start(place: str, labels: list[str], params: Mapping[str, Any]) -> tuple[An
     classifier, tokenizer = encoder.load(
         place,
         new_head=True,
+        problem_type=None,  # of a head for something else; other tools would score by it
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: k for k, label in enumerate(labels)},
@@ -184,6 +189,7 @@ def _texts(path: Path, tokenizer: Any, labels: list[str], max_characters: int) -
     frame = examples.read(path)
     length = tokenizer.model_max_length
     ids = encoder.tokenize(tokenizer, list(frame["text"]), length, max_characters)
+    encoder.refuse_unknown(tokenizer, ids)
     return Texts(ids, examples.label_ids(frame, labels))
 
 

@@ -1,6 +1,7 @@
 """Checkpoints to start from: find one, hold it against its sha256, load it with its tokenizer."""
 
 import logging
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from src.core import files
-from src.core.errors import InputError
+from src.core.errors import InputError, closest
 from src.core.packages import package_path
 
 log = logging.getLogger("src.training.pretrained")
@@ -30,6 +31,7 @@ def resolve(checkpoint: str, sha256: str, section: str) -> str:
         InputError: the weights can't be found, or hash to something else.
     """
     place = package_path(checkpoint)
+    _refuse_other_folders(place, checkpoint, section)
     if not sha256:
         if Path(place).is_dir():
             log.warning("DVC can't see when %s changes: pin %s.sha256", checkpoint, section)
@@ -47,6 +49,25 @@ def resolve(checkpoint: str, sha256: str, section: str) -> str:
             f"pinned, or change {section}.sha256."
         )
     return place
+
+
+def _refuse_other_folders(place: str, checkpoint: str, section: str) -> None:
+    """Stop if a path leads nowhere, or to a folder that holds an adapter alone."""
+    folder = Path(place)
+    # A name of the hub looks like a relative path; below a folder that is here it is one.
+    named = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", place)
+    if not folder.is_dir() and (not named or ("/" in place and folder.parent.is_dir())):
+        near = closest(folder.name, (other.name for other in folder.parent.glob("*/")))
+        raise InputError(
+            f"There is no folder at {checkpoint}, seen from {Path.cwd()}{near}: correct "
+            f"{section}.checkpoint."
+        )
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise InputError(
+            f"{checkpoint} holds an adapter and not the model that it changes: merge it into its "
+            f"base model (merge_and_unload of PEFT), save that with its tokenizer, and name its "
+            f"folder in {section}.checkpoint."
+        )
 
 
 def files_of(place: str) -> list[Path]:

@@ -10,17 +10,17 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import TRAIN, make_checkpoint, run_train
+from conftest import TOPICS, TRAIN, make_checkpoint, run_train
 from safetensors.torch import load_file
 from scipy.special import softmax
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, pipeline
 
 from src.core.errors import InputError
 from src.metrics import classification
 from src.predict.classifier import Classifier
 from src.tables import examples
 from src.text import encoder, export, train
-from src.training import recording, shortcuts
+from src.training import onnx_export, recording, shortcuts
 
 pytestmark = pytest.mark.slow
 
@@ -147,6 +147,79 @@ def test_shortcuts_train_what_hugging_face_trains(
             assert weights[0][name].numpy() == pytest.approx(weight.numpy(), abs=2e-5), name
 
 
+def test_architectures_that_are_known_are_those_tested() -> None:
+    assert {"bert", *ARCHITECTURES} == onnx_export.KNOWN
+
+
+def test_an_architecture_that_can_not_be_exported_is_not_trained(
+    splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longformer = make_checkpoint(tmp_path / "longformer", "longformer", attention_window=8)
+    found = refused(splits, tmp_path, longformer)
+    assert found.startswith("A model of the architecture longformer can't be exported to ONNX (")
+    electra = make_checkpoint(tmp_path / "electra", "electra", embedding_size=16)
+    model, tokenizer = encoder.load(str(electra), new_head=True)
+    batch = encoder.collate(encoder.tokenize(tokenizer, ["goal", "bank loan"], 9, 99), 0)
+    onnx_export.refuse_unexportable(model, batch)  # it says nothing, for that works
+    exported = onnx_export.to_onnx
+
+    def distorted(classifier: Any, path: Path, opset: int) -> None:
+        with torch.no_grad():
+            classifier.classifier.out_proj.bias.add_(0.1)
+        exported(classifier, path, opset)
+
+    monkeypatch.setattr(onnx_export, "to_onnx", distorted)
+    with pytest.raises(InputError, match="architecture electra gives other logits once it is"):
+        onnx_export.refuse_unexportable(model, batch)
+
+
+def test_a_tokenizer_that_does_not_know_the_texts_is_not_trained_with(
+    splits: Path, tmp_path: Path
+) -> None:
+    """Its files are absent, or its words are others."""
+    for kind in ("bert", "roberta", "distilbert", "xlm-roberta"):
+        folder = make_checkpoint(tmp_path / kind, kind, **ARCHITECTURES.get(kind, {}))
+        for file in folder.glob("*token*"):
+            file.unlink()
+        assert refused(splits, tmp_path, folder).startswith(f"The tokenizer of {folder} does not ")
+    folder = make_checkpoint(tmp_path / "other")
+    words = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    words["model"]["vocab"] = {f"{w}x" if w.isalpha() else w: k for w, k in vocabulary.items()}
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+    assert "100% of the texts" in refused(splits, tmp_path, folder)
+
+
+def test_other_folders_than_checkpoints_of_encoders_get_a_sentence(
+    splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_checkpoint(tmp_path / "bert")
+    for place in ("../brt", "~/brt", "/no/brt", "bert/model"):
+        assert refused(splits, tmp_path, place).startswith(f"There is no folder at {place}, seen ")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    assert f"{adapter} holds an adapter and not the model" in refused(splits, tmp_path, adapter)
+    left = make_checkpoint(tmp_path / "left")
+    settings = json.loads((left / "tokenizer_config.json").read_text())
+    (left / "tokenizer_config.json").write_text(json.dumps(settings | {"padding_side": "left"}))
+    assert f"The tokenizer of {left} pads texts on the left" in refused(splits, tmp_path, left)
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_the_kind_of_an_earlier_head_is_not_that_of_the_new_one(
+    problem: str, splits: Path, tmp_path: Path
+) -> None:
+    """Other tools choose by it how logits become scores."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", problem_type=problem)
+    model = trained(splits, tmp_path, checkpoint, epochs=1)
+    expected = softmax(encoder.TorchClassifier(model, threads=1).logits(["goal match"], 2))[0]
+    score = pipeline("text-classification", str(model), top_k=None)
+    found = {row["label"]: row["score"] for row in score("goal match")[0]}
+    assert [found[label] for label in sorted(TOPICS)] == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_shortcuts_cut_the_vocabulary_while_training(
     kind: str, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -225,7 +298,7 @@ def test_a_bad_checkpoint_gets_one_sentence(splits: Path, checkpoint: Path, tmp_
         "no/such has no model.safetensors for train.sha256 to pin ("
     )
     assert refused(splits, tmp_path, tmp_path / "none").startswith(
-        f"{tmp_path / 'none'} can't be loaded as a checkpoint ("
+        f"There is no folder at {tmp_path / 'none'}, seen from "
     )
     broken = make_checkpoint(tmp_path / "broken")
     weights = broken / "model.safetensors"
@@ -278,15 +351,14 @@ def test_fp32_that_differs_stops_the_export_and_leaves_nothing(
     splits: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = trained(splits, tmp_path, checkpoint, epochs=1)
-    to_onnx = export.to_onnx
 
     def distorted(classifier: Any, path: Path, opset: int) -> None:
         head = classifier.classifier.bias
         with torch.no_grad():
             head += 0.01
-        to_onnx(classifier, path, opset)
+        onnx_export.to_onnx(classifier, path, opset)
 
-    monkeypatch.setattr(export, "to_onnx", distorted)
+    monkeypatch.setattr("src.text.export.to_onnx", distorted)
     with pytest.raises(InputError, match=r"up to 0.01, more than export.atol 1e-05: "):
         export.main(
             splits, model, tmp_path / "fp32", tmp_path / "int8", tmp_path / "report", **EXPORT
