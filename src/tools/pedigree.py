@@ -20,7 +20,7 @@ from src.core.files import sha256
 from src.core.markdown import without_secrets
 from src.project import git
 from src.project.graph import Project, is_params, locked, project, shown, upstream_first
-from src.project.objects import forget
+from src.project.hashes import forget
 from src.tools.verify.cache import check
 from src.tools.verify.outs import files_of, reads_other, select
 from src.training import provenance

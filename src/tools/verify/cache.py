@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from src.core.errors import InputError
 from src.project.graph import Project, shown
-from src.project.objects import Key, Read, head_has, read_all
+from src.project.hashes import Key, Read, head_has, read_all
 from src.tools.verify.outs import Part, files_of, select
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from src.core.errors import InputError, closest
 from src.project.graph import Project, shown, upstream_first
-from src.project.objects import LOCAL, Key, Read, folder_hash, listing, read_all, walk
+from src.project.hashes import LOCAL, Key, Read, folder_hash, listing, read_all, walk
 
 
 @dataclass(frozen=True)

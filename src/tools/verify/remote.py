@@ -7,7 +7,7 @@ from typing import Any
 
 from src.core.errors import InputError
 from src.project.graph import Project
-from src.project.objects import LOCAL, Read, listing, read, read_all, remote, sizes
+from src.project.hashes import LOCAL, Read, listing, read, read_all, remote, sizes
 from src.tools.verify.cache import Finding, Report, removal
 from src.tools.verify.outs import Part, files_of, select
 
