@@ -28,9 +28,9 @@ from src.project import params
 from src.tables import sources
 from src.tables.places import File
 from src.text import load
-from src.text.check import guess, guess_columns, guess_encoding
+from src.text.check import guess, guess_columns, guess_encoding, stages
 from src.text.check.guess_encoding import is_parquet
-from src.text.check.state import Check, hushed
+from src.text.check.stages import Check, hushed
 
 LARGE = 10_000_000  # bytes, from which each step is told
 
@@ -76,15 +76,13 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     found = _find(check, files)
     frame = _read(check, found, text_column, label_column)
     id_column = check.params["load"]["id_column"]
-    from src.text.check import columns, stages  # and the stages, which take seconds to import
-
     counts = stages.run_load(check)
     rows = "none: rows are numbered"
     if id_column and not check.params["load"]["id_column"]:
         rows += f", for {id_column} repeats"
         id_column = ""
     check.lines.append(f"  id      {id_column or ('id' if 'id' in frame else rows)}")
-    columns.settle(check)
+    stages.settle_columns(check)
     stages.count(check, counts)
     sizes = stages.run_split(check, counts["kept"])
     # Before the import that reads it: a checkpoint that is not here is not fetched.

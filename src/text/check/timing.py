@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from src.core.errors import InputError
 from src.text import encoder, train
-from src.text.check.state import TEXTS, Check, hushed
+from src.text.check.stages import TEXTS, Check, hushed
 from src.text.encoder import Texts, Tokens
 from src.training import pretrained
 
