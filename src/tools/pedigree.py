@@ -21,8 +21,7 @@ from src.core.markdown import without_secrets
 from src.project import git
 from src.project.graph import Project, is_params, locked, project, shown, upstream_first
 from src.project.hashes import forget
-from src.tools.verify.cache import check
-from src.tools.verify.outs import files_of, reads_other, select
+from src.tools.verify.outs import check, files_of, reads_other, select
 from src.training import provenance
 
 RECORDS = ("training", "provenance.py")  # a stage that depends on this leaves a record
