@@ -26,7 +26,7 @@ from src.project.params import read, typed
 from src.text import card_facts
 from src.tools.report.change import Gate
 from src.tools.tune import __main__ as tune
-from src.tools.tune.space import read_space
+from src.tools.tune.trials import read_space
 
 STAGES = [
     "load",
