@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, Project, copy_built, digest, serving
 from dvc.config import Config
 
-from src.tools.doctor import remotes
+from src.tools.doctor import repository
 
 ONNX = "models/onnx"
 
@@ -146,4 +146,4 @@ def test_this_repository_holds_no_secret_and_verifies_its_remotes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert [*remotes.secrets(), *remotes.unverified()] == []
+    assert [*repository.secrets(), *repository.unverified()] == []
