@@ -16,15 +16,10 @@ PARAMS = Path("params.yaml")  # of the pipeline at the root of the repository
 
 
 class Section(dict[str, Any]):
-    """The params of one section.
-
-    Attributes:
-        name: of the section.
-        path: of the params.yaml that it stands in.
-    """
+    """The params of one section."""
 
     name: str
-    path: Path
+    path: Path  # of the params.yaml that it stands in
 
     def __missing__(self, key: str) -> Any:
         raise InputError(

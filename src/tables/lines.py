@@ -9,17 +9,11 @@ EXCERPT = 200  # characters of a broken row that are kept
 
 @dataclass(frozen=True)
 class Broken:
-    """A row that can't be read.
+    """A row that can't be read."""
 
-    Attributes:
-        line: the physical line that it starts on, from 1; its number in parquet.
-        reason: why.
-        row: how it begins.
-    """
-
-    line: int
+    line: int  # the physical line that it starts on, from 1; its number in parquet
     reason: str
-    row: str
+    row: str  # how it begins
 
     @classmethod
     def of(cls, line: int, reason: str, row: str) -> "Broken":

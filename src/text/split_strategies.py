@@ -33,39 +33,25 @@ log = logging.getLogger("src.text.split")
 
 @dataclass(frozen=True)
 class Rows:
-    """A few bytes of each row.
+    """A few bytes of each row."""
 
-    Attributes:
-        names: the labels in the order of their codes.
-        labels: the code of each row's label.
-        texts: a hash of each text, equal for texts that differ in form alone.
-        groups: the same as numbers from 0 without gaps.
-        values: the value of the split's column, as a code.
-        value_names: the values in the order of their codes.
-        trained: whether the row may be trained on.
-    """
-
-    names: list[str]
-    labels: Numbers
-    texts: Hashes
-    groups: Numbers
-    values: Numbers
-    value_names: list[str]
-    trained: npt.NDArray[np.bool_]
+    names: list[str]  # the labels in the order of their codes
+    labels: Numbers  # the code of each row's label
+    texts: Hashes  # equal for texts that differ in form alone
+    groups: Numbers  # the same as numbers from 0 without gaps
+    values: Numbers  # the value of the split's column, as a code
+    value_names: list[str]  # the values in the order of their codes
+    trained: npt.NDArray[np.bool_]  # whether the row may be trained on
 
 
 @dataclass(frozen=True)
 class Division:
-    """How to divide: the params of split by their names.
-
-    Attributes:
-        sizes: the share of all texts that each side but train gets.
-    """
+    """The params of split by their names."""
 
     strategy: Literal["stratified", "predefined", "group", "hash"]
     column: str
     overlap: Literal["stop", "drop"]
-    sizes: dict[int, float]
+    sizes: dict[int, float]  # the share of all texts that each side but train gets
     seed: int
 
 

@@ -48,34 +48,21 @@ log = logging.getLogger("src.tools.prove")
 
 @dataclass(frozen=True)
 class Plan:
-    """The work to be done.
+    """The work to be done."""
 
-    Attributes:
-        pipelines: every dvc.yaml of the repository.
-        chain: their stages.
-        outs: the paths of their outputs.
-        cache: the folder of DVC's cache here.
-    """
-
-    pipelines: list[str]
-    chain: Chain
-    outs: list[str]
-    cache: str
+    pipelines: list[str]  # every dvc.yaml of the repository
+    chain: Chain  # their stages
+    outs: list[str]  # the paths of their outputs
+    cache: str  # the folder of DVC's cache here
 
 
 @dataclass(frozen=True)
 class State:
-    """The stages of a clone as it tells them, before it has run them or after.
+    """The stages of a clone as it tells them, before it has run them or after."""
 
-    Attributes:
-        locks: every dvc.lock as it is, by path.
-        stages: their entries, by the names of the stages.
-        records: what the trainings ran on, by path; ``src/training/provenance.py`` writes it.
-    """
-
-    locks: Mapping[str, bytes]
-    stages: Mapping[str, Any]
-    records: Mapping[str, Any]
+    locks: Mapping[str, bytes]  # every dvc.lock as it is, by path
+    stages: Mapping[str, Any]  # their entries, by the names of the stages
+    records: Mapping[str, Any]  # by path, what ``training.provenance`` tells of the trainings
 
 
 def main(*targets: str, clones: Count = 2) -> None:

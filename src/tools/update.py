@@ -29,17 +29,11 @@ log = logging.getLogger("src.tools.update")
 
 @dataclass(frozen=True)
 class Record:
-    """A project's record of its template.
+    """A project's record of its template."""
 
-    Attributes:
-        template: where it is, as cookiecutter takes it.
-        commit: what the project has of it.
-        answers: what was answered to cookiecutter's prompts.
-    """
-
-    template: str
-    commit: str
-    answers: dict[str, str]
+    template: str  # where it is, as cookiecutter takes it
+    commit: str  # of the template that the project has
+    answers: dict[str, str]  # to cookiecutter's prompts
 
 
 def main(*, to: str = "") -> None:

@@ -31,25 +31,15 @@ log = logging.getLogger("src.text.check")
 
 @dataclass
 class Check:
-    """Everything that is known so far.
+    """Everything that is known so far."""
 
-    Attributes:
-        present: the sections of params.yaml.
-        params: the same with what the texts need.
-        folder: a temporary one.
-        lines: the report.
-        warnings: sentences on what is likely wrong.
-        stops: whether a stage would stop.
-        large: whether each step takes so long that it is told.
-    """
-
-    present: dict[str, params.Section]
-    params: dict[str, params.Section]
-    folder: Path
-    lines: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    stops: bool = False
-    large: bool = False
+    present: dict[str, params.Section]  # the sections of params.yaml
+    params: dict[str, params.Section]  # the same with what the texts need
+    folder: Path  # a temporary one
+    lines: list[str] = field(default_factory=list)  # the report
+    warnings: list[str] = field(default_factory=list)  # sentences on what is likely wrong
+    stops: bool = False  # whether a stage would stop
+    large: bool = False  # whether each step takes so long that it is told
 
     def set(self, section: str, **values: Any) -> None:
         """Note params that the texts need."""

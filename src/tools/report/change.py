@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import pandas as pd
@@ -35,28 +36,18 @@ class Gate:
 
 @dataclass(frozen=True)
 class Change:
-    """The effect of a change on a model, on the test texts that both revisions have.
+    """The effect of a change on a model, on the test texts that both revisions have."""
 
-    Attributes:
-        texts: their number.
-        before, after: the metric of the gate on them.
-        low, high: the interval of the difference, by the paired bootstrap.
-        p_value: of "there is no difference".
-        fixed, broken: texts that are right now and were wrong, and the other way round.
-        moved: texts that have another predicted label.
-        alone: test texts of the one revision and of the other alone.
-    """
-
-    texts: int
-    before: float
+    texts: int  # their number
+    before: float  # the metric of the gate on them
     after: float
-    low: float
+    low: float  # the interval of the difference, by the paired bootstrap
     high: float
-    p_value: float
-    fixed: int
-    broken: int
-    moved: int
-    alone: tuple[int, int]
+    p_value: float  # of "there is no difference"
+    fixed: int  # texts that are right now and were wrong
+    broken: int  # the other way round
+    moved: int  # texts that have another predicted label
+    alone: tuple[int, int]  # test texts of the one revision and of the other alone
 
     @property
     def verdict(self) -> str:
@@ -148,14 +139,8 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate) -> Change:
     columns = ("label", "predicted_before", "predicted_after")
     names = sorted({str(name) for column in columns for name in both[column]})
     labels, was, now = (examples.label_ids(both.assign(label=both[c]), names) for c in columns)
-    points = [
-        float(
-            accuracy_score(labels, side)
-            if gate.metric == "accuracy"
-            else f1_score(labels, side, average="macro")
-        )
-        for side in (was, now)
-    ]
+    score = accuracy_score if gate.metric == "accuracy" else partial(f1_score, average="macro")
+    points = [float(score(labels, side)) for side in (was, now)]
     moved = int((was != now).sum())
     low, high, p_value = 0.0, 0.0, 1.0
     if moved:
