@@ -104,7 +104,6 @@ def _lock_of(name: str, paths: Sequence[object]) -> Path:
 
 
 def _is_of_a_full_disk(error: BaseException) -> bool:
-    """Tell whether an exception means that a disk or a quota is full."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return tells_of_a_full_disk(str(error))

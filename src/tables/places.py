@@ -110,7 +110,6 @@ class Place:
             yield Stream(stored, plain, begin, str(self), check)
 
     def _stored(self, stack: ExitStack) -> Any:
-        """Open the bytes as they are stored."""
         if self.name == STANDARD:
             return sys.stdin.buffer
         if not self.is_local:

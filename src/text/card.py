@@ -127,7 +127,6 @@ def _eight_bits(facts: Facts) -> list[str]:
 
 
 def _is_on_hub(checkpoint: str) -> bool:
-    """Tell whether a checkpoint is a name of Hugging Face's, and no folder or package."""
     try:
         validate_repo_id(checkpoint)
     except HFValidationError:

@@ -88,7 +88,6 @@ def _write_predictions(
     names: list[str],
     mistakes: int,
 ) -> None:
-    """Write a row for each text, and a table of those that are surest and wrong."""
     predicted = probabilities.argmax(axis=1)
     frame = test[["id", "label"]].assign(predicted=[names[k] for k in predicted])
     for k, name in enumerate(names):
@@ -120,7 +119,6 @@ def _probabilities(
 def _engine(
     model: Path, batch_tokens: int, threads: int
 ) -> tuple[list[str], Callable[[Sequence[str]], Floats]]:
-    """Load a model: its labels, and a function from texts to probabilities."""
     if (model / "model.joblib").exists():
         import joblib
 
@@ -150,7 +148,6 @@ def _shares(logits: npt.NDArray[np.float32]) -> Floats:
 def _details(
     test: pd.DataFrame, labels: Integers, probabilities: Floats, names: list[str], slices: list[str]
 ) -> dict[str, object]:
-    """Compute the metrics of each class, and of the texts of each value of the slice columns."""
     by_slice: dict[str, dict[str, dict[str, float]]] = {}
     for column in slices:
         by_value = test.fillna({column: "(none)"}).groupby(column).indices

@@ -77,7 +77,6 @@ def divide(rows: Rows, wanted: Division, path: Path) -> Sides:
 
 
 def _given(rows: Rows, column: str) -> Sides:
-    """Take the sides that the source itself names."""
     sides = []
     for value in rows.value_names:
         name = NAMES.get(value.strip().lower())

@@ -160,7 +160,6 @@ def _train(
 
 
 def _start(place: str, labels: list[str], params: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Load the checkpoint with a new head for these labels, and its tokenizer."""
     set_seed(params["seed"])  # before the classification head gets its random weights
     classifier, tokenizer = encoder.load(
         place,
@@ -244,7 +243,6 @@ def trainer_of(
 
 
 def _arguments(params: Mapping[str, Any], checkpoints: Path) -> dict[str, Any]:
-    """Return Trainer's arguments."""
     world = launch.world(params["processes"])
     gpu = torch.cuda.is_available()
     metric = params["metric_for_best_model"]

@@ -200,7 +200,6 @@ def difference(one: State, other: State, chain: Chain) -> str:
 def _parts(
     name: str, one: Mapping[str, Any] | None, other: Mapping[str, Any] | None
 ) -> Iterator[str]:
-    """Say how two entries of dvc.lock differ."""
     if one is None or other is None:
         yield f"{name} is in one of them alone"
         return

@@ -59,7 +59,6 @@ def main(*, to: str = "") -> None:
 
 
 def _read(path: Path) -> Record:
-    """Read a record."""
     try:
         record = Record(**json.loads(path.read_text(encoding="utf-8")))
         if not all(isinstance(answer, str) for answer in record.answers.values()):
@@ -146,7 +145,6 @@ def _expect_progress(place: Path, old: str, new: str) -> None:
 
 
 def _merge(commit: str) -> None:
-    """Merge what a commit changes, and refuse where git can't."""
     done = git.run("cherry-pick", commit)
     if not done.returncode:
         return

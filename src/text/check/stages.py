@@ -135,7 +135,6 @@ def run_load(check: Check) -> dict[str, Any]:
 
 
 def _leave_out(check: Check, small: list[str], classes: dict[str, int]) -> None:
-    """Leave out small classes, if others remain."""
     if len(classes) - len(small) < 2:
         told = ", ".join(f"{name} {n}" for name, n in [*classes.items()][:SHOWN])
         raise InputError(
@@ -205,7 +204,6 @@ def run_quality(check: Check) -> None:
 
 
 def _is_split(values: Iterable[object]) -> bool:
-    """Tell whether a column says on which side of the split each row is."""
     names = {value.strip().lower() for value in guess_columns.filled(values)}
     return len(names) > 1 and names <= {*NAMES}
 

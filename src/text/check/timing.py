@@ -78,7 +78,6 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
 
 
 def _expect_languages(check: Check, checkpoint: str) -> None:
-    """Warn of texts in languages that the checkpoint has not read."""
     spoken = sorted({*check.params["card"]["languages"]} - {"en"})
     if spoken and checkpoint == ENGLISH:
         check.warnings.append(
@@ -89,7 +88,6 @@ def _expect_languages(check: Check, checkpoint: str) -> None:
 
 
 def _settle_epochs(check: Check, size: int) -> None:
-    """Raise the epochs where so many training texts make too few steps."""
     section = check.params["train"]
     batches = math.ceil(size / (section["batch_size"] * section["gradient_accumulation_steps"]))
     if batches * section["epochs"] < FEWEST_STEPS:

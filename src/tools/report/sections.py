@@ -163,7 +163,6 @@ def plots(before: Revision, after: Revision, folder: Path) -> Iterator[str]:
 
 
 def _outputs(side: Revision, name: str) -> Iterator[str]:
-    """List the outputs of a file name."""
     for key in side.stages:
         yield from (path for path in side.hashes(key, "outs") if Path(path).name == name)
 

@@ -99,7 +99,6 @@ def _distribution(words: Sequence[str]) -> tuple[Distribution, Sequence[str]]:
 
 
 def _value(text: str) -> Any:
-    """Read a value as it would be read from params.yaml."""
     try:
         return YAML(typ="safe").load(text)
     except YAMLError:
