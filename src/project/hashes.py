@@ -42,13 +42,7 @@ class Read(NamedTuple):
 
 
 def read(fs: Any, path: str, name: str) -> Read:
-    """Hash a file.
-
-    Args:
-        fs: the file system of DVC that the path is of.
-        path: of the file.
-        name: of the hash, as DVC calls it.
-    """
+    """Hash a file of one of DVC's file systems; ``name`` is what DVC calls the kind of hash."""
     try:
         return Read(file_md5(path, fs, name=name), fs.size(path) or 0)
     except FileNotFoundError:

@@ -32,10 +32,7 @@ log = logging.getLogger("src.text.check")
 def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
     """Report the lengths in tokens, and how long training may take.
 
-    Args:
-        check: what is known so far.
-        sizes: how many texts would be trained on and validated with.
-        classes: their number.
+    ``sizes`` are the numbers of texts that would be trained on and validated with.
     """
     try:
         bound = check.bind(train, "splits", "model", "live")
@@ -134,12 +131,7 @@ def time_steps(
 ) -> tuple[float, int]:
     """Let the Trainer of `train` do a few steps, on batches of several lengths.
 
-    Args:
-        model: a classifier, which learns nonsense.
-        tokenizer: its tokenizer.
-        ids: the tokens of some texts.
-        params: the section `train`.
-        folder: for Trainer; nothing is saved.
+    The model learns nonsense, and nothing is saved in ``folder``.
 
     Returns:
         How many seconds how many texts took.
