@@ -24,7 +24,7 @@ from src.tables.lines import Broken, Lines
 from src.tables.parquet_rows import Rows, is_text, strings
 from src.tables.places import File
 
-Format = Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "folder"]
+Format = Literal["auto", places.Format, "folder"]
 ENDINGS: dict[str, Format] = {**places.ENDINGS, ".txt": "folder"}
 ROWS = 10_000  # of a batch at most
 CHARACTERS = 1 << 24  # of a batch, beyond which it is handed on

@@ -15,7 +15,7 @@ import s3fs
 from conftest import LOAD, serving
 
 from src.core.errors import InputError
-from src.tables import download, sources
+from src.tables import sources
 from src.tables.places import File
 from src.text import load
 
@@ -29,7 +29,7 @@ PAGE = """<html><body>Google Drive can't scan this file for viruses.
 @pytest.fixture(autouse=True)
 def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(download, "PAUSE", 0.01)
+    monkeypatch.setattr(sources, "PAUSE", 0.01)
 
 
 def found(*places: str, sha256: str = "") -> list[File]:
@@ -106,7 +106,7 @@ def test_a_download_goes_on_where_it_broke(serve: Callable[[Answer], str]) -> No
     (file,) = found(f"{url}/x.csv")
     assert content(file) == CONTENT
     assert ranges[0] is None
-    assert 3 <= len(ranges) <= download.ATTEMPTS, "each brings more"
+    assert 3 <= len(ranges) <= sources.ATTEMPTS, "each brings more"
     assert [int(r[6:-1]) for r in ranges[1:]] == sorted(int(r[6:-1]) for r in ranges[1:])
 
 
@@ -152,7 +152,7 @@ def test_a_server_that_is_busy_is_asked_again_and_one_that_breaks_is_given_up(
 
     url = serve(broken)
     assert refused(f"{url}/x.csv").startswith(f"{url}/x.csv can't be read: ")
-    assert len(seen) == download.ATTEMPTS
+    assert len(seen) == sources.ATTEMPTS
 
     def absent(handler: Any, _: int) -> None:
         seen.append(404)
@@ -190,7 +190,7 @@ def test_a_drive_link_is_followed_past_the_page_about_large_files(
             send(handler, CONTENT.encode(), Content_Disposition=name)
 
     url = serve(answer)
-    monkeypatch.setattr(download, "DRIVE_DOWNLOAD", url + "/download?id={}&export=download")
+    monkeypatch.setattr(sources, "DRIVE_DOWNLOAD", url + "/download?id={}&export=download")
     (file,) = found("https://drive.google.com/file/d/1a-B_c/view?usp=sharing")
     assert asked == [
         "/download?id=1a-B_c&export=download",
@@ -203,8 +203,8 @@ def test_a_drive_link_is_followed_past_the_page_about_large_files(
 def test_a_drive_share_link_becomes_its_download() -> None:
     expected = "https://drive.usercontent.google.com/download?id=1a-B_c&export=download"
     for link in ("file/d/1a-B_c/view?usp=sharing", "open?id=1a-B_c", "uc?export=x&id=1a-B_c"):
-        assert download.download_link(f"https://drive.google.com/{link}") == expected
-    assert download.download_link("https://example.org/x.csv") == "https://example.org/x.csv"
+        assert sources.download_link(f"https://drive.google.com/{link}") == expected
+    assert sources.download_link("https://example.org/x.csv") == "https://example.org/x.csv"
 
 
 def test_a_source_that_changed_is_refused() -> None:
