@@ -101,10 +101,7 @@ def sample(path: Path, target: Path, count: int) -> int:
 def compare(found: Logits, reference: Logits) -> dict[str, float]:
     """The largest difference of a logit, and labels that changed of 1,000."""
     flips = found.argmax(axis=1) != reference.argmax(axis=1)
-    return {
-        "logit": float(np.abs(found - reference).max()),
-        "flips": 1000 * float(flips.mean()),
-    }
+    return {"logit": float(np.abs(found - reference).max()), "flips": 1000 * float(flips.mean())}
 
 
 def margin(logits: Logits) -> float:

@@ -147,9 +147,8 @@ def _parse(kind: Any, words: Sequence[str]) -> Any:
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         value = _parse(parts[0], words)
-        if any(
-            number not in parts[1] for number in (value if isinstance(value, list) else [value])
-        ):
+        numbers = value if isinstance(value, list) else [value]
+        if any(number not in parts[1] for number in numbers):
             raise ValueError(words)
         return value
     if origin is list:

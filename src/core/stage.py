@@ -130,9 +130,6 @@ def _start_log(name: str, *, to_file: bool) -> None:
         which = re.sub(r"[^\w@.-]+", "-", os.environ.get("DVC_STAGE", name))
         file = LOGS / f"{stamp}-{which}-{os.getpid()}.log"
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=handlers,
-    )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers)
     logging.getLogger("src").setLevel(logging.INFO)  # of libraries, warnings only
     logging.captureWarnings(True)

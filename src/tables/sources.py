@@ -40,11 +40,7 @@ log = logging.getLogger("src.tables.sources")
 
 
 def find(
-    sources: Sequence[str],
-    folder: Path,
-    sha256: str,
-    max_bytes: int,
-    setting: str = "load.source",
+    sources: Sequence[str], folder: Path, sha256: str, max_bytes: int, setting: str = "load.source"
 ) -> list[File]:
     """Bring the files of all sources to this machine, in the order of their names.
 

@@ -120,12 +120,7 @@ def _draw_sides(sides: Sides, rows: Rows, sizes: dict[int, float], seed: int) ->
 
 
 def _draw(
-    labels: Numbers,
-    groups: Numbers,
-    size: float,
-    leave: int,
-    seed: int,
-    names: Sequence[str],
+    labels: Numbers, groups: Numbers, size: float, leave: int, seed: int, names: Sequence[str]
 ) -> npt.NDArray[np.bool_]:
     """Draw a share of each label's groups, at least one, and leave some.
 

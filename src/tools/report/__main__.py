@@ -127,11 +127,7 @@ def _not_run() -> Iterator[str]:
 
 
 def _verdict(
-    model: str,
-    before: Revision,
-    after: Revision,
-    changes: Mapping[str, Change | None],
-    gate: Gate,
+    model: str, before: Revision, after: Revision, changes: Mapping[str, Change | None], gate: Gate
 ) -> str:
     if model not in before.models:
         return f" is new: {code(before.name)} has no such model to compare it with."

@@ -268,10 +268,7 @@ def test_a_bad_answer_is_refused(key: str, answer: str) -> None:
             ("languages", "EN, de"),
             ("data_source", "https://host/x.csv?sheet=2"),
         ),
-        *(
-            ("data_source", "zip://b.csv::https://host/x@2.zip"),
-            ("remote_url", "/mnt/Team Drive"),
-        ),
+        *(("data_source", "zip://b.csv::https://host/x@2.zip"), ("remote_url", "/mnt/Team Drive")),
     ],
 )
 def test_an_answer_that_may_be(key: str, answer: str) -> None:

@@ -133,12 +133,7 @@ def test_shortcuts_train_what_hugging_face_trains(
     weights = []
     for on in (True, False):
         model = trained(
-            splits,
-            tmp_path / str(on),
-            checkpoint,
-            shortcuts=on,
-            weight_decay=0.3,
-            max_length=12,
+            splits, tmp_path / str(on), checkpoint, shortcuts=on, weight_decay=0.3, max_length=12
         )
         weights.append(load_file(model / "model.safetensors"))
     assert weights[0].keys() == weights[1].keys()

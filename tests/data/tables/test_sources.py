@@ -192,10 +192,7 @@ def test_a_drive_link_is_followed_past_the_page_about_large_files(
     url = serve(answer)
     monkeypatch.setattr(sources, "DRIVE_DOWNLOAD", url + "/download?id={}&export=download")
     (file,) = found("https://drive.google.com/file/d/1a-B_c/view?usp=sharing")
-    assert asked == [
-        "/download?id=1a-B_c&export=download",
-        "/download?id=1a-B_c&confirm=t&uuid=42",
-    ]
+    assert asked == ["/download?id=1a-B_c&export=download", "/download?id=1a-B_c&confirm=t&uuid=42"]
     assert file.name == "reviews.csv"
     assert content(file) == CONTENT
 

@@ -305,8 +305,7 @@ def test_languages_are_told_from_other_words_of_two_letters(
     codes: tuple[str, str], are: bool
 ) -> None:
     source = written(
-        "a.csv",
-        table(",", "text label code", lambda k, t: [t["text"], t["label"], codes[k % 2]]),
+        "a.csv", table(",", "text label code", lambda k, t: [t["text"], t["label"], codes[k % 2]])
     )
     check.main(source, write=True)
     assert params()["evaluate"]["slices"] == (["code"] if are else [])
@@ -542,9 +541,7 @@ def test_an_id_that_repeats_where_nobody_looked_is_left(
     assert "  id      none: rows are numbered, for nr repeats\n" in capsys.readouterr().out
 
 
-def test_params_of_training_are_as_the_stage_takes_them(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_params_of_training_are_as_the_stage_takes_them(capsys: pytest.CaptureFixture[str]) -> None:
     source = as_commas()
     for found in ("many", 0):
         set_params(Project(Path()), {"train.batch_size": found})

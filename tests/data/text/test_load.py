@@ -292,10 +292,7 @@ def test_what_is_not_there_is_named_with_the_likeliest_name() -> None:
             "load.encoding has 'utf-9': expected a name that Python knows, "
             "such as utf-8, cp1252 or utf-16.",
         ),
-        (
-            {"delimiter": "||"},
-            "load.delimiter is '||': expected one ASCII character, such as ','.",
-        ),
+        ({"delimiter": "||"}, "load.delimiter is '||': expected one ASCII character, such as ','."),
         ({"quote": "''"}, "load.quote is \"''\": expected one ASCII character, or '' for none."),
         ({"encoding": []}, "load.encoding is []: name at least one, such as [utf-8]."),
     ],

@@ -63,9 +63,7 @@ def scores_of(project: Project, model: str) -> dict[str, float]:
     return scores
 
 
-def test_the_default_data_is_the_whole_corpus_and_no_text_is_on_two_sides(
-    project: Project,
-) -> None:
+def test_the_default_data_is_the_whole_corpus_and_no_text_is_on_two_sides(project: Project) -> None:
     counts = json.loads((project.root / "data" / "quality.json").read_text())
     assert counts["rows"] == 2225
     assert {reason: n for reason, n in counts["dropped"].items() if n} == {"duplicate": 98}
