@@ -121,11 +121,7 @@ def _params_of(main: Callable[..., None]) -> str:
 
 
 def value_of(p: inspect.Parameter, words: list[str] | None, prefix: str, place: str) -> Any:
-    """Turn the words of one option into its typed value.
-
-    Raises:
-        InputError: the words are no such value.
-    """
+    """Turn the words of one option into its typed value; InputError if they are none."""
     if words is None and p.default is not p.empty:
         return p.default
     kind = get_args(p.annotation)[0] if get_origin(p.annotation) is Annotated else p.annotation

@@ -28,11 +28,7 @@ def run(
 
 
 def output(*words: str, cwd: Path | None = None) -> str:
-    """Return what a git command prints, without the line end.
-
-    Raises:
-        InputError: it fails.
-    """
+    """Return what a git command prints, without the line end; InputError if it fails."""
     done = run(*words, cwd=cwd)
     if done.returncode:
         told = " ".join(done.stderr.split())

@@ -38,11 +38,7 @@ class Out:
 
 @contextmanager
 def project() -> Iterator[Repo]:
-    """Open the DVC project of this folder.
-
-    Raises:
-        InputError: there is none, or DVC can't read it.
-    """
+    """Open the DVC project of this folder; InputError if there is none that DVC can read."""
     try:
         with Repo() as repo:
             yield repo

@@ -84,11 +84,7 @@ def words_of(section: Mapping[str, Any]) -> list[str]:
 
 
 def write(changes: Mapping[str, Any], path: Path = PARAMS) -> None:
-    """Give params, such as ``load.source``, other values in the file as it is now.
-
-    Raises:
-        InputError: as of ``read``.
-    """
+    """Give params, such as ``load.source``, other values in the file; InputError as of ``read``."""
     yaml = YAML()  # keeps comments, and writes as DVC does: its next change will be one line
     yaml.default_flow_style = False
     values = _load(yaml, path)

@@ -34,11 +34,7 @@ class Facts:
         baseline: Path,
         compared: Path,
     ) -> None:
-        """Read the files.
-
-        Raises:
-            InputError: one is missing, or the model was not compared.
-        """
+        """Read the files; InputError if one is missing, or the model was not compared."""
         found = dvc.api.params_show("params.yaml")
         self.params: dict[str, dict[str, Any]] = {name: found[name] for name in SECTIONS}
         self.manifest = _read_json(exported / "manifest.json")

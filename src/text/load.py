@@ -225,11 +225,7 @@ class Rows:
             start += len(table)
 
     def refuse_repeated_ids(self) -> None:
-        """Stop if two rows that are kept have one id.
-
-        Raises:
-            InputError: names both places.
-        """
+        """Stop if two rows that are kept have one id, and name the places of both."""
         for part in examples.partitions(self.ids):
             rows = part[self.reasons[part] == 0]
             order = rows[np.argsort(self.ids[rows], kind="stable")]

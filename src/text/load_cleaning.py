@@ -157,11 +157,7 @@ def canonical(labels: Sequence[str], counts: Sequence[int]) -> list[str]:
 
 
 def refuse_losses(counts: Mapping[str, Any], most: float, rejected: Path) -> None:
-    """Stop if a larger share of the rows than ``most`` is dropped.
-
-    Raises:
-        InputError: counts them by reason.
-    """
+    """Stop if a larger share of the rows than ``most`` is dropped."""
     total, kept, dropped = counts["rows"], counts["kept"], counts["dropped"]
     if total - kept > most * total:
         found = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
@@ -173,11 +169,7 @@ def refuse_losses(counts: Mapping[str, Any], most: float, rejected: Path) -> Non
 
 
 def refuse_odd_classes(counts: Mapping[str, Any], column: str) -> None:
-    """Stop if there is one class only, or nearly as many classes as texts.
-
-    Raises:
-        InputError: names the column of the labels.
-    """
+    """Stop if there is one class only, or nearly as many classes as texts."""
     classes, kept = counts["classes"], counts["kept"]
     if len(classes) < 2:
         raise InputError(

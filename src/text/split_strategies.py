@@ -56,11 +56,7 @@ class Division:
 
 
 def divide(rows: Rows, wanted: Division, path: Path) -> Sides:
-    """Choose a side for each row of the examples at ``path``.
-
-    Raises:
-        InputError: the texts can't be divided so.
-    """
+    """Choose a side for each row of ``path``; InputError if the texts can't be divided so."""
     sizes, seed = wanted.sizes, wanted.seed
     if wanted.strategy == "group":
         return _by_group(rows, sizes, seed)

@@ -52,7 +52,9 @@ def main(*files: str, text_column: str = "", label_column: str = "", write: bool
         check = Check(present, copy.deepcopy(present), Path(folder))
         look(check, files, text_column, label_column)
     changes = check.changes()
-    print("\n".join([*check.lines, *_bullets("What to look at:", check.warnings), ""]))
+    if check.warnings:
+        check.lines += ["What to look at:", *(f"- {sentence}" for sentence in check.warnings)]
+    print("\n".join([*check.lines, ""]))
     if not changes:
         print("params.yaml has all params that these texts need.")
         return
@@ -68,11 +70,7 @@ def main(*files: str, text_column: str = "", label_column: str = "", write: bool
 
 
 def look(check: Check, files: Sequence[str], text_column: str, label_column: str) -> None:
-    """Fill in the params and the report.
-
-    Raises:
-        InputError: the files are no labelled texts.
-    """
+    """Fill in the params and the report; InputError if the files are no labelled texts."""
     found = _find(check, files)
     frame = _read(check, found, text_column, label_column)
     id_column = check.params["load"]["id_column"]
@@ -200,10 +198,6 @@ def _value(value: Any) -> str:
         return f"[{', '.join(map(_value, value))}]"
     plain = isinstance(value, str) and not re.fullmatch(r"[\w./:@-]+", value)
     return repr(value) if plain else str(value)
-
-
-def _bullets(head: str, sentences: Sequence[str]) -> list[str]:
-    return [head, *(f"- {sentence}" for sentence in sentences)] if sentences else []
 
 
 if __name__ == "__main__":

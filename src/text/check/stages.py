@@ -72,11 +72,7 @@ class Check:
         return partial(stage.main, *positional, **options)
 
     def run(self, stage: ModuleType, *paths: str, **changes: Any) -> None:
-        """Run a stage, and keep its warnings.
-
-        Raises:
-            InputError: the stage would stop.
-        """
+        """Run a stage, and keep its warnings; InputError if it would stop."""
         bound = self.bind(stage, *paths, **changes)
         if self.large:
             log.info("running %s", stage.__name__.rpartition(".")[2])

@@ -145,11 +145,7 @@ class Report:
 
 
 def check(repo: Project, targets: Sequence[str] = ()) -> Report:
-    """Hash the files of outs in the work tree, and their objects in the cache.
-
-    Raises:
-        InputError: as of ``select``.
-    """
+    """Hash the files of outs in the work tree, and their objects in the cache."""
     report, seen = Report(), dict[str, Read]()
     wrong_files: list[Finding] = []
     for part in select(repo, targets):
