@@ -38,6 +38,7 @@ class Interval:
         return " and ".join(finite)
 
 
+Natural = Annotated[int, Interval(ge=0)]
 Count = Annotated[int, Interval(ge=1)]
 Threads = Annotated[int, Interval(ge=1, le=1024)]
 Share = Annotated[float, Interval(gt=0, lt=1)]

@@ -31,19 +31,13 @@ class _Long(str):
 
 
 class Lines:
-    """The lines of a text; those that were taken for a row can be put back.
-
-    Attributes:
-        longest: the characters that a line may have.
-        number: of the last line that was taken, from 1.
-        taken: the lines of the present row, set anew by who reads.
-    """
+    """The lines of a text; those that were taken for a row can be put back."""
 
     def __init__(self, text: TextIO, longest: int) -> None:
         """Read from ``text``, which keeps its line ends (``newline=""``)."""
-        self.longest = longest
-        self.number = 0
-        self.taken: list[str] = []
+        self.longest = longest  # characters that a line may have
+        self.number = 0  # of the last line that was taken, from 1
+        self.taken: list[str] = []  # the lines of the present row, set anew by who reads
         self._text = text
         self._back: deque[str] = deque()
 

@@ -13,12 +13,7 @@ from src.tables.streams import Stream
 
 
 class Rows:
-    """The rows of a parquet file.
-
-    Attributes:
-        schema: the names and types of its columns.
-        count: how many rows it has.
-    """
+    """The rows of a parquet file."""
 
     def __init__(self, stream: Stream, place: Place) -> None:
         """Read the schema; InputError if it isn't a parquet file."""
@@ -26,7 +21,7 @@ class Rows:
         with self._reading():
             # A buffer, or else the whole of a column of a row group is read at once.
             self._file = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
-            self.schema: pa.Schema = self._file.schema_arrow
+            self.schema: pa.Schema = self._file.schema_arrow  # the columns' names and types
             self.count: int = self._file.metadata.num_rows
 
     def batches(self, size: int) -> Iterator[pa.RecordBatch]:

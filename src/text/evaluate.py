@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from dvclive.live import Live
 from scipy.special import softmax
 
 from src.core import stage
-from src.core.command_line import Count, Interval, Seed, Share, Threads
+from src.core.command_line import Count, Natural, Seed, Share, Threads
 from src.core.errors import InputError, closest
 from src.core.files import replacing, write_json
 from src.metrics import bootstrap, classification
@@ -33,7 +32,7 @@ def main(
     slices: list[str],
     resamples: Count,
     confidence: Share,
-    mistakes: Annotated[int, Interval(ge=0)],
+    mistakes: Natural,
     batch_tokens: Count,
     threads: Threads,
     seed: Seed,

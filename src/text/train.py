@@ -23,7 +23,7 @@ from transformers import (
     set_seed,
 )
 
-from src.core.command_line import Count, Interval, Seed, Threads, options
+from src.core.command_line import Count, Interval, Natural, Seed, Threads, options
 from src.core.errors import InputError
 from src.core.files import replacing
 from src.metrics import classification
@@ -34,8 +34,6 @@ from src.training import launch, pretrained, provenance
 from src.training.checkpoints import ResumableTrainer, key_of
 from src.training.recording import LiveCallback, Progress, keep_best
 from src.training.shortcuts import CutVocabulary, replace_dropout, shorten
-
-Natural = Annotated[int, Interval(ge=0)]
 
 SPLITS = ("train.parquet", "validation.parquet", "labels.json")
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")

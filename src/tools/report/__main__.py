@@ -20,8 +20,16 @@ from src.core.files import replacing
 from src.core.markdown import code
 from src.project import graph
 from src.tools.report import sections
-from src.tools.report.change import Change, Gate, compare, failing, read_gate, same_splits
-from src.tools.report.revision import WORK_TREE, Revision
+from src.tools.report.change import (
+    WORK_TREE,
+    Change,
+    Gate,
+    Revision,
+    compare,
+    failing,
+    read_gate,
+    same_splits,
+)
 from src.tools.report.sections import names
 
 GATE_CLOSED = 2  # the exit code

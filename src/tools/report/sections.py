@@ -12,8 +12,7 @@ from typing import Any
 
 from src.core.markdown import code, table, without_secrets
 from src.project import git
-from src.tools.report.change import FIGURES, Gate
-from src.tools.report.revision import WORK_TREE, Revision
+from src.tools.report.change import FIGURES, WORK_TREE, Gate, Revision
 
 LONGEST = 30  # rows of a table; those that changed most come first
 

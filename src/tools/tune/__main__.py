@@ -15,14 +15,14 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from src.core import stage
-from src.core.command_line import Count, Interval, Seed
+from src.core.command_line import Count, Natural, Seed
 from src.core.errors import InputError
 from src.core.files import replacing
 from src.core.markdown import table
@@ -32,7 +32,6 @@ from src.tools.doctor.repository import not_kept
 from src.tools.tune import trials
 from src.tools.tune.trials import WORDS, Distribution, best, done, identify, present, read_space
 
-Natural = Annotated[int, Interval(ge=0)]
 # A test metric would no longer test the best of many, so there is none among these.
 Metric = Literal[
     "validation.accuracy",

@@ -18,8 +18,7 @@ from conftest import ROOT, Project, copy_built, set_params
 from src.core import markdown
 from src.core.errors import InputError
 from src.tools.report import sections
-from src.tools.report.change import Gate, judge
-from src.tools.report.revision import Revision
+from src.tools.report.change import Gate, Revision, judge
 
 GATE = Gate(models=["m"], metric="accuracy", max_drop=0.01, resamples=500, confidence=0.95, seed=1)
 STUMP = {"baseline.n_estimators": 1, "baseline.max_depth": 1}
