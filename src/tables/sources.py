@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -179,13 +180,12 @@ def _continue(session: requests.Session, url: str, target: Path) -> str:
     headers = {"Accept-Encoding": "identity"}  # so that the length is that of the file
     if have and "If-Range" in session.headers:
         headers["Range"] = f"bytes={have}-"
-    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+    get = partial(session.get, headers=headers, stream=True, timeout=TIMEOUT)
+    with get(url) as answer:
         answer.raise_for_status()
         if form := _confirmation(answer):
             action, fields = form
-            with session.get(
-                action, params=fields, headers=headers, stream=True, timeout=TIMEOUT
-            ) as confirmed:
+            with get(action, params=fields) as confirmed:
                 confirmed.raise_for_status()
                 return _receive(session, confirmed, target, url)
         return _receive(session, answer, target, url)
