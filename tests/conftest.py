@@ -319,7 +319,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_command(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> list[str]:
-    """What DVC makes of the params, for a process of its own."""
+    """The command that DVC makes of the params, for a process of its own."""
     words = [sys.executable, "-m", "src.text.train", splits, target / "model", target / "live"]
     for key, value in (TRAIN | {"checkpoint": checkpoint} | changes).items():
         if isinstance(value, bool):
@@ -344,6 +344,6 @@ def run_train(
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process has not ended; one that nobody waited for has."""
+    """Tell whether a process has not ended; one that nobody waited for has."""
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"

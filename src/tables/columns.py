@@ -1,4 +1,4 @@
-"""Which column of a file has which role, and whether the files of a source fit together."""
+"""The roles of a file's columns, and a check that the files of a source fit together."""
 
 import logging
 from collections.abc import Sequence

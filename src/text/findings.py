@@ -1,4 +1,4 @@
-"""What is likely wrong with the data: a code and values for programs, a sentence for people."""
+"""Faults that the data likely have: a code and values for programs, a sentence for people."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping

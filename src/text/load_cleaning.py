@@ -1,4 +1,4 @@
-"""Why a row of the source is dropped, and when so much of it is unusable that load stops."""
+"""Reasons to drop a row of the source, and to stop where too much of it is unusable."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ Reasons = npt.NDArray[np.uint8]  # 0 for a row that is kept, else 1 + its place 
 
 @dataclass(frozen=True)
 class Rules:
-    """How a row that has too much or too little is treated."""
+    """The treatment of a row that has too much or too little."""
 
     max_characters: int
     strip: bool

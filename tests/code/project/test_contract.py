@@ -382,7 +382,7 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
 
 
 def test_dvc_is_known_to_the_project_room_by_more_than_its_api() -> None:
-    """What `lint-imports` sees as one package, however deep an import reaches into it."""
+    """`lint-imports` sees one package, however deep an import reaches into it."""
     found: dict[str, set[str]] = {}
     for module in MODULES:
         for node in ast.walk(ast.parse(file_of(module).read_text())):
@@ -403,7 +403,7 @@ def test_the_contract_of_stages_names_all_of_them() -> None:
 
 
 def test_the_core_stands_on_the_standard_library_alone() -> None:
-    """What else may import what, `lint-imports` sees to, by the contracts of pyproject.toml."""
+    """The other floors are for `lint-imports`, by the contracts of pyproject.toml."""
     found = set()
     for path in (ROOT / "src" / "core").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -123,7 +123,7 @@ def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def contract(project: Project, code: int = 0) -> str:
-    """What the project's own contract test says of the second pipeline."""
+    """The project's own contract test, asked of the second pipeline."""
     words = ("-p", "no:cacheprovider", "-k", "numbers", "tests/code/project/test_contract.py")
     return project.run("python", "-m", "pytest", "-q", *words, code=code)
 

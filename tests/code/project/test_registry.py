@@ -37,7 +37,7 @@ class Registry:
         self.project.git("push", "--quiet", "origin", "main")
 
     def get(self, name: str, *which: str, out: str, code: int = 0) -> str:
-        """What someone types who has no clone."""
+        """Fetch an artifact as someone does who has no clone."""
         return self.user.dvc("artifacts", "get", str(self.hub), name, *which, "-o", out, code=code)
 
     def title(self, out: str) -> str:

@@ -136,7 +136,7 @@ def test_over_the_network_with_secrets_that_stay_here(
 
 
 def set_remote(project: Project, level: str, options: dict[str, str]) -> None:
-    """What `dvc remote modify` does, once an option: --local for the level local."""
+    """Set options as `dvc remote modify` does one by one: --local for the level local."""
     with Config(str(project.root / ".dvc"), validate=False).edit(level, validate=False) as config:
         config["core"] |= {"remote": "storage"} if level == "repo" else {}
         config["remote"].setdefault("storage", {}).update(options)

@@ -1,4 +1,4 @@
-"""What cookiecutter makes of this repository, and how a project takes what the template gains."""
+"""Projects that cookiecutter makes of this repository, and updates to what the template gains."""
 
 import json
 import re
@@ -358,7 +358,7 @@ def test_a_local_folder_is_recorded_as_what_can_be_cloned(template: Template) ->
 
 
 def test_a_project_passes_its_checks(template: Template) -> None:
-    """Those of its tests that look at what the answers and the template leave otherwise."""
+    """Its tests that look at what the answers and the template leave otherwise."""
     project = template.make(**ODD, remote="local")
     project.run("ruff", "check", ".")
     project.run("ruff", "format", "--check", ".")

@@ -43,7 +43,7 @@ def examples() -> list[tuple[str, list[str]]]:
 
 
 def as_typed(command: str, template: Path) -> str:
-    """What is run for a command of the page."""
+    """The words that are run for a command of the page."""
     if command.startswith("TEMPLATE="):
         return f"TEMPLATE=git+file://{template}"
     if command == "make setup":

@@ -1,4 +1,4 @@
-"""What makes experiments lie is found, in real repositories, and its remedy is the right one."""
+"""Causes of lying experiments are found, in real repositories, and the remedies are right."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def project(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pro
 
 
 def ask(project: Project, *words: str, code: int = 0) -> list[str]:
-    """What the command says: a list of sentences."""
+    """The sentences that the command says."""
     printed = project.run("python", "-m", "src.tools.doctor", *words, code=code)
     assert "Traceback" not in printed
     return [line.split(": ", 1)[1] for line in printed.splitlines() if " src." in line]

@@ -37,7 +37,7 @@ def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="module")
 def worse(project: Project) -> tuple[str, Path]:
-    """What `python -m src.tools.report` printed about that commit, and the folder that it wrote."""
+    """The output of `python -m src.tools.report` about that commit, and its folder."""
     printed = project.run("python", "-m", "src.tools.report", "HEAD~1", "HEAD", code=2)
     (project.root / "report").rename(project.root.parent / "worse")
     return printed, project.root.parent / "worse"

@@ -1,4 +1,4 @@
-"""What is killed, cut short or out of room: nothing is lost, and the next run ends the same."""
+"""Trainings killed, cut short or out of room: nothing is lost, and the next run ends the same."""
 
 import multiprocessing
 import os
@@ -35,7 +35,7 @@ FORKED.set_forkserver_preload(["src.text.train"])
 def undisturbed(
     splits: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """What a training leaves that nothing happened to."""
+    """The files, by their hashes, of a training that nothing happened to."""
     target = tmp_path_factory.mktemp("undisturbed") / "work" / "out"
     code, log = run_forked(splits, target, checkpoint)
     assert code == 0, log

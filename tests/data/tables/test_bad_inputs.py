@@ -1,4 +1,4 @@
-"""What people feed a classifier: each case builds the real file and reads what is said of it."""
+"""Files that people feed a classifier: each case builds one and reads what is said of it."""
 
 import bz2
 import gzip
@@ -588,7 +588,7 @@ def test_40_parquet_of_other_types() -> None:
 
 
 def test_41_more_rows_than_a_batch() -> None:
-    """What is beyond the first batches is compared with them, and comes out in its order."""
+    """Rows beyond the first batches are compared with them, and come out in their order."""
     rows = [f"text {k % 25_000},{'xyz'[k % 25_000 % 3]}" for k in range(25_010)]
     kept = loaded(csv("text,label\n" + "\n".join(rows)))
     assert list(kept["text"]) == [f"text {k}" for k in range(25_000)]

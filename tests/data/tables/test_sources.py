@@ -114,7 +114,7 @@ def test_a_download_goes_on_where_it_broke(serve: Callable[[Answer], str]) -> No
 def test_a_file_that_changes_meanwhile_is_brought_from_its_start(
     code: int, serve: Callable[[Answer], str]
 ) -> None:
-    """Whether the server heeds If-Range or not."""
+    """Both from a server that heeds If-Range and from one that does not."""
     new = CONTENT.upper().encode()
     asked = []
 

@@ -1,4 +1,4 @@
-"""What a user's own file needs is found, told and, if that is wanted, written into params.yaml."""
+"""Params that a user's own file needs are found, told and, if wanted, written into params.yaml."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def params() -> dict[str, dict[str, Any]]:
 
 
 def loaded() -> pd.DataFrame:
-    """What the stage itself reads by params.yaml as it is."""
+    """The rows that the stage itself reads by params.yaml as it is."""
     load.main(Path("data/source"), Path("raw"), Path("rejected.csv"), **params()["load"])
     return examples.read(Path("raw/examples.parquet"))
 

@@ -1,4 +1,4 @@
-"""What load makes of the files that people have."""
+"""Rows that load makes of the files that people have."""
 
 import bz2
 import gzip
