@@ -26,6 +26,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from src.predict.manifest import write_manifest
+from src.project.params import words_of
 from src.tables import examples
 from src.text import export_baseline, split
 
@@ -208,14 +209,8 @@ def copy_project(target: Path) -> Project:
 
     The copy has no DVC remote: a test must not reach the team's.
     """
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.split("\n"):
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.check_output(words, cwd=ROOT, text=True).split("\n"):
         if name and (ROOT / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
@@ -321,25 +316,17 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_command(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> list[str]:
     """The command that DVC makes of the params, for a process of its own."""
     words = [sys.executable, "-m", "src.text.train", splits, target / "model", target / "live"]
-    for key, value in (TRAIN | {"checkpoint": checkpoint} | changes).items():
-        if isinstance(value, bool):
-            words.append(f"--{key}" if value else f"--no-{key}")
-        else:
-            words += [f"--{key}", value]
-    return [str(word) for word in words]
+    return [*map(str, words), *words_of(TRAIN | {"checkpoint": checkpoint} | changes)]
 
 
 def run_train(
     splits: Path, target: Path, checkpoint: Path, **changes: Any
 ) -> subprocess.CompletedProcess[str]:
     """The stage in a process of its own, which runs in the folder that ``target`` lies in."""
+    words = train_command(splits, target, checkpoint, **changes)
+    env = os.environ | {"PYTHONPATH": f"{target.parent}:{ROOT}"}
     return subprocess.run(
-        train_command(splits, target, checkpoint, **changes),
-        cwd=target.parent,
-        env=os.environ | {"PYTHONPATH": f"{target.parent}:{ROOT}"},
-        check=False,
-        capture_output=True,
-        text=True,
+        words, cwd=target.parent, env=env, check=False, capture_output=True, text=True
     )
 
 

@@ -232,13 +232,8 @@ assert not logging.root.handlers and not logging.getLogger("src").level
 
 def loaded_by(folder: Path, *names: str) -> dict[str, set[str]]:
     """Import modules one after the other; all packages loaded after each, by its name."""
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT, str(ROOT), *names],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    words = [sys.executable, "-c", IMPORT, str(ROOT), *names]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
     lines = (line.split() for line in done.stdout.splitlines())
     return {name: set(packages) for name, *packages in lines}
 
@@ -346,13 +341,8 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
     outs = [out for out in Repo(str(ROOT)).index.outs if out.use_cache]
     for out in outs:
         path = Path(out.fs_path).relative_to(ROOT)
-        done = subprocess.run(
-            ["git", "check-ignore", "--verbose", "--no-index", path],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = ["git", "check-ignore", "--verbose", "--no-index", path]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
     assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 * 5 + 2
 

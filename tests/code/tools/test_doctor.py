@@ -113,15 +113,8 @@ def test_another_python_for_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shadowed(project: Project, **variables: str) -> str:
     code = "from src.tools.doctor.__main__ import shadows; print(*shadows(), sep='\\n')"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=project.root,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    words, env = [sys.executable, "-c", code], os.environ | variables
+    return subprocess.check_output(words, cwd=project.root, env=env, text=True).strip()
 
 
 def test_another_src_that_python_would_find(project: Project, tmp_path: Path) -> None:

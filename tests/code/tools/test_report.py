@@ -288,12 +288,8 @@ def test_both_services_check_the_lock_before_they_report() -> None:
 
 
 def sh(script: str, folder: Path, **variables: str) -> None:
-    subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=os.environ | variables,
-        check=True,
-    )
+    words = ["bash", "-euo", "pipefail", "-c", script]
+    subprocess.run(words, cwd=folder, env=os.environ | variables, check=True)
 
 
 @on_github

@@ -629,13 +629,9 @@ def test_the_command_says_a_mistake_in_one_sentence() -> None:
         (["data/source/b.csv"], "does not exist (did you mean 'a.csv'?): correct the path."),
         (["data/source/a.csv", "--writes"], "--writes is not known (did you mean 'write'?)"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "src.text.check", *words],
-            env={"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, "-m", "src.text.check", *words]
+        env = {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         assert sentence in done.stderr
         assert len(done.stderr.splitlines()) == 1
