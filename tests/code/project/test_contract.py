@@ -341,7 +341,7 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
     outs = [out for out in Repo(str(ROOT)).index.outs if out.use_cache]
     for out in outs:
         path = Path(out.fs_path).relative_to(ROOT)
-        words = ["git", "check-ignore", "--verbose", "--no-index", path]
+        words = ["git", "check-ignore", "--verbose", "--no-index", str(path)]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
     assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 * 5 + 2
