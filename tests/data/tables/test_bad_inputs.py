@@ -1,13 +1,9 @@
 """Files that people feed a classifier: each case builds one and reads what is said of it."""
 
-import bz2
 import gzip
 import json
-import lzma
 import random
 import re
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from backports import zstd
-from conftest import LOAD, QUALITY, SPLIT, TOPICS, make_texts
+from conftest import QUALITY, SPLIT, TOPICS, make_texts
+from loading import PACK, here, loaded, refused, rejected
 
 from src.core.errors import InputError
 from src.tables import examples
-from src.text import load, quality, split
+from src.text import quality, split
 from src.text.findings import sentence
 
 TWO = "text,label\na,x\nb,y\n"
@@ -30,34 +26,6 @@ RUSSIAN = "Сегодня очень хорошая погода, и мы идё
 @pytest.fixture(autouse=True)
 def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def loaded(*source: str, **params: Any) -> pd.DataFrame:
-    """The rows that are kept; whatever is dropped is counted and named."""
-    params = LOAD | {"source": list(source), "max_dropped_fraction": 1.0} | params
-    load.main(Path("watched"), Path("raw"), Path("rejected.csv"), **params)
-    counts = json.loads(Path("raw/counts.json").read_text())
-    kept = examples.read(Path("raw/examples.parquet"))
-    assert counts["rows"] == len(kept) + sum(counts["dropped"].values())
-    assert sum(counts["dropped"].values()) == len(rejected())
-    return kept
-
-
-def rejected() -> list[list[str]]:
-    """File, line, reason and text of each dropped row."""
-    rows = pd.read_csv("rejected.csv", dtype=str, keep_default_na=False)
-    return rows[["file", "line", "reason", "text"]].to_numpy().tolist()
-
-
-def refused(*source: str, **params: Any) -> str:
-    """The sentence that load ends with; no output is left."""
-    shutil.rmtree("raw", ignore_errors=True)
-    Path("rejected.csv").unlink(missing_ok=True)
-    with pytest.raises(InputError) as raised:
-        loaded(*source, **params)
-    assert not Path("raw").exists()
-    assert not list(Path().glob(".load.*"))
-    return str(raised.value)
 
 
 def looked_over(checkpoint: Path, **params: Any) -> tuple[dict[str, Any], str]:
@@ -87,10 +55,6 @@ def csv(text: str | bytes, name: str = "x.csv") -> str:
 
 def jsonl(*lines: str) -> str:
     return csv("\n".join(lines) + "\n", "x.jsonl")
-
-
-def here(name: str = "x.csv") -> str:
-    return str(Path(name).resolve())
 
 
 def many(count: int = 60, **column: str) -> list[dict[str, str]]:
@@ -210,14 +174,6 @@ def test_10_text_that_was_decoded_wrongly(checkpoint: Path) -> None:
 def test_11_a_file_of_another_kind(start: bytes, kind: str) -> None:
     told = refused(csv(start))
     assert told.startswith(f"{here()} is {kind} by its first bytes, not a csv file: give it the")
-
-
-PACK: dict[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.compress,
-    "bz2": bz2.compress,
-    "xz": lzma.compress,
-    "zst": zstd.compress,
-}
 
 
 @pytest.mark.parametrize("ending", PACK)
