@@ -110,6 +110,11 @@ class Project:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", "Change")
 
+    def clone(self, target: Path, source: str | Path = ".") -> "Project":
+        """A clone of this repository, or of another one as it is seen from here."""
+        self.git("clone", "--quiet", str(source), str(target))
+        return Project(target)
+
     def ran(self, printed: str) -> list[str]:
         """The stages that `dvc repro` says it ran."""
         return [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running")]
@@ -221,6 +226,8 @@ def copy_project(target: Path) -> Project:
     config.write()
     project = Project(target)
     project.git("init", "--quiet", "--initial-branch=main")
+    for key in ("name", "email"):  # for what commits and tags by itself
+        project.git("config", f"user.{key}", "a@example.org")
     project.commit()
     return project
 
@@ -272,6 +279,12 @@ def copy_built(built: Path, target: Path) -> Project:
     """A copy of the small project that has run, with its DVC cache and a git history of its own."""
     shutil.copytree(built, target, symlinks=True)
     return Project(target)
+
+
+@pytest.fixture(scope="module")
+def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The small project that has run, in a folder of its own for each file of tests."""
+    return copy_built(built, tmp_path_factory.mktemp("project") / "project")
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -328,6 +341,11 @@ def run_train(
     return subprocess.run(
         words, cwd=target.parent, env=env, check=False, capture_output=True, text=True
     )
+
+
+def errors_in(log: str) -> list[str]:
+    """The sentences that a stage has ended with."""
+    return [line.split("src.core.stage: ")[1] for line in log.splitlines() if "ERROR" in line]
 
 
 def is_running(pid: int) -> bool:

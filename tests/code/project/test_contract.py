@@ -29,16 +29,8 @@ from src.tools.tune import __main__ as tune
 from src.tools.tune.trials import read_space
 
 STAGES = [
-    "load",
-    "quality",
-    "split",
-    "baseline",
-    "train",
-    "export_baseline",
-    "export",
-    "evaluate",
-    "compare",
-    "card",
+    *("load", "quality", "split", "baseline", "train"),
+    *("export_baseline", "export", "evaluate", "compare", "card"),
 ]
 MODULES = [
     ".".join(path.with_suffix("").relative_to(ROOT).parts)

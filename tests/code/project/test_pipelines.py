@@ -102,8 +102,6 @@ def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The small project with a second pipeline, whose stages have not run."""
     project = copy_built(built, tmp_path_factory.mktemp("pipelines") / "project")
     root = project.root
-    project.git("config", "user.name", "A")
-    project.git("config", "user.email", "a@example.org")
     (root / "numbers").mkdir()
     (root / "src/numbers").mkdir()
     (root / "src/numbers/__init__.py").touch()

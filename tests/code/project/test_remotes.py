@@ -22,11 +22,6 @@ runpy.run_module("src.predict", run_name="__main__")
 """
 
 
-def clone(project: Project, target: Path) -> Project:
-    project.run("git", "clone", "--quiet", str(project.root), str(target))
-    return Project(target)
-
-
 def test_a_colleague_pulls_equal_bytes_predicts_and_reruns_nothing(
     built: Path, tmp_path: Path
 ) -> None:
@@ -40,7 +35,7 @@ def test_a_colleague_pulls_equal_bytes_predicts_and_reruns_nothing(
     project.dvc("push")
     project.commit()
 
-    colleague = clone(project, tmp_path / "clone")
+    colleague = project.clone(tmp_path / "clone")
     colleague.dvc("pull", ONNX)
     assert [path.name for path in (colleague.root / "models").glob("[!.]*/")] == ["onnx"]
     assert digest(colleague.root / ONNX) == digest(project.root / ONNX)
@@ -59,7 +54,7 @@ def test_a_colleague_pulls_equal_bytes_predicts_and_reruns_nothing(
     (stored,) = [file for file in files if file.read_bytes() == graph]
     stored.chmod(0o644)
     stored.write_bytes(graph[:-1] + b"x")
-    another = clone(project, tmp_path / "another")
+    another = project.clone(tmp_path / "another")
     another.dvc("pull", ONNX, code=1)
     assert not (another.root / ONNX / "model.onnx").exists()
 
@@ -123,7 +118,7 @@ def test_over_the_network_with_secrets_that_stay_here(
         project.commit()
         assert project.git("show", "--name-only", "--format=").split() == [".dvc/config"]
 
-        colleague = clone(project, tmp_path / "clone")
+        colleague = project.clone(tmp_path / "clone")
         set_remote(colleague, "local", wrong)
         colleague.dvc("pull", ONNX, code=1)
         assert not (colleague.root / ONNX).exists()

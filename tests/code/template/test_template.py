@@ -426,10 +426,9 @@ def test_a_project_runs_on_its_own_data_and_pushes(template: Template) -> None:
     (project.root / ".dvc" / "config").write_text(config)
     project.commit()
     assert "files pushed" in project.dvc("push", "baseline")
-    clone = template.place.root / "clone"
-    project.git("clone", "--quiet", ".", str(clone))
-    Project(clone).dvc("pull", "models/baseline")
-    assert digest(clone / "models/baseline") == digest(project.root / "models/baseline")
+    clone = project.clone(template.place.root / "clone")
+    clone.dvc("pull", "models/baseline")
+    assert digest(clone.root / "models/baseline") == digest(project.root / "models/baseline")
 
 
 def change(repository: Project, name: str, old: str, new: str) -> None:
@@ -441,9 +440,8 @@ def change(repository: Project, name: str, old: str, new: str) -> None:
 @pytest.fixture
 def later(template: Template) -> Template:
     """A template of its own, which a test may change."""
-    clone = template.place.root / "source"
-    template.place.git("clone", "--quiet", str(template.source.root), str(clone))
-    return Template(clone, template.place.root)
+    clone = template.source.clone(template.place.root / "source")
+    return Template(clone.root, template.place.root)
 
 
 def update(project: Project, *words: str, code: int = 0) -> str:

@@ -92,8 +92,7 @@ def test_the_reviewed_change_is_in_the_main_branch_with_its_models(
     ran: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     folder, _ = ran
-    clone = Project(tmp_path / "clone")
-    Project(folder).git("clone", "--quiet", "origin.git", str(clone.root))
+    clone = Project(folder).clone(tmp_path / "clone", "origin.git")
     assert clone.git("log", "--format=%s").splitlines() == [
         "Merge the learning rate",
         "Raise the learning rate",

@@ -29,8 +29,6 @@ WELL = "No problems found."
 def project(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The small project that has run, as the current folder."""
     project = copy_built(built, tmp_path / "project")
-    project.git("config", "user.name", "A")
-    project.git("config", "user.email", "a@example.org")
     monkeypatch.chdir(project.root)
     return project
 
@@ -148,20 +146,9 @@ def test_another_src_that_python_would_find(project: Project, tmp_path: Path) ->
 def test_every_option_of_dvc_that_holds_a_secret_is_known() -> None:
     options = {str(key) for schema in REMOTE_SCHEMAS.values() for key in schema}
     assert set(repository.secret_keys(dict.fromkeys(options, "x"))) == {
-        "access_key_id",
-        "account_key",
-        "client_secret",
-        "connection_string",
-        "gdrive_client_secret",
-        "oss_key_id",
-        "oss_key_secret",
-        "passphrase",
-        "password",
-        "sas_token",
-        "secret_access_key",
-        "session_token",
-        "sse_customer_key",
-        "token",
+        *("access_key_id", "account_key", "client_secret", "connection_string"),
+        *("gdrive_client_secret", "oss_key_id", "oss_key_secret", "passphrase", "password"),
+        *("sas_token", "secret_access_key", "session_token", "sse_customer_key", "token"),
     }
 
 
@@ -264,9 +251,8 @@ def test_markers_that_were_committed(project: Project) -> None:
 
 
 def test_a_lock_of_other_code_or_params(project: Project, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    project.run("git", "clone", "--quiet", str(project.root), str(clone))
-    assert list(repository.out_of_date(Repo(str(clone)))) == [], "what is not pulled is not changed"
+    clone = Repo(str(project.clone(tmp_path / "clone").root))
+    assert list(repository.out_of_date(clone)) == [], "what is not pulled is not changed"
     with (project.root / "src/text/compare.py").open("a") as file:
         file.write("# changed\n")
     set_params(project, {"split.seed": 7})

@@ -104,8 +104,7 @@ def test_the_way_back_is_better_and_the_work_tree_is_the_default(
 def test_a_clone_without_remote_says_what_is_lacking_and_how_to_get_it(
     project: Project, tmp_path: Path
 ) -> None:
-    clone = Project(tmp_path / "clone")
-    project.run("git", "clone", "--quiet", str(project.root), str(clone.root))
+    clone = project.clone(tmp_path / "clone")
     # Chance can't be told, and the committed figures close the gate.
     clone.run("python", "-m", "src.tools.report", "HEAD~1", "HEAD", code=2)
     page = (clone.root / "report" / "report.md").read_text()
@@ -139,8 +138,7 @@ def test_a_source_that_dvc_keeps_and_that_is_not_pulled_is_no_other_one(
     project.dvc("remote", "add", "--quiet", "--default", "storage", str(tmp_path / "remote"))
     project.dvc("repro", "--quiet")  # data/source has a .gitignore now
     project.commit()
-    clone = Project(tmp_path / "clone")
-    project.run("git", "clone", "--quiet", str(project.root), str(clone.root))
+    clone = project.clone(tmp_path / "clone")
     printed = clone.run("python", "-m", "src.tools.pedigree", "data/raw", code=1)
     assert "data/raw is missing." in printed
     assert "ran with another" not in printed

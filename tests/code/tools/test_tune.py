@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import ROOT, Project, copy_built, set_params
+from conftest import ROOT, Project, set_params
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, create_trial
@@ -27,11 +27,6 @@ from src.tools.tune.trials import Distribution, identify, present, read_space
 # What DVC reads its graph with.
 IN_DVC = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
 PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
-
-
-@pytest.fixture(scope="module")
-def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return copy_built(built, tmp_path_factory.mktemp("tune") / "project")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import copy_built, digest, is_running, set_params, train_command
+from conftest import copy_built, digest, errors_in, is_running, set_params, train_command
 
 from src.core import stage
 from src.text import train
@@ -264,9 +264,8 @@ def test_a_full_disk_leaves_the_old_outputs_and_nothing_else(
     code, log = run_forked(splits, target, checkpoint, epochs=2)
     assert code == 1
     assert "Traceback" not in log
-    errors = [line.split("src.core.stage: ")[1] for line in log.splitlines() if "ERROR" in line]
-    assert len(errors) == 1
-    assert errors[0].startswith("The disk is full, so train can't write")
+    (error,) = errors_in(log)
+    assert error.startswith("The disk is full, so train can't write")
     assert digest(target / "model") == before
     left = [path for path in target.rglob("*") if path.is_file()]
     assert not [path for path in left if ".checkpoints" in path.parts or ".tmp" in str(path)]
