@@ -26,19 +26,8 @@ from typing import Any
 from src.core import stage
 from src.core.command_line import Count
 from src.core.errors import InputError
-from src.project import git
+from src.project import git, graph
 from src.project.git import listed
-from src.project.graph import (
-    LOCK,
-    PIPELINE,
-    chain,
-    lock_of,
-    outs_of,
-    pipelines,
-    project,
-    stages_of_lock,
-    use_cache,
-)
 from src.training import provenance
 
 Chain = Mapping[str, set[str]]  # the stages, each after those that it waits for, and these
@@ -102,9 +91,10 @@ def main(*targets: str, clones: Count = 2) -> None:
 def _plan() -> Plan:
     if not Path("dvc.yaml").exists():
         raise InputError(f"{Path.cwd()} has no dvc.yaml: go to the root of the repository.")
-    with project() as repo:
-        outs = [out.path for out in outs_of(repo)]
-        return Plan(pipelines(repo), chain(repo), outs, str(repo.cache.local_cache_dir))
+    with graph.project() as repo:
+        outs = [out.path for out in graph.outs_of(repo)]
+        cache = str(repo.cache.local_cache_dir)
+        return Plan(graph.pipelines(repo), graph.chain(repo), outs, cache)
 
 
 def _commit() -> str:
@@ -126,7 +116,7 @@ def _clone(target: Path, commit: str, cache: str) -> Path:
     git.output("checkout", "--quiet", "--detach", commit, cwd=target)
     folder = target / git.output("rev-parse", "--show-prefix")
     # The team may share a cache by .dvc/config; here no stage's output may come from one.
-    use_cache(folder, folder / ".dvc" / "cache", {"here": cache})
+    graph.use_cache(folder, folder / ".dvc" / "cache", {"here": cache})
     if added := git.names("ls-files", "*.dvc", cwd=folder):
         pull = ("pull", "--quiet", "--remote", "here", *added)
         if _dvc(folder, *pull, capture=True).returncode:
@@ -168,12 +158,12 @@ def _expect_of_dvc(folder: Path, *words: str) -> None:
 
 
 def _state(folder: Path, plan: Plan) -> State:
-    paths = map(lock_of, plan.pipelines)
+    paths = map(graph.lock_of, plan.pipelines)
     locks = {path: (folder / path).read_bytes() for path in paths if (folder / path).exists()}
     stages = {
         name: entry
         for path, content in locks.items()
-        for name, entry in stages_of_lock(content.decode(), path).items()
+        for name, entry in graph.stages_of_lock(content.decode(), path).items()
     }
     records = {str(path): folder / path for path in map(provenance.record_of, map(Path, plan.outs))}
     found = {name: json.loads(path.read_bytes()) for name, path in records.items() if path.exists()}
@@ -240,9 +230,10 @@ def compare_with_committed(committed: State, made: State, chain: Chain, *, alone
             "compare clones of this machine, with --clones 2."
         )
     else:
+        files = " ".join(committed.locks).replace(graph.LOCK, graph.PIPELINE)
         raise InputError(
             f"The committed dvc.lock is another, {found}: run `dvc repro --force --no-run-cache "
-            f"{' '.join(committed.locks).replace(LOCK, PIPELINE)}` and commit what it changes."
+            f"{files}` and commit what it changes."
         )
 
 
