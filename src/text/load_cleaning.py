@@ -17,14 +17,8 @@ from src.tables.examples import Hashes
 
 # Why a row is dropped, in the order in which one is looked for.
 REASONS = (
-    "malformed",
-    "no_label",
-    "empty_text",
-    "control_characters",
-    "too_long",
-    "conflicting_label",
-    "duplicate",
-    "rare_class",
+    *("malformed", "no_label", "empty_text", "control_characters", "too_long"),
+    *("conflicting_label", "duplicate", "rare_class"),
 )
 # In the syntax of RE2.
 SPACE = r"\s\p{Z}\x0b\x{85}"
