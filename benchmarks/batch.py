@@ -117,7 +117,7 @@ def run(log: Path, *words: object) -> dict[str, float]:
 
 
 def loop(model: Path, source: Path, target: Path) -> None:
-    """What one writes first: all rows in a data frame, the model called for each."""
+    """The first that one writes: all rows in a data frame, the model called for each."""
     frame = pd.read_csv(source)
     classifier = Classifier(model, 1)
     found = [next(classifier.predict([text], 1024)) for text in frame["text"]]

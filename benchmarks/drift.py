@@ -1,4 +1,4 @@
-"""How far the same model, and the same training, move on other instructions, threads and batches.
+"""Drift of the same model and training on other instructions, threads and batches.
 
     python benchmarks/drift.py
 
@@ -27,7 +27,7 @@ Logits = npt.NDArray[np.float32]
 
 
 class Setting(NamedTuple):
-    """What may differ between two machines, or two ways to ask one."""
+    """The settings that may differ between two machines, or two ways to ask one."""
 
     name: str
     environment: str = ""  # NAME=value, several with spaces between
@@ -37,7 +37,7 @@ class Setting(NamedTuple):
 
     @property
     def variables(self) -> dict[str, str]:
-        """What is added to the environment of the process."""
+        """The variables that are added to the environment of the process."""
         pairs = [pair.partition("=") for pair in self.environment.split()]
         return {name: value for name, _, value in pairs} | {"PYTHONPATH": str(ROOT)}
 
@@ -63,7 +63,7 @@ TRAININGS = [FIRST, AGAIN, AVX512, ALL, ONE]
 
 
 def available(settings: list[Setting]) -> Iterator[Setting]:
-    """Those that this processor can compute; a torch told to use what is not there crashes."""
+    """The settings that this processor can compute; torch told to use what is not there crashes."""
     for setting in settings:
         if not setting.needs or setting.needs in machine()["instructions"]:
             yield setting
@@ -101,14 +101,11 @@ def sample(path: Path, target: Path, count: int) -> int:
 def compare(found: Logits, reference: Logits) -> dict[str, float]:
     """The largest difference of a logit, and labels that changed of 1,000."""
     flips = found.argmax(axis=1) != reference.argmax(axis=1)
-    return {
-        "logit": float(np.abs(found - reference).max()),
-        "flips": 1000 * float(flips.mean()),
-    }
+    return {"logit": float(np.abs(found - reference).max()), "flips": 1000 * float(flips.mean())}
 
 
 def margin(logits: Logits) -> float:
-    """How far the two best labels of the closest text are apart."""
+    """The distance of the two best labels of the closest text."""
     best = np.sort(logits, axis=1)
     return float((best[:, -1] - best[:, -2]).min())
 

@@ -18,7 +18,7 @@ MODELS = ("baseline", "transformer", "onnx-int8")
 
 
 def git(*words: str) -> str:
-    """What a git command prints."""
+    """The output of a git command."""
     done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603, S607
     return done.stdout
 

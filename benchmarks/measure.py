@@ -1,4 +1,4 @@
-"""What every benchmark shares: to run a command and weigh it, to sum up runs, to write a report."""
+"""Helpers of every benchmark: to run a command and weigh it, to sum up runs, to write a report."""
 
 import json
 import os

@@ -81,7 +81,7 @@ def inference(reports: dict[str, Report]) -> str:
 
 
 def limits(reports: dict[str, Report]) -> str:
-    """What the machine could do at most, from the rates measured in the same rounds."""
+    """The most that the machine could do, from the rates measured in the same rounds."""
     rows = []
     for name, report in reports.items():
         gflop, weights = report["gflop_per_text"], report["weights_mb"]
@@ -104,7 +104,7 @@ def limits(reports: dict[str, Report]) -> str:
 
 
 def stages(report: Report) -> str:
-    """What each stage costs."""
+    """The cost of each stage."""
     rows = []
     for name, row in report["rows"].items():
         found = row["figures"]
@@ -138,7 +138,7 @@ def forest(report: Report) -> str:
 
 
 def drift(report: Report) -> str:
-    """How far predictions, and what a training leaves, move from one setting to another."""
+    """The distance of predictions and trainings from one setting to another."""
 
     def shown(value: float) -> str:
         return f"{value:.1g}" if value else "0"  # 0 is the same bits
@@ -180,7 +180,7 @@ def rows(report: Report) -> str:
 
 
 def growth(report: Report) -> str:
-    """How time and memory grow, in a sentence."""
+    """The growth of time and memory, in a sentence."""
     sizes = sorted(map(int, report["rows"]))
 
     def median(size: int, figure: str) -> float:

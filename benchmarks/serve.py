@@ -122,7 +122,7 @@ def ours(folder: Path, python: str = sys.executable) -> list[str]:
 
 
 def load(script: Path, connections: int, seconds: int) -> dict[str, float]:
-    """What wrk measures."""
+    """The figures that wrk measures."""
     words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "--latency"]
     command = [*words, "-s", str(script), f"http://127.0.0.1:{PORT}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603

@@ -1,4 +1,4 @@
-"""What people write by hand to serve an ONNX model, for benchmarks/serve.py.
+"""Servers of an ONNX model as people write them by hand, for benchmarks/serve.py.
 
     python benchmarks/serve_peers.py fastapi|litserve FOLDER PORT
 

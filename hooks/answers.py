@@ -1,4 +1,4 @@
-"""What an answer may be, as a filter of Jinja.
+"""The check of an answer, as a filter of Jinja.
 
 cookiecutter.json applies it after each few prompts, so that a bad answer ends everything with one
 sentence and before any file is written. A hook could not do that without a traceback.

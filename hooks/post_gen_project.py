@@ -66,7 +66,7 @@ def set_param(text: str, name: str, value: str | list[str]) -> str:
 
 
 def params() -> dict[str, str | list[str]]:
-    """What the answers say of params.yaml."""
+    """The params that the answers decide."""
     values: dict[str, str | list[str]] = {
         "load.source": [ANSWERS["data_source"]],
         "load.text_column": ANSWERS["text_column"],

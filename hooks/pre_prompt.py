@@ -25,7 +25,7 @@ LEFT_OUT = [
 
 
 def git(*words: str) -> bytes:
-    """What a git command prints; one sentence if it can't."""
+    """The output of a git command; one sentence if it can't run."""
     try:
         return subprocess.run(["git", *words], check=True, capture_output=True).stdout
     except FileNotFoundError:

@@ -26,6 +26,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from src.predict.manifest import write_manifest
+from src.project.params import words_of
 from src.tables import examples
 from src.text import export_baseline, split
 
@@ -108,6 +109,11 @@ class Project:
     def commit(self) -> None:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", "Change")
+
+    def clone(self, target: Path, source: str | Path = ".") -> "Project":
+        """A clone of this repository, or of another one as it is seen from here."""
+        self.git("clone", "--quiet", str(source), str(target))
+        return Project(target)
 
     def ran(self, printed: str) -> list[str]:
         """The stages that `dvc repro` says it ran."""
@@ -208,14 +214,8 @@ def copy_project(target: Path) -> Project:
 
     The copy has no DVC remote: a test must not reach the team's.
     """
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.split("\n"):
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.check_output(words, cwd=ROOT, text=True).split("\n"):
         if name and (ROOT / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
@@ -226,6 +226,8 @@ def copy_project(target: Path) -> Project:
     config.write()
     project = Project(target)
     project.git("init", "--quiet", "--initial-branch=main")
+    for key in ("name", "email"):  # for what commits and tags by itself
+        project.git("config", f"user.{key}", "a@example.org")
     project.commit()
     return project
 
@@ -279,6 +281,12 @@ def copy_built(built: Path, target: Path) -> Project:
     return Project(target)
 
 
+@pytest.fixture(scope="module")
+def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The small project that has run, in a folder of its own for each file of tests."""
+    return copy_built(built, tmp_path_factory.mktemp("project") / "project")
+
+
 def digest(folder: Path) -> dict[str, str]:
     """The sha256 of each file of a folder, by its path in there."""
     return {
@@ -319,31 +327,28 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_command(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> list[str]:
-    """What DVC makes of the params, for a process of its own."""
+    """The command that DVC makes of the params, for a process of its own."""
     words = [sys.executable, "-m", "src.text.train", splits, target / "model", target / "live"]
-    for key, value in (TRAIN | {"checkpoint": checkpoint} | changes).items():
-        if isinstance(value, bool):
-            words.append(f"--{key}" if value else f"--no-{key}")
-        else:
-            words += [f"--{key}", value]
-    return [str(word) for word in words]
+    return [*map(str, words), *words_of(TRAIN | {"checkpoint": checkpoint} | changes)]
 
 
 def run_train(
     splits: Path, target: Path, checkpoint: Path, **changes: Any
 ) -> subprocess.CompletedProcess[str]:
     """The stage in a process of its own, which runs in the folder that ``target`` lies in."""
+    words = train_command(splits, target, checkpoint, **changes)
+    env = os.environ | {"PYTHONPATH": f"{target.parent}:{ROOT}"}
     return subprocess.run(
-        train_command(splits, target, checkpoint, **changes),
-        cwd=target.parent,
-        env=os.environ | {"PYTHONPATH": f"{target.parent}:{ROOT}"},
-        check=False,
-        capture_output=True,
-        text=True,
+        words, cwd=target.parent, env=env, check=False, capture_output=True, text=True
     )
 
 
+def errors_in(log: str) -> list[str]:
+    """The sentences that a stage has ended with."""
+    return [line.split("src.core.stage: ")[1] for line in log.splitlines() if "ERROR" in line]
+
+
 def is_running(pid: int) -> bool:
-    """Whether a process has not ended; one that nobody waited for has."""
+    """Tell whether a process has not ended; one that nobody waited for has."""
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"

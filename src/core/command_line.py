@@ -38,6 +38,7 @@ class Interval:
         return " and ".join(finite)
 
 
+Natural = Annotated[int, Interval(ge=0)]
 Count = Annotated[int, Interval(ge=1)]
 Threads = Annotated[int, Interval(ge=1, le=1024)]
 Share = Annotated[float, Interval(gt=0, lt=1)]
@@ -121,11 +122,7 @@ def _params_of(main: Callable[..., None]) -> str:
 
 
 def value_of(p: inspect.Parameter, words: list[str] | None, prefix: str, place: str) -> Any:
-    """Turn the words of one option into its typed value.
-
-    Raises:
-        InputError: the words are no such value.
-    """
+    """Turn the words of one option into its typed value; InputError if they are none."""
     if words is None and p.default is not p.empty:
         return p.default
     kind = get_args(p.annotation)[0] if get_origin(p.annotation) is Annotated else p.annotation
@@ -147,9 +144,8 @@ def _parse(kind: Any, words: Sequence[str]) -> Any:
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         value = _parse(parts[0], words)
-        if any(
-            number not in parts[1] for number in (value if isinstance(value, list) else [value])
-        ):
+        numbers = value if isinstance(value, list) else [value]
+        if any(number not in parts[1] for number in numbers):
             raise ValueError(words)
         return value
     if origin is list:

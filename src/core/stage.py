@@ -103,7 +103,6 @@ def _lock_of(name: str, paths: Sequence[object]) -> Path:
 
 
 def _is_of_a_full_disk(error: BaseException) -> bool:
-    """Tell whether an exception means that a disk or a quota is full."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return tells_of_a_full_disk(str(error))
@@ -130,9 +129,6 @@ def _start_log(name: str, *, to_file: bool) -> None:
         which = re.sub(r"[^\w@.-]+", "-", os.environ.get("DVC_STAGE", name))
         file = LOGS / f"{stamp}-{which}-{os.getpid()}.log"
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=handlers,
-    )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers)
     logging.getLogger("src").setLevel(logging.INFO)  # of libraries, warnings only
     logging.captureWarnings(True)

@@ -28,11 +28,7 @@ def run(
 
 
 def output(*words: str, cwd: Path | None = None) -> str:
-    """Return what a git command prints, without the line end.
-
-    Raises:
-        InputError: it fails.
-    """
+    """Return what a git command prints, without the line end; InputError if it fails."""
     done = run(*words, cwd=cwd)
     if done.returncode:
         told = " ".join(done.stderr.split())
@@ -46,11 +42,7 @@ def names(*words: str, cwd: Path | None = None) -> list[str]:
 
 
 def status(*words: str) -> Iterator[tuple[str, str]]:
-    """Yield the state, two letters as of ``git status --porcelain``, and the path of each change.
-
-    Args:
-        words: further options and paths.
-    """
+    """Yield the state of each change, two letters as of ``git status --porcelain``, and path."""
     entries = iter(names("status", "--porcelain", *words))
     for entry in entries:
         state, path = entry[:2], entry[3:]

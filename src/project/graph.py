@@ -38,11 +38,7 @@ class Out:
 
 @contextmanager
 def project() -> Iterator[Repo]:
-    """Open the DVC project of this folder.
-
-    Raises:
-        InputError: there is none, or DVC can't read it.
-    """
+    """Open the DVC project of this folder; InputError if there is none that DVC can read."""
     try:
         with Repo() as repo:
             yield repo
@@ -118,12 +114,7 @@ def use_cache(folder: Path, cache: Path, remotes: Mapping[str, str]) -> None:
 
 
 def upstream_first(repo: Repo, of: Any = None) -> list[Any]:
-    """List the stages of all pipelines, those first that others wait for.
-
-    Args:
-        repo: the project.
-        of: a stage, if only this one and what it waits for are asked for.
-    """
+    """List all stages, or one and what it waits for, those first that others wait for."""
     graph = repo.index.graph
     if of is not None:
         graph = graph.subgraph({of, *nx.descendants(graph, of)})
@@ -152,11 +143,9 @@ def outs_of(repo: Repo) -> Iterator[Out]:
 
 
 def stages_of_lock(text: str, path: str = LOCK) -> dict[str, dict[str, Any]]:
-    """Read the entries of a dvc.lock by what DVC calls their stages from the root.
+    """Read the entries of the dvc.lock at ``path`` by what DVC calls their stages from the root.
 
-    Args:
-        text: of the file.
-        path: of the file, from the root; a stage of tabular/dvc.lock is tabular/dvc.yaml:train.
+    A stage of tabular/dvc.lock is tabular/dvc.yaml:train.
 
     Raises:
         InputError: it is no YAML, as with the markers of a conflict, or has no stages.

@@ -16,15 +16,10 @@ PARAMS = Path("params.yaml")  # of the pipeline at the root of the repository
 
 
 class Section(dict[str, Any]):
-    """The params of one section.
-
-    Attributes:
-        name: of the section.
-        path: of the params.yaml that it stands in.
-    """
+    """The params of one section."""
 
     name: str
-    path: Path
+    path: Path  # of the params.yaml that it stands in
 
     def __missing__(self, key: str) -> Any:
         raise InputError(
@@ -89,11 +84,7 @@ def words_of(section: Mapping[str, Any]) -> list[str]:
 
 
 def write(changes: Mapping[str, Any], path: Path = PARAMS) -> None:
-    """Give params, such as ``load.source``, other values in the file as it is now.
-
-    Raises:
-        InputError: as of ``read``.
-    """
+    """Give params, such as ``load.source``, other values in the file; InputError as of ``read``."""
     yaml = YAML()  # keeps comments, and writes as DVC does: its next change will be one line
     yaml.default_flow_style = False
     values = _load(yaml, path)

@@ -1,4 +1,4 @@
-"""Which column of a file has which role, and whether the files of a source fit together."""
+"""The roles of a file's columns, and a check that the files of a source fit together."""
 
 import logging
 from collections.abc import Sequence
@@ -20,17 +20,11 @@ def doubled(columns: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Roles:
-    """The columns of texts, labels and ids, as the params name them.
+    """The columns of texts, labels and ids, as the params name them."""
 
-    Attributes:
-        text: the column of the texts, "" if none has a role.
-        label: the column of the labels.
-        ids: the column of the ids, "" for ``id`` where there is one.
-    """
-
-    text: str
+    text: str  # "" if no column has a role
     label: str
-    ids: str
+    ids: str  # "" for ``id`` where there is one
     _headers: dict[str, list[str]] = field(default_factory=dict)  # of the files read so far
 
     def check(self) -> None:

@@ -26,7 +26,6 @@ class Records:
     """The rows of a table, the header among them; blank lines are none.
 
     Args:
-        lines: the physical lines.
         delimiter: between the fields.
         quote: around a field that holds the delimiter or a line end; "" for none.
     """

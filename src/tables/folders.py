@@ -20,11 +20,7 @@ class LabelledText(NamedTuple):
 
 
 def root_of(files: Sequence[File]) -> str:
-    """Return the folder of the labels' folders.
-
-    Raises:
-        InputError: there are several.
-    """
+    """Return the folder of the labels' folders; InputError if there are several."""
     paths = [PurePosixPath(file.name) for file in files]
     root, _ = Counter(path.parent.parent for path in paths).most_common(1)[0]
     for file, path in zip(files, paths, strict=True):

@@ -76,8 +76,6 @@ def _reason(error: Exception) -> str:
 
 
 class _BrokenError(Exception):
-    """A list of JSON can't be read on."""
-
     def __init__(self, line: int, reason: str, row: str = "") -> None:
         self.broken = Broken.of(line, reason, row)
 

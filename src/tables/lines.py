@@ -9,17 +9,11 @@ EXCERPT = 200  # characters of a broken row that are kept
 
 @dataclass(frozen=True)
 class Broken:
-    """A row that can't be read.
+    """A row that can't be read."""
 
-    Attributes:
-        line: the physical line that it starts on, from 1; its number in parquet.
-        reason: why.
-        row: how it begins.
-    """
-
-    line: int
+    line: int  # the physical line that it starts on, from 1; its number in parquet
     reason: str
-    row: str
+    row: str  # how it begins
 
     @classmethod
     def of(cls, line: int, reason: str, row: str) -> "Broken":
@@ -37,19 +31,13 @@ class _Long(str):
 
 
 class Lines:
-    """The lines of a text; those that were taken for a row can be put back.
-
-    Attributes:
-        longest: the characters that a line may have.
-        number: of the last line that was taken, from 1.
-        taken: the lines of the present row, set anew by who reads.
-    """
+    """The lines of a text; those that were taken for a row can be put back."""
 
     def __init__(self, text: TextIO, longest: int) -> None:
         """Read from ``text``, which keeps its line ends (``newline=""``)."""
-        self.longest = longest
-        self.number = 0
-        self.taken: list[str] = []
+        self.longest = longest  # characters that a line may have
+        self.number = 0  # of the last line that was taken, from 1
+        self.taken: list[str] = []  # the lines of the present row, set anew by who reads
         self._text = text
         self._back: deque[str] = deque()
 

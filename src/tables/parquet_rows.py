@@ -13,32 +13,19 @@ from src.tables.streams import Stream
 
 
 class Rows:
-    """The rows of a parquet file.
-
-    Attributes:
-        schema: the names and types of its columns.
-        count: how many rows it has.
-    """
+    """The rows of a parquet file."""
 
     def __init__(self, stream: Stream, place: Place) -> None:
-        """Read the schema.
-
-        Raises:
-            InputError: it isn't a parquet file.
-        """
+        """Read the schema; InputError if it isn't a parquet file."""
         self._place = place
         with self._reading():
             # A buffer, or else the whole of a column of a row group is read at once.
             self._file = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
-            self.schema: pa.Schema = self._file.schema_arrow
+            self.schema: pa.Schema = self._file.schema_arrow  # the columns' names and types
             self.count: int = self._file.metadata.num_rows
 
     def batches(self, size: int) -> Iterator[pa.RecordBatch]:
-        """Yield batches of ``size`` rows at most.
-
-        Raises:
-            InputError: the file can't be read to its end.
-        """
+        """Yield batches of ``size`` rows at most; InputError if the file breaks off."""
         batches = self._file.iter_batches(size)
         while True:
             with self._reading():

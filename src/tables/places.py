@@ -45,15 +45,10 @@ MAGIC = {
 
 @dataclass(frozen=True)
 class Place:
-    """A path, a URL, or ``-`` for standard input or output.
+    """A path, a URL, or ``-`` for standard input or output."""
 
-    Attributes:
-        name: what the user and messages call it; its ending says its format.
-        setting: the option or param that names it, such as ``--input``.
-    """
-
-    name: str
-    setting: str
+    name: str  # as the user and messages call it; its ending says its format
+    setting: str  # the option or param that names it, such as ``--input``
 
     def __str__(self) -> str:
         if self.name == STANDARD:
@@ -121,7 +116,6 @@ class Place:
             yield Stream(stored, plain, begin, str(self), check)
 
     def _stored(self, stack: ExitStack) -> Any:
-        """Open the bytes as they are stored."""
         if self.name == STANDARD:
             return sys.stdin.buffer
         if not self.is_local:
@@ -157,15 +151,10 @@ class Place:
 
 @dataclass(frozen=True)
 class File(Place):
-    """A file of a source that has been brought to this machine.
-
-    Attributes:
-        path: where it lies.
-        max_bytes: what it may hold once it is decompressed.
-    """
+    """A file of a source that has been brought to this machine."""
 
     path: Path
-    max_bytes: int
+    max_bytes: int  # that it may hold once it is decompressed
 
     def _stored(self, stack: ExitStack) -> Any:
         return stack.enter_context(self.path.open("rb"))

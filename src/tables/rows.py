@@ -24,7 +24,7 @@ from src.tables.lines import Broken, Lines
 from src.tables.parquet_rows import Rows, is_text, strings
 from src.tables.places import File
 
-Format = Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "folder"]
+Format = Literal["auto", places.Format, "folder"]
 ENDINGS: dict[str, Format] = {**places.ENDINGS, ".txt": "folder"}
 ROWS = 10_000  # of a batch at most
 CHARACTERS = 1 << 24  # of a batch, beyond which it is handed on
@@ -38,47 +38,27 @@ log = logging.getLogger("src.tables.rows")
 
 @dataclass
 class Batch:
-    """Rows of one file.
+    """Rows of one file."""
 
-    Attributes:
-        columns: the values of each column, None where a row has none.
-        lines: the physical line that each row starts on, from 1; its number where there are none.
-        reasons: why a row can't be kept, "" for one that can.
-        names: the file of each row, where they are not all from one.
-    """
-
-    columns: dict[str, list[str | None]]
-    lines: list[int]
-    reasons: list[str]
-    names: list[str] | None = None
+    columns: dict[str, list[str | None]]  # the values of each, None where a row has none
+    lines: list[int]  # that rows start on, from 1; their numbers where there are no lines
+    reasons: list[str]  # why a row can't be kept, "" for one that can
+    names: list[str] | None = None  # the file of each row, where they are not all from one
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A way to read the files of a source.
+    """A way to read the files of a source."""
 
-    Attributes:
-        format: the files' format, or "auto" to take it from their endings.
-        text: the column of the texts; for a folder, the name that the column gets; "" to read all
-            columns under their own names.
-        label: the column of the labels, likewise.
-        encodings: the first is the files'; in a folder the others are tried on a file that is not.
-        delimiter: between the fields of a csv file.
-        quote: around a field of a csv or tsv file that holds the delimiter or a line end.
-        columns: names of the columns of csv and tsv files that have no header line.
-        ids: the column of the ids, if there is one.
-        nested: the keys of JSON that were found to hold a list or an object.
-    """
-
-    format: Format
-    text: str
-    label: str
-    encodings: Sequence[str]
-    delimiter: str
-    quote: str
-    columns: Sequence[str]
-    ids: str
-    nested: set[str] = field(default_factory=set)
+    format: Format  # "auto" to take it from their endings
+    text: str  # the column of the texts; "" to read all columns under their own names
+    label: str  # that of the labels, likewise
+    encodings: Sequence[str]  # the first is the files'; in a folder the others are tried, too
+    delimiter: str  # between the fields of a csv file
+    quote: str  # around a field of a csv or tsv file that holds the delimiter or a line end
+    columns: Sequence[str]  # their names in csv and tsv files that have no header line
+    ids: str  # the column of the ids, "" for ``id`` where there is one
+    nested: set[str] = field(default_factory=set)  # keys of JSON that held a list or an object
 
     def read(self, files: Sequence[File]) -> Iterator[tuple[str, Batch]]:
         """Yield the name of a file and a batch of its rows; roles are columns ``id text label``.

@@ -31,9 +31,7 @@ CLIENTS = {
 def reason_of(error: Exception, *further: type[Exception]) -> str:
     """Return what a system or its client said; raise an error that is a defect of the project.
 
-    Args:
-        error: what was raised.
-        further: kinds of errors that are no defect where it was raised.
+    The kinds ``further`` are no defect where it was raised.
     """
     package = type(error).__module__.split(".")[0]
     known = isinstance(error, (*UNREADABLE, *further)) or package in CLIENTS

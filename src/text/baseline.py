@@ -89,7 +89,6 @@ def main(
 
 
 def _models(params: Mapping[str, Any]) -> tuple[TfidfVectorizer, RandomForestClassifier]:
-    """Make both parts of the baseline, to be fitted."""
     ngram_range = params["ngram_range"]
     if len(ngram_range) != 2 or ngram_range[0] > ngram_range[1]:
         raise InputError(

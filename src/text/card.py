@@ -107,12 +107,13 @@ def _front_matter(facts: Facts, title: str, license: str, languages: Sequence[st
         )
         for key, (kind, shown) in SCORES.items()
     ]
+    bits = ["int8"] if "int8" in facts.weights else []
     card = ModelCardData(
         language=list(languages) or None,
         license=license or None,
         library_name="onnx",
         pipeline_tag="text-classification",
-        tags=["onnx", "onnxruntime", facts.config["model_type"], *_eight_bits(facts)],
+        tags=["onnx", "onnxruntime", facts.config["model_type"], *bits],
         base_model=checkpoint if _is_on_hub(checkpoint) else None,
         datasets=datasets or None,
         metrics=["accuracy", "f1"],
@@ -122,12 +123,7 @@ def _front_matter(facts: Facts, title: str, license: str, languages: Sequence[st
     return str(card.to_yaml(line_break="\n"))
 
 
-def _eight_bits(facts: Facts) -> list[str]:
-    return ["int8"] if "int8" in facts.weights else []
-
-
 def _is_on_hub(checkpoint: str) -> bool:
-    """Tell whether a checkpoint is a name of Hugging Face's, and no folder or package."""
     try:
         validate_repo_id(checkpoint)
     except HFValidationError:

@@ -22,23 +22,7 @@ SECTIONS = ("load", "quality", "split", "train", "evaluate", "compare")
 
 
 class Facts:
-    """The results of the stages before, as a card tells them.
-
-    Attributes:
-        params: the sections of params.yaml that made the model and its figures.
-        manifest: of the model folder.
-        config: the encoder's ``config.json``.
-        weights: how many numbers the graph holds, by their type.
-        counts: a frame of each split, with the columns label and those of the slices.
-        splits: the splits' files by name.
-        quality: the figures of the data.
-        warnings: what is likely wrong with the data, a sentence each.
-        test: the figures on the test split.
-        details: the same by class and by slice.
-        predictions: what the model says of each test text.
-        baseline: the name of the model that it was compared with, and its figures.
-        difference: the intervals and p-values of the comparison.
-    """
+    """The results of the stages before, as a card tells them."""
 
     def __init__(
         self,
@@ -50,24 +34,20 @@ class Facts:
         baseline: Path,
         compared: Path,
     ) -> None:
-        """Read the files.
-
-        Raises:
-            InputError: one is missing, or the model was not compared.
-        """
+        """Read the files; InputError if one is missing, or the model was not compared."""
         found = dvc.api.params_show("params.yaml")
         self.params: dict[str, dict[str, Any]] = {name: found[name] for name in SECTIONS}
         self.manifest = _read_json(exported / "manifest.json")
-        self.config = _read_json(exported / "config.json")
-        self.weights = _weights(exported / "model.onnx")
-        self.details = _read_json(results / "details.json")
+        self.config = _read_json(exported / "config.json")  # the encoder's
+        self.weights = _weights(exported / "model.onnx")  # how many numbers it holds, by type
+        self.details = _read_json(results / "details.json")  # figures by class and by slice
         self.splits = {split: splits / f"{split}.parquet" for split in examples.SPLITS}
         columns = ["label", *self.details["slices"]]
-        self.counts: dict[str, pd.DataFrame] = {
+        self.counts: dict[str, pd.DataFrame] = {  # these columns of each split
             split: pa.concat_tables(examples.scan(path, columns)).to_pandas()
             for split, path in self.splits.items()
         }
-        self.quality = _read_json(quality)
+        self.quality = _read_json(quality)  # the figures of the data
         self.warnings = [_public_sentence(finding) for finding in self.quality["findings"]]
         self.test: dict[str, float] = _read_json(results / "metrics.json")["test"]
         self.predictions = examples.read(predictions / "predictions.parquet")
@@ -88,7 +68,7 @@ class Facts:
 
     @property
     def right(self) -> Any:
-        """Whether each test text got its true label."""
+        """The test texts that got their true label, as booleans."""
         return self.predictions["label"] == self.predictions["predicted"]
 
 

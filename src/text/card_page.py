@@ -65,6 +65,11 @@ def purpose(
     labels = facts.manifest["labels"]
     numbers = ", ".join(f"{count:,} {kind}" for kind, count in facts.weights.items())
     unsaid = "Not stated."
+    said = [
+        ["Languages", ", ".join(languages) or unsaid],
+        ["License", license or unsaid],
+        ["Contact", " ".join(contact.split()) or unsaid],
+    ]
     return [
         f"It gives a text one of {len(labels)} labels, and a probability to each: "
         f"{', '.join(map(code, labels))}. It is an encoder of the kind "
@@ -72,14 +77,7 @@ def purpose(
         f"weights are {numbers}.",
         "## Intended use",
         intended_use.strip() or unsaid,
-        table(
-            ["", ""],
-            [
-                ["Languages", ", ".join(languages) or unsaid],
-                ["License", license or unsaid],
-                ["Contact", " ".join(contact.split()) or unsaid],
-            ],
-        ),
+        table(["", ""], said),
     ]
 
 
@@ -203,15 +201,8 @@ def _comparison(facts: Facts) -> Iterable[str]:
         point = facts.test[key] - figures[key]
         p = f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
         verdict = "not shown to be real" if p_value >= REAL else "better" if point > 0 else "worse"
-        rows.append(
-            [
-                SCORES[key][1],
-                f"{figures[key]:.4f}",
-                f"{point:+.4f} ({low:+.4f} to {high:+.4f})",
-                p,
-                verdict,
-            ]
-        )
+        difference = f"{point:+.4f} ({low:+.4f} to {high:+.4f})"
+        rows.append([SCORES[key][1], f"{figures[key]:.4f}", difference, p, verdict])
     yield table(["figure", f"of {code(name)}", "difference", "p", "the difference is"], rows)
 
 

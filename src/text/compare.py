@@ -49,7 +49,8 @@ def main(live: Path, *predictions: Path, resamples: Count, confidence: Share, se
         classification.summary(labels, frame[[f"p_{n}" for n in names]].to_numpy())
         for frame in frames.values()
     ]
-    rows = [["model", "accuracy", "macro F1", "log loss", "ECE", *_against(reference)]]
+    against = [f"accuracy minus {reference}'s", f"macro F1 minus {reference}'s"]
+    rows = [["model", "accuracy", "macro F1", "log loss", "ECE", *against]]
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         for k, name in enumerate(frames):
             row = [name]
@@ -77,10 +78,6 @@ def _difference(record: Live, name: str, point: float, resampled: Floats, confid
         record.log_metric(f"{name}_difference_{figure}", value, plot=False)
     p = f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
     return f"{point:+.4f} ({low:+.4f} to {high:+.4f}), {p}"
-
-
-def _against(reference: str) -> list[str]:
-    return [f"accuracy minus {reference}'s", f"macro F1 minus {reference}'s"]
 
 
 def _table(rows: list[list[str]]) -> str:

@@ -142,11 +142,7 @@ def loss_of(ids: Any, class_weight: str, label_smoothing: float) -> Callable[...
 
 
 class TorchClassifier:
-    """A trained model folder.
-
-    Attributes:
-        labels: the name of each class, in the order of the logits.
-    """
+    """A trained model folder."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         """Load ``folder``, on the GPU if there is one and else on ``threads`` CPU threads."""
@@ -155,7 +151,7 @@ class TorchClassifier:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model: Any = model.to(device).eval()
         by_id: dict[int, str] = self.model.config.id2label
-        self.labels = [by_id[k] for k in sorted(by_id)]
+        self.labels = [by_id[k] for k in sorted(by_id)]  # in the order of the logits
 
     def logits(self, texts: Sequence[str], batch_tokens: int) -> npt.NDArray[np.float32]:
         """Score texts: logits of shape [texts, classes], in the order of ``texts``.

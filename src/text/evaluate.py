@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from dvclive.live import Live
 from scipy.special import softmax
 
 from src.core import stage
-from src.core.command_line import Count, Interval, Seed, Share, Threads
+from src.core.command_line import Count, Natural, Seed, Share, Threads
 from src.core.errors import InputError, closest
 from src.core.files import replacing, write_json
 from src.metrics import bootstrap, classification
@@ -33,7 +32,7 @@ def main(
     slices: list[str],
     resamples: Count,
     confidence: Share,
-    mistakes: Annotated[int, Interval(ge=0)],
+    mistakes: Natural,
     batch_tokens: Count,
     threads: Threads,
     seed: Seed,
@@ -88,7 +87,6 @@ def _write_predictions(
     names: list[str],
     mistakes: int,
 ) -> None:
-    """Write a row for each text, and a table of those that are surest and wrong."""
     predicted = probabilities.argmax(axis=1)
     frame = test[["id", "label"]].assign(predicted=[names[k] for k in predicted])
     for k, name in enumerate(names):
@@ -120,7 +118,6 @@ def _probabilities(
 def _engine(
     model: Path, batch_tokens: int, threads: int
 ) -> tuple[list[str], Callable[[Sequence[str]], Floats]]:
-    """Load a model: its labels, and a function from texts to probabilities."""
     if (model / "model.joblib").exists():
         import joblib
 
@@ -150,7 +147,6 @@ def _shares(logits: npt.NDArray[np.float32]) -> Floats:
 def _details(
     test: pd.DataFrame, labels: Integers, probabilities: Floats, names: list[str], slices: list[str]
 ) -> dict[str, object]:
-    """Compute the metrics of each class, and of the texts of each value of the slice columns."""
     by_slice: dict[str, dict[str, dict[str, float]]] = {}
     for column in slices:
         by_value = test.fillna({column: "(none)"}).groupby(column).indices

@@ -94,24 +94,16 @@ def main(
 
 
 class Rows:
-    """All rows: as they came on disk, a file a batch, and a few bytes of each in memory.
+    """All rows: as they came on disk, a file a batch, and a few bytes of each in memory."""
 
-    Attributes:
-        labels: the labels, in the order of their codes.
-        codes: of each row's label.
-        keys: equal for rows of one file that are alike in all but id and label.
-        reasons: why each row is dropped.
-        ids: a hash of each row's id.
-    """
-
-    codes: Codes
-    keys: Hashes
-    reasons: Reasons
+    codes: Codes  # of each row's label
+    keys: Hashes  # equal for rows of one file that are alike in all but id and label
+    reasons: Reasons  # why each row is dropped
     ids: Hashes
 
     def __init__(self, folder: Path) -> None:
         """Keep batches in ``folder``."""
-        self.labels: list[str] = []
+        self.labels: list[str] = []  # in the order of their codes
         self._folder = folder
         self._batches = 0
         self._known: dict[str, int] = {}
@@ -233,11 +225,7 @@ class Rows:
             start += len(table)
 
     def refuse_repeated_ids(self) -> None:
-        """Stop if two rows that are kept have one id.
-
-        Raises:
-            InputError: names both places.
-        """
+        """Stop if two rows that are kept have one id, and name the places of both."""
         for part in examples.partitions(self.ids):
             rows = part[self.reasons[part] == 0]
             order = rows[np.argsort(self.ids[rows], kind="stable")]

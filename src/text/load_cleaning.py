@@ -1,4 +1,4 @@
-"""Why a row of the source is dropped, and when so much of it is unusable that load stops."""
+"""Reasons to drop a row of the source, and to stop where too much of it is unusable."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,8 @@ from src.tables.examples import Hashes
 
 # Why a row is dropped, in the order in which one is looked for.
 REASONS = (
-    "malformed",
-    "no_label",
-    "empty_text",
-    "control_characters",
-    "too_long",
-    "conflicting_label",
-    "duplicate",
-    "rare_class",
+    *("malformed", "no_label", "empty_text", "control_characters", "too_long"),
+    *("conflicting_label", "duplicate", "rare_class"),
 )
 # In the syntax of RE2.
 SPACE = r"\s\p{Z}\x0b\x{85}"
@@ -38,7 +32,7 @@ Reasons = npt.NDArray[np.uint8]  # 0 for a row that is kept, else 1 + its place 
 
 @dataclass(frozen=True)
 class Rules:
-    """How a row that has too much or too little is treated."""
+    """The treatment of a row that has too much or too little."""
 
     max_characters: int
     strip: bool
@@ -157,11 +151,7 @@ def canonical(labels: Sequence[str], counts: Sequence[int]) -> list[str]:
 
 
 def refuse_losses(counts: Mapping[str, Any], most: float, rejected: Path) -> None:
-    """Stop if a larger share of the rows than ``most`` is dropped.
-
-    Raises:
-        InputError: counts them by reason.
-    """
+    """Stop if a larger share of the rows than ``most`` is dropped."""
     total, kept, dropped = counts["rows"], counts["kept"], counts["dropped"]
     if total - kept > most * total:
         found = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
@@ -173,11 +163,7 @@ def refuse_losses(counts: Mapping[str, Any], most: float, rejected: Path) -> Non
 
 
 def refuse_odd_classes(counts: Mapping[str, Any], column: str) -> None:
-    """Stop if there is one class only, or nearly as many classes as texts.
-
-    Raises:
-        InputError: names the column of the labels.
-    """
+    """Stop if there is one class only, or nearly as many classes as texts."""
     classes, kept = counts["classes"], counts["kept"]
     if len(classes) < 2:
         raise InputError(

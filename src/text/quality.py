@@ -103,7 +103,6 @@ def _page(survey: Survey, checkpoint: str, max_length: int) -> str:
 
 
 def _bars(head: str, counts: Mapping[str, int]) -> str:
-    """Make a table with a bar for each count."""
     most = max(counts.values())
     rows = [
         [markdown.code(name), str(count), "█" * round(BAR * count / most)]

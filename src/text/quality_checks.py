@@ -94,7 +94,6 @@ def _repeated(survey: Survey, texts: Hashes, labels: npt.NDArray[np.int32], path
 
 
 def _rows(path: Path, numbers: Collection[int]) -> dict[int, dict[str, str]]:
-    """Read some rows of the examples, by their number."""
     found: dict[int, dict[str, str]] = {}
     start = 0
     for table in examples.scan(path, examples.COLUMNS):

@@ -33,48 +33,30 @@ log = logging.getLogger("src.text.split")
 
 @dataclass(frozen=True)
 class Rows:
-    """A few bytes of each row.
+    """A few bytes of each row."""
 
-    Attributes:
-        names: the labels in the order of their codes.
-        labels: the code of each row's label.
-        texts: a hash of each text, equal for texts that differ in form alone.
-        groups: the same as numbers from 0 without gaps.
-        values: the value of the split's column, as a code.
-        value_names: the values in the order of their codes.
-        trained: whether the row may be trained on.
-    """
-
-    names: list[str]
-    labels: Numbers
-    texts: Hashes
-    groups: Numbers
-    values: Numbers
-    value_names: list[str]
-    trained: npt.NDArray[np.bool_]
+    names: list[str]  # the labels in the order of their codes
+    labels: Numbers  # the code of each row's label
+    texts: Hashes  # equal for texts that differ in form alone
+    groups: Numbers  # the same as numbers from 0 without gaps
+    values: Numbers  # the value of the split's column, as a code
+    value_names: list[str]  # the values in the order of their codes
+    trained: npt.NDArray[np.bool_]  # whether the row may be trained on
 
 
 @dataclass(frozen=True)
 class Division:
-    """How to divide: the params of split by their names.
-
-    Attributes:
-        sizes: the share of all texts that each side but train gets.
-    """
+    """The params of split by their names."""
 
     strategy: Literal["stratified", "predefined", "group", "hash"]
     column: str
     overlap: Literal["stop", "drop"]
-    sizes: dict[int, float]
+    sizes: dict[int, float]  # the share of all texts that each side but train gets
     seed: int
 
 
 def divide(rows: Rows, wanted: Division, path: Path) -> Sides:
-    """Choose a side for each row of the examples at ``path``.
-
-    Raises:
-        InputError: the texts can't be divided so.
-    """
+    """Choose a side for each row of ``path``; InputError if the texts can't be divided so."""
     sizes, seed = wanted.sizes, wanted.seed
     if wanted.strategy == "group":
         return _by_group(rows, sizes, seed)
@@ -91,7 +73,6 @@ def divide(rows: Rows, wanted: Division, path: Path) -> Sides:
 
 
 def _given(rows: Rows, column: str) -> Sides:
-    """Take the sides that the source itself names."""
     sides = []
     for value in rows.value_names:
         name = NAMES.get(value.strip().lower())
@@ -135,12 +116,7 @@ def _draw_sides(sides: Sides, rows: Rows, sizes: dict[int, float], seed: int) ->
 
 
 def _draw(
-    labels: Numbers,
-    groups: Numbers,
-    size: float,
-    leave: int,
-    seed: int,
-    names: Sequence[str],
+    labels: Numbers, groups: Numbers, size: float, leave: int, seed: int, names: Sequence[str]
 ) -> npt.NDArray[np.bool_]:
     """Draw a share of each label's groups, at least one, and leave some.
 

@@ -23,7 +23,7 @@ from transformers import (
     set_seed,
 )
 
-from src.core.command_line import Count, Interval, Seed, Threads, options
+from src.core.command_line import Count, Interval, Natural, Seed, Threads, options
 from src.core.errors import InputError
 from src.core.files import replacing
 from src.metrics import classification
@@ -35,8 +35,6 @@ from src.training.checkpoints import ResumableTrainer, key_of
 from src.training.onnx_export import refuse_unexportable
 from src.training.recording import LiveCallback, Progress, keep_best
 from src.training.shortcuts import CutVocabulary, replace_dropout, shorten
-
-Natural = Annotated[int, Interval(ge=0)]
 
 SPLITS = ("train.parquet", "validation.parquet", "labels.json")
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
@@ -164,7 +162,6 @@ def _train(
 
 
 def _start(place: str, labels: list[str], params: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Load the checkpoint with a new head for these labels, and its tokenizer."""
     set_seed(params["seed"])  # before the classification head gets its random weights
     classifier, tokenizer = encoder.load(
         place,
@@ -250,7 +247,6 @@ def trainer_of(
 
 
 def _arguments(params: Mapping[str, Any], checkpoints: Path) -> dict[str, Any]:
-    """Return Trainer's arguments."""
     world = launch.world(params["processes"])
     gpu = torch.cuda.is_available()
     metric = params["metric_for_best_model"]

@@ -20,9 +20,8 @@ from src.core.files import sha256
 from src.core.secrets import without_secrets
 from src.project import git
 from src.project.graph import Project, is_params, locked, project, shown, upstream_first
-from src.project.objects import forget
-from src.tools.verify.cache import check
-from src.tools.verify.outs import files_of, reads_other, select
+from src.project.hashes import forget
+from src.tools.verify.outs import check, files_of, reads_other, select
 from src.training import provenance
 
 RECORDS = ("training", "provenance.py")  # a stage that depends on this leaves a record
@@ -42,11 +41,7 @@ def main(target: str) -> None:
 
 
 def trace(repo: Project, target: str) -> dict[str, Any]:
-    """Tell where one out comes from: code, data, params, versions, processor, and what is in doubt.
-
-    Args:
-        repo: the project.
-        target: an out, or a file inside of one.
+    """Tell where an out, or a file inside of one, comes from, and what of that is in doubt.
 
     Returns:
         The record. Its "problems" are sentences, each a reason to doubt it; none is best.
@@ -93,10 +88,6 @@ def changes(repo: Project, stages: Iterable[Any]) -> Iterator[tuple[str, str]]:
     """Compare code, data and params with what the stages ran with.
 
     What DVC keeps and was not pulled is taken for what dvc.lock or its .dvc file says of it.
-
-    Args:
-        repo: the project.
-        stages: some of its stages.
 
     Yields:
         The name of a stage, and a sentence.

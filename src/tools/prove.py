@@ -26,19 +26,8 @@ from typing import Any
 from src.core import stage
 from src.core.command_line import Count
 from src.core.errors import InputError
-from src.project import git
+from src.project import git, graph
 from src.project.git import listed
-from src.project.graph import (
-    LOCK,
-    PIPELINE,
-    chain,
-    lock_of,
-    outs_of,
-    pipelines,
-    project,
-    stages_of_lock,
-    use_cache,
-)
 from src.training import provenance
 
 Chain = Mapping[str, set[str]]  # the stages, each after those that it waits for, and these
@@ -48,34 +37,21 @@ log = logging.getLogger("src.tools.prove")
 
 @dataclass(frozen=True)
 class Plan:
-    """The work to be done.
+    """The work to be done."""
 
-    Attributes:
-        pipelines: every dvc.yaml of the repository.
-        chain: their stages.
-        outs: the paths of their outputs.
-        cache: the folder of DVC's cache here.
-    """
-
-    pipelines: list[str]
-    chain: Chain
-    outs: list[str]
-    cache: str
+    pipelines: list[str]  # every dvc.yaml of the repository
+    chain: Chain  # their stages
+    outs: list[str]  # the paths of their outputs
+    cache: str  # the folder of DVC's cache here
 
 
 @dataclass(frozen=True)
 class State:
-    """The stages of a clone as it tells them, before it has run them or after.
+    """The stages of a clone as it tells them, before it has run them or after."""
 
-    Attributes:
-        locks: every dvc.lock as it is, by path.
-        stages: their entries, by the names of the stages.
-        records: what the trainings ran on, by path; ``src/training/provenance.py`` writes it.
-    """
-
-    locks: Mapping[str, bytes]
-    stages: Mapping[str, Any]
-    records: Mapping[str, Any]
+    locks: Mapping[str, bytes]  # every dvc.lock as it is, by path
+    stages: Mapping[str, Any]  # their entries, by the names of the stages
+    records: Mapping[str, Any]  # by path, what ``training.provenance`` tells of the trainings
 
 
 def main(*targets: str, clones: Count = 2) -> None:
@@ -115,9 +91,10 @@ def main(*targets: str, clones: Count = 2) -> None:
 def _plan() -> Plan:
     if not Path("dvc.yaml").exists():
         raise InputError(f"{Path.cwd()} has no dvc.yaml: go to the root of the repository.")
-    with project() as repo:
-        outs = [out.path for out in outs_of(repo)]
-        return Plan(pipelines(repo), chain(repo), outs, str(repo.cache.local_cache_dir))
+    with graph.project() as repo:
+        outs = [out.path for out in graph.outs_of(repo)]
+        cache = str(repo.cache.local_cache_dir)
+        return Plan(graph.pipelines(repo), graph.chain(repo), outs, cache)
 
 
 def _commit() -> str:
@@ -139,7 +116,7 @@ def _clone(target: Path, commit: str, cache: str) -> Path:
     git.output("checkout", "--quiet", "--detach", commit, cwd=target)
     folder = target / git.output("rev-parse", "--show-prefix")
     # The team may share a cache by .dvc/config; here no stage's output may come from one.
-    use_cache(folder, folder / ".dvc" / "cache", {"here": cache})
+    graph.use_cache(folder, folder / ".dvc" / "cache", {"here": cache})
     if added := git.names("ls-files", "*.dvc", cwd=folder):
         pull = ("pull", "--quiet", "--remote", "here", *added)
         if _dvc(folder, *pull, capture=True).returncode:
@@ -181,12 +158,12 @@ def _expect_of_dvc(folder: Path, *words: str) -> None:
 
 
 def _state(folder: Path, plan: Plan) -> State:
-    paths = map(lock_of, plan.pipelines)
+    paths = map(graph.lock_of, plan.pipelines)
     locks = {path: (folder / path).read_bytes() for path in paths if (folder / path).exists()}
     stages = {
         name: entry
         for path, content in locks.items()
-        for name, entry in stages_of_lock(content.decode(), path).items()
+        for name, entry in graph.stages_of_lock(content.decode(), path).items()
     }
     records = {str(path): folder / path for path in map(provenance.record_of, map(Path, plan.outs))}
     found = {name: json.loads(path.read_bytes()) for name, path in records.items() if path.exists()}
@@ -213,7 +190,6 @@ def difference(one: State, other: State, chain: Chain) -> str:
 def _parts(
     name: str, one: Mapping[str, Any] | None, other: Mapping[str, Any] | None
 ) -> Iterator[str]:
-    """Say how two entries of dvc.lock differ."""
     if one is None or other is None:
         yield f"{name} is in one of them alone"
         return
@@ -254,9 +230,10 @@ def compare_with_committed(committed: State, made: State, chain: Chain, *, alone
             "compare clones of this machine, with --clones 2."
         )
     else:
+        files = " ".join(committed.locks).replace(graph.LOCK, graph.PIPELINE)
         raise InputError(
             f"The committed dvc.lock is another, {found}: run `dvc repro --force --no-run-cache "
-            f"{' '.join(committed.locks).replace(LOCK, PIPELINE)}` and commit what it changes."
+            f"{files}` and commit what it changes."
         )
 
 

@@ -29,17 +29,11 @@ log = logging.getLogger("src.tools.update")
 
 @dataclass(frozen=True)
 class Record:
-    """A project's record of its template.
+    """A project's record of its template."""
 
-    Attributes:
-        template: where it is, as cookiecutter takes it.
-        commit: what the project has of it.
-        answers: what was answered to cookiecutter's prompts.
-    """
-
-    template: str
-    commit: str
-    answers: dict[str, str]
+    template: str  # where it is, as cookiecutter takes it
+    commit: str  # of the template that the project has
+    answers: dict[str, str]  # to cookiecutter's prompts
 
 
 def main(*, to: str = "") -> None:
@@ -65,7 +59,6 @@ def main(*, to: str = "") -> None:
 
 
 def _read(path: Path) -> Record:
-    """Read a record."""
     try:
         record = Record(**json.loads(path.read_text(encoding="utf-8")))
         if not all(isinstance(answer, str) for answer in record.answers.values()):
@@ -152,7 +145,6 @@ def _expect_progress(place: Path, old: str, new: str) -> None:
 
 
 def _merge(commit: str) -> None:
-    """Merge what a commit changes, and refuse where git can't."""
     done = git.run("cherry-pick", commit)
     if not done.returncode:
         return

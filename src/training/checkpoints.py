@@ -198,7 +198,6 @@ class _Callback(TrainerCallback):
 
 
 def _finish(saved: Path, place: Path) -> None:
-    """Mark a checkpoint as whole and move it to its place."""
     hashes = {file.name: sha256(file) for file in sorted(saved.iterdir())}
     for file in saved.iterdir():
         _sync(file)

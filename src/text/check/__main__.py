@@ -28,9 +28,9 @@ from src.project import params
 from src.tables import sources
 from src.tables.places import File
 from src.text import load
-from src.text.check import guess, guess_columns, guess_encoding
+from src.text.check import guess, guess_columns, guess_encoding, stages
 from src.text.check.guess_encoding import is_parquet
-from src.text.check.state import Check, hushed
+from src.text.check.stages import Check, hushed
 
 LARGE = 10_000_000  # bytes, from which each step is told
 
@@ -52,7 +52,9 @@ def main(*files: str, text_column: str = "", label_column: str = "", write: bool
         check = Check(present, copy.deepcopy(present), Path(folder))
         look(check, files, text_column, label_column)
     changes = check.changes()
-    print("\n".join([*check.lines, *_bullets("What to look at:", check.warnings), ""]))
+    if check.warnings:
+        check.lines += ["What to look at:", *(f"- {sentence}" for sentence in check.warnings)]
+    print("\n".join([*check.lines, ""]))
     if not changes:
         print("params.yaml has all params that these texts need.")
         return
@@ -68,23 +70,17 @@ def main(*files: str, text_column: str = "", label_column: str = "", write: bool
 
 
 def look(check: Check, files: Sequence[str], text_column: str, label_column: str) -> None:
-    """Fill in the params and the report.
-
-    Raises:
-        InputError: the files are no labelled texts.
-    """
+    """Fill in the params and the report; InputError if the files are no labelled texts."""
     found = _find(check, files)
     frame = _read(check, found, text_column, label_column)
     id_column = check.params["load"]["id_column"]
-    from src.text.check import columns, stages  # and the stages, which take seconds to import
-
     counts = stages.run_load(check)
     rows = "none: rows are numbered"
     if id_column and not check.params["load"]["id_column"]:
         rows += f", for {id_column} repeats"
         id_column = ""
     check.lines.append(f"  id      {id_column or ('id' if 'id' in frame else rows)}")
-    columns.settle(check)
+    stages.settle_columns(check)
     stages.count(check, counts)
     sizes = stages.run_split(check, counts["kept"])
     # Before the import that reads it: a checkpoint that is not here is not fetched.
@@ -202,10 +198,6 @@ def _value(value: Any) -> str:
         return f"[{', '.join(map(_value, value))}]"
     plain = isinstance(value, str) and not re.fullmatch(r"[\w./:@-]+", value)
     return repr(value) if plain else str(value)
-
-
-def _bullets(head: str, sentences: Sequence[str]) -> list[str]:
-    return [head, *(f"- {sentence}" for sentence in sentences)] if sentences else []
 
 
 if __name__ == "__main__":

@@ -148,13 +148,11 @@ def _sign(way: dict[str, str]) -> str:
 
 
 def _start(file: File, encoding: str) -> str:
-    """Return the first characters of a file, "" if it has none."""
     with file.open() as stream:
         return stream.read(SAMPLE).decode(encoding, "ignore").removeprefix("\ufeff")
 
 
 def _ending(file: File) -> str:
-    """Return the format that the ending of a file names, or ""."""
     return ENDINGS.get(file.suffix, "")
 
 

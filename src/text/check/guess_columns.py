@@ -44,8 +44,6 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
     """Choose the columns of the texts, the labels and the ids.
 
     Args:
-        frame: rows of all columns.
-        load: the present params.
         text: the column of the texts, or "" to choose it.
         label: that of the labels, likewise.
 

@@ -1,17 +1,105 @@
 """Run `load`, `split` and `quality` on the files, and settle the params that they need."""
 
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from src.core.command_line import bind
 from src.core.errors import InputError
-from src.text import load, quality, split
-from src.text.check.state import TEXTS, Check
+from src.project import params
+from src.tables import examples
+from src.text import load, split
+from src.text.check import guess_columns
+from src.text.split_strategies import NAMES
 
+TEXTS = 2000  # whose tokens are counted, and that `quality` looks at
 WATCHED = Path("data/source")  # what DVC watches, as load is told in dvc.yaml
 FEWEST = 3  # texts of a class, one for each side of a split
 SHOWN = 20  # classes at most
+SLICE = 20  # different values of a column whose values get metrics of their own, at most
+
+log = logging.getLogger("src.text.check")
+
+
+@dataclass
+class Check:
+    """Everything that is known so far."""
+
+    present: dict[str, params.Section]  # the sections of params.yaml
+    params: dict[str, params.Section]  # the same with what the texts need
+    folder: Path  # a temporary one
+    lines: list[str] = field(default_factory=list)  # the report
+    warnings: list[str] = field(default_factory=list)  # sentences on what is likely wrong
+    stops: bool = False  # whether a stage would stop
+    large: bool = False  # whether each step takes so long that it is told
+
+    def set(self, section: str, **values: Any) -> None:
+        """Note params that the texts need."""
+        self.params[section] |= values
+
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """Return the params that differ: as they are, and as they should be."""
+        return {
+            f"{section}.{key}": (self.present[section][key], value)
+            for section, values in self.params.items()
+            for key, value in values.items()
+            if value != self.present[section][key]
+        }
+
+    def stop(self, name: str, why: object) -> None:
+        """Warn that a stage would stop."""
+        self.stops = True
+        self.warnings.append(f"`{name}` would stop: {why}")
+
+    def bind(self, stage: ModuleType, *paths: str, **changes: Any) -> partial[None]:
+        """Prepare a stage with its params, as DVC would run it, and paths in the temporary folder.
+
+        Raises:
+            InputError: a param is not what the stage takes.
+        """
+        name = stage.__name__.rpartition(".")[2]
+        words = params.words_of({**self.params[name], **changes})
+        places = [str(self.folder / path) for path in paths]
+        positional, options = bind(stage.main, name, True, [*places, *words])
+        return partial(stage.main, *positional, **options)
+
+    def run(self, stage: ModuleType, *paths: str, **changes: Any) -> None:
+        """Run a stage, and keep its warnings; InputError if it would stop."""
+        bound = self.bind(stage, *paths, **changes)
+        if self.large:
+            log.info("running %s", stage.__name__.rpartition(".")[2])
+        with hushed() as said:
+            bound()
+        self.warnings += [sentence for sentence in said if sentence not in self.warnings]
+
+    def read_json(self, path: str) -> dict[str, Any]:
+        """Read what a stage wrote in the temporary folder."""
+        found: dict[str, Any] = json.loads((self.folder / path).read_text(encoding="utf-8"))
+        return found
+
+
+@contextmanager
+def hushed() -> Iterator[list[str]]:
+    """Collect the warnings of the project's modules in place of their log."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("src")
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield said
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
 
 
 def run_load(check: Check) -> dict[str, Any]:
@@ -43,7 +131,6 @@ def run_load(check: Check) -> dict[str, Any]:
 
 
 def _leave_out(check: Check, small: list[str], classes: dict[str, int]) -> None:
-    """Leave out small classes, if others remain."""
     if len(classes) - len(small) < 2:
         told = ", ".join(f"{name} {n}" for name, n in [*classes.items()][:SHOWN])
         raise InputError(
@@ -96,6 +183,8 @@ def run_split(check: Check, kept: int) -> tuple[int, int]:
 
 def run_quality(check: Check) -> None:
     """Run `quality` on some of the texts, and report scripts."""
+    from src.text import quality  # which takes seconds to import
+
     try:
         # The length in tokens is told apart from this; near duplicates take long.
         paths = ("raw", "quality.json", "quality.md")
@@ -108,3 +197,65 @@ def run_quality(check: Check) -> None:
     check.lines.append(f"Scripts: {', '.join(scripts)}")
     if any(finding["code"] == "unspaced" for finding in figures["findings"]):
         check.set("baseline", analyzer="char")
+
+
+def _is_split(values: Iterable[object]) -> bool:
+    names = {value.strip().lower() for value in guess_columns.filled(values)}
+    return len(names) > 1 and names <= {*NAMES}
+
+
+def settle_columns(check: Check) -> None:
+    """Settle the params for the further columns, and report them."""
+    path = check.folder / "raw" / "examples.parquet"
+    names = [
+        name
+        for name in examples.column_names(path)
+        if name.strip() and name not in examples.COLUMNS
+    ]
+    frame = pq.read_table(path, columns=names).to_pandas()
+    section = check.params["split"]
+    if sides := [name for name in names if _is_split(frame[name])]:
+        check.set("split", strategy="predefined", column=sides[0])
+    elif section["column"] and section["column"] not in names:
+        check.set("split", strategy="stratified", column="")
+    if section["train_only"] and section["train_only"][0] not in names:
+        check.set("split", train_only=[])
+    few = [
+        name
+        for name in names
+        if name not in sides
+        and guess_columns.is_label(frame[name])
+        and frame[name].nunique() <= SLICE
+    ]
+    languages = [name for name in few if guess_columns.is_language(frame[name])]
+    for stage in ("quality", "evaluate"):
+        kept = [name for name in check.params[stage]["slices"] if name in names]
+        check.set(stage, slices=list(dict.fromkeys([*kept, *languages])))
+    codes = {*guess_columns.filled(frame[languages[0]])} if languages else set()
+    present = check.params["card"]["languages"]
+    # Codes alone may be of something else, and do not change what a person has said.
+    sure = not present or any(map(guess_columns.names_languages, languages[:1]))
+    if codes and codes <= guess_columns.CODES and codes != {*present} and sure:
+        check.set("card", languages=sorted(codes))
+    groups = [
+        name
+        for name in names
+        if name not in few and SLICE < frame[name].nunique() <= len(frame) / 2
+    ]
+    check.lines += [
+        f"  {word:7} {', '.join(found)}{use}"
+        for word, found, use in (
+            ("split", sides, ""),
+            ("slices", few, f", for evaluate.slices{_which(few, check.params['evaluate'])}"),
+            ("groups", groups, ", if texts of one value are alike: split.strategy group"),
+        )
+        if found
+    ]
+
+
+def _which(names: Sequence[str], evaluate: params.Section) -> str:
+    """Say which columns are slices, and which may be."""
+    chosen = [name for name in names if name in evaluate["slices"]]
+    free = [name for name in names if name not in chosen]
+    told = [(word, ", ".join(found)) for word, found in (("set", chosen), ("may be added", free))]
+    return f" ({'; '.join(f'{word}: {found}' for word, found in told if found)})"

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from src.core.errors import InputError
 from src.text import encoder, train
-from src.text.check.state import TEXTS, Check, hushed
+from src.text.check.stages import TEXTS, Check, hushed
 from src.text.encoder import Texts, Tokens
 from src.training import pretrained
 
@@ -32,10 +32,7 @@ log = logging.getLogger("src.text.check")
 def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
     """Report the lengths in tokens, and how long training may take.
 
-    Args:
-        check: what is known so far.
-        sizes: how many texts would be trained on and validated with.
-        classes: their number.
+    ``sizes`` are the numbers of texts that would be trained on and validated with.
     """
     try:
         bound = check.bind(train, "splits", "model", "live")
@@ -78,7 +75,6 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
 
 
 def _expect_languages(check: Check, checkpoint: str) -> None:
-    """Warn of texts in languages that the checkpoint has not read."""
     spoken = sorted({*check.params["card"]["languages"]} - {"en"})
     if spoken and checkpoint == ENGLISH:
         check.warnings.append(
@@ -89,7 +85,6 @@ def _expect_languages(check: Check, checkpoint: str) -> None:
 
 
 def _settle_epochs(check: Check, size: int) -> None:
-    """Raise the epochs where so many training texts make too few steps."""
     section = check.params["train"]
     batches = math.ceil(size / (section["batch_size"] * section["gradient_accumulation_steps"]))
     if batches * section["epochs"] < FEWEST_STEPS:
@@ -136,12 +131,7 @@ def time_steps(
 ) -> tuple[float, int]:
     """Let the Trainer of `train` do a few steps, on batches of several lengths.
 
-    Args:
-        model: a classifier, which learns nonsense.
-        tokenizer: its tokenizer.
-        ids: the tokens of some texts.
-        params: the section `train`.
-        folder: for Trainer; nothing is saved.
+    The model learns nonsense, and nothing is saved in ``folder``.
 
     Returns:
         How many seconds how many texts took.

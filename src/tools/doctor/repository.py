@@ -1,25 +1,34 @@
-"""Git and DVC: conflicts, outputs that both or neither keep, and what was not committed."""
+"""Git, DVC and remotes: conflicts, secrets, what was kept twice, not committed or not pushed."""
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from src.project import git
+from src.project import git, graph
 from src.project.git import listed
-from src.project.graph import (
-    LOCK,
-    PIPELINE,
-    Out,
-    Project,
-    is_params,
-    pipelines,
-    relative,
-    repro,
-    upstream_first,
-    within,
-)
 from src.tools.pedigree import changes
+
+PATIENCE = 60  # seconds for a remote to answer
+
+CONFIG = Path(".dvc/config")
+LOCAL = Path(".dvc/config.local")
+
+# Names of options whose value is a secret; their relatives that ask for one or run a command to get
+# it are none.
+SECRET = re.compile(
+    r"password|passphrase|secret|token|connection_string|account_key|access_key_id|customer_key"
+    r"|oss_key_id"
+)
+NO_SECRET = re.compile(r"^ask_|^exclude_|_command$")
+IN_URL = re.compile(
+    r"://[^/@]*:[^/@]+@|https?://[^/@]+@|[?&](?:sig|signature|token|password|secret)=",
+    re.IGNORECASE,
+)
 
 
 def without_commits() -> Iterator[str]:
@@ -40,8 +49,9 @@ def conflicts() -> Iterator[str]:
         return
     unmerged = git.names("diff", "--name-only", "--diff-filter=U")
     # Not by DVC, which can't read what has markers.
-    ours = git.names("ls-files", "--deduplicate", *_anywhere(PIPELINE, LOCK, "params.yaml"))
-    locks = [name for name in ours if Path(name).name == LOCK] or [LOCK]
+    anywhere = [f":(glob)**/{name}" for name in (graph.PIPELINE, graph.LOCK, "params.yaml")]
+    ours = git.names("ls-files", "--deduplicate", *anywhere)
+    locks = [name for name in ours if Path(name).name == graph.LOCK] or [graph.LOCK]
     if unmerged:
         yield (
             f"Conflicts are in {listed(unmerged)}: settle the files that people write, such as "
@@ -52,7 +62,7 @@ def conflicts() -> Iterator[str]:
     watched = [*ours, ".dvc/config"]
     marked = [name for name in watched if name not in unmerged and _marked(Path(name))]
     if marked:
-        whole = [name for name in marked if Path(name).name == LOCK] or [LOCK]
+        whole = [name for name in marked if Path(name).name == graph.LOCK] or [graph.LOCK]
         yield (
             f"Markers of a conflict are in {listed(marked)}: settle by hand what people write, and "
             "take dvc.lock from a commit that is whole, as by "
@@ -60,7 +70,7 @@ def conflicts() -> Iterator[str]:
         )
 
 
-def kept_twice(outs: Iterable[Out]) -> Iterator[str]:
+def kept_twice(outs: Iterable[graph.Out]) -> Iterator[str]:
     """Yield the outputs that git would keep beside DVC, or that neither of them keeps."""
     paths = {out.path: out for out in outs}
     words = "\0".join(paths)
@@ -90,17 +100,17 @@ def kept_twice(outs: Iterable[Out]) -> Iterator[str]:
         )
 
 
-def out_of_date(repo: Project) -> Iterator[str]:
+def out_of_date(repo: graph.Project) -> Iterator[str]:
     """Yield the stages that dvc.lock has of other code, params or data than are here."""
-    names = list(dict.fromkeys(name for name, _ in changes(repo, upstream_first(repo))))
+    names = list(dict.fromkeys(name for name, _ in changes(repo, graph.upstream_first(repo))))
     if names:
         yield (
             f"dvc.lock is of other code, params or data than are here for {listed(names)}: "
-            f"`{repro(names)}`, and commit dvc.lock with the change."
+            f"`{graph.repro(names)}`, and commit dvc.lock with the change."
         )
 
 
-def not_committed(repo: Project, outs: Iterable[Out]) -> Iterator[str]:
+def not_committed(repo: graph.Project, outs: Iterable[graph.Out]) -> Iterator[str]:
     """Yield what a queued experiment would not find, or its parent commit does not have."""
     yield from not_kept(repo, outs)
     changed = [path for state, path in _uncommitted(repo, outs) if state not in ("??", "!!")]
@@ -111,14 +121,14 @@ def not_committed(repo: Project, outs: Iterable[Out]) -> Iterator[str]:
         )
 
 
-def not_kept(repo: Project, outs: Iterable[Out]) -> Iterator[str]:
+def not_kept(repo: graph.Project, outs: Iterable[graph.Out]) -> Iterator[str]:
     """Yield code and data that an experiment in a folder of its own would not find there."""
     kept = {out.path for out in outs}
     absent = [
         path
         for state, path in _uncommitted(repo, outs)
         if state in ("??", "!!")
-        and not within(path.rstrip("/"), kept)
+        and not graph.within(path.rstrip("/"), kept)
         and not repo.dvcignore.is_ignored(repo.fs, path)
     ]
     if absent:
@@ -129,26 +139,110 @@ def not_kept(repo: Project, outs: Iterable[Out]) -> Iterator[str]:
         )
 
 
-def _uncommitted(repo: Project, outs: Iterable[Out]) -> Iterator[tuple[str, str]]:
+def _uncommitted(repo: graph.Project, outs: Iterable[graph.Out]) -> Iterator[tuple[str, str]]:
     """Yield what stages read and git has not, or not so: the state that git gives, and the path."""
     kept = {out.path for out in outs}
     deps = {
-        relative(dep.fs_path, repo)
+        graph.relative(dep.fs_path, repo)
         for dep in repo.index.deps
         # Params are shown beside each experiment, so what changed in them misleads nobody.
-        if dep.protocol == "local" and not is_params(dep)
+        if dep.protocol == "local" and not graph.is_params(dep)
     }
-    read = {dep for dep in deps if dep and not within(dep, kept)}
-    watched = sorted({"src", *pipelines(repo), *read})
+    read = {dep for dep in deps if dep and not graph.within(dep, kept)}
+    watched = sorted({"src", *graph.pipelines(repo), *read})
     return git.status("--untracked-files=all", "--ignored=traditional", "--", *watched)
 
 
-def _anywhere(*names: str) -> list[str]:
-    """Write the patterns by which git lists files of these names in any folder."""
-    return [f":(glob)**/{name}" for name in names]
-
-
 def _marked(path: Path) -> bool:
-    """Tell whether a file has the lines that git puts around a conflict."""
-    pattern = r"^(?:<{7} |>{7} |={7}$)"
+    pattern = r"^(?:<{7} |>{7} |={7}$)"  # the lines that git puts around a conflict
     return path.exists() and bool(re.search(pattern, path.read_text("utf-8"), re.MULTILINE))
+
+
+def secrets() -> Iterator[str]:
+    """Yield the secrets where git keeps them, or would."""
+    for section, options in graph.settings(CONFIG).items() if CONFIG.exists() else ():
+        named = options if section in ("remote", "db") else {"": options}
+        for name, values in named.items():
+            where = f"{section} {name!r}" if name else section
+            for key in secret_keys(values):
+                option = ".".join(filter(None, (section, name, key)))
+                remedy = (
+                    f"`dvc remote modify --local {name} {key} ...`"
+                    if section == "remote"
+                    else f"`dvc config --local {option} ...`"
+                )
+                yield (
+                    f"{CONFIG}, which is for git, has a secret, {key} of {where}: put it into "
+                    f"{LOCAL} by {remedy}, remove it from {CONFIG}, and change the secret itself "
+                    "if it was ever committed."
+                )
+    if git.run("ls-files", str(LOCAL)).stdout:
+        yield (
+            f"{LOCAL}, which is for secrets, is in git: `git rm --cached {LOCAL}`, and change the "
+            "secrets in it."
+        )
+
+
+def secret_keys(values: Any) -> Iterator[str]:
+    """Yield the options of a section whose values are secrets."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        named = SECRET.search(key) and not NO_SECRET.search(key)
+        if named or (key == "url" and IN_URL.search(str(value))):
+            yield key
+
+
+def unverified() -> Iterator[str]:
+    """Yield the remotes whose files DVC takes as they come, which is its default."""
+    for name, options in graph.settings()["remote"].items():
+        if options.get("verify") is False:  # some kinds of remotes have no such option
+            yield (
+                f"Remote {name!r} is not verified, so DVC takes its files without a look at their "
+                f"hash: `dvc remote modify {name} verify true`."
+            )
+
+
+def not_pushed(repo: graph.Project) -> Iterator[str]:
+    """Yield what dvc.lock names and the default remote lacks, if there is one."""
+    name = repo.config["core"].get("remote")
+    if not name:
+        return
+    # Remotes raise whatever their libraries raise, hang as long as these like, and ask the terminal
+    # for passwords; a process of its own is ended, and has no terminal.
+    command = [sys.executable, "-m", "dvc", "status", "--cloud", "--json"]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        said = f"no answer in {PATIENCE} s"
+    else:
+        if done.returncode == 0:
+            yield from _missing(name, json.loads(done.stdout))
+            return
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        said = (lines or done.stderr.strip().splitlines() or ["nothing"])[-1]
+    yield (
+        f"Remote {name!r} can't be asked what was pushed ({said.removeprefix('ERROR: ')}): look at "
+        f"its url, at the network and at the credentials in {LOCAL}."
+    )
+
+
+def _missing(remote: str, status: dict[str, str]) -> Iterator[str]:
+    def outermost(state: str) -> list[str]:
+        paths = {path for path, found in status.items() if found == state}
+        return sorted(path for path in paths if not graph.within(path, paths - {path}))
+
+    new, lost = outermost("new"), outermost("missing")
+    if new:
+        yield f"Remote {remote!r} lacks {listed(new)}, which dvc.lock names: `dvc push`."
+    if lost:
+        yield (
+            f"The cache and remote {remote!r} both lack {listed(lost)}, which dvc.lock names: "
+            "`dvc push` where they were made, or `dvc repro`."
+        )

@@ -11,16 +11,26 @@ and predictions and plots from DVC's cache or its remote; nothing in the work tr
 
 import logging
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from src.core import stage
 from src.core.errors import InputError, closest
 from src.core.files import replacing
 from src.core.markdown import code
+from src.project import graph
 from src.tools.report import sections
-from src.tools.report.change import compare, failing, read_gate
-from src.tools.report.revision import WORK_TREE, Revision
-from src.tools.report.verdicts import verdicts
+from src.tools.report.change import (
+    WORK_TREE,
+    Change,
+    Gate,
+    Revision,
+    compare,
+    failing,
+    read_gate,
+    same_splits,
+)
+from src.tools.report.sections import names
 
 GATE_CLOSED = 2  # the exit code
 
@@ -67,6 +77,114 @@ def main(base: str, *head: str, out: str = "report") -> None:
             *(", ".join(failed), gate.max_drop, gate.figure),
         )
         sys.exit(GATE_CLOSED)
+
+
+def verdicts(
+    before: Revision, after: Revision, changes: Mapping[str, Change | None], gate: Gate
+) -> Iterator[str]:
+    """Say how the gate is, and a sentence for each model, those of the gate first."""
+    judged = {m: c for m in gate.models if (c := changes.get(m)) and c.texts}
+    failed = failing(before, after, changes, gate)
+    doubtful = [
+        m for m, c in judged.items() if c.before - c.after > gate.max_drop and m not in failed
+    ]
+    left = [m for m in gate.models if m not in judged and m not in failed]
+    yield ""
+    allowed = f"more than the {gate.max_drop:g} of {gate.figure} that `report.max_drop` allows"
+    if failed:
+        yield f"**The gate is closed**: {names(failed)} got worse by {allowed}."
+    elif judged:
+        yield f"**The gate is open**: {names(judged)} did not get worse by {allowed}."
+    if doubtful:
+        yield (
+            f"{names(doubtful)} lost {allowed}, but chance may have made it; more test texts "
+            "would tell."
+        )
+    if left:
+        yield f"**The gate did not judge** {names(left)}; why stands below."
+    yield ""
+    ordered = [*gate.models, *(m for m in after.models if m not in gate.models)]
+    for model in ordered:
+        mark = "" if model in gate.models else " (not of the gate)"
+        yield f"- **{code(model)}**{mark}{_verdict(model, before, after, changes, gate)}"
+    for model in before.models:
+        if model not in after.models:
+            yield f"- **{code(model)}** is gone."
+    yield ""
+    yield (
+        "Better or worse is a difference that chance hardly makes on these texts: the "
+        f"{100 * gate.confidence:g} % interval of the paired bootstrap leaves out 0. Intervals "
+        "from a few dozen texts are too narrow."
+    )
+    lacking = [(side, path) for side in (before, after) for path in side.missing]
+    if lacking:
+        yield from _how_to_get(lacking)
+    if after.sha is None:
+        yield from _not_run()
+
+
+def _not_run() -> Iterator[str]:
+    with graph.project() as repo:
+        stale = graph.stale(repo)
+    if stale:
+        yield ""
+        yield (
+            f"**The work tree has changes that were not run**, in {names(stale)}: what stands "
+            "here is of the last `dvc repro`."
+        )
+
+
+def _verdict(
+    model: str, before: Revision, after: Revision, changes: Mapping[str, Change | None], gate: Gate
+) -> str:
+    if model not in before.models:
+        return f" is new: {code(before.name)} has no such model to compare it with."
+    change = changes[model]
+    if change is None and not same_splits(model, before, after):
+        return (
+            ": no verdict, as its predictions are not at hand, and the committed figures are of "
+            "another test split."
+        )
+    if change is None:
+        was, now = (side.figures(model).get(gate.metric) for side in (before, after))
+        figures = f" {gate.figure} {was:.4f} → {now:.4f}" if was and now else ""
+        return (
+            f":{figures}; no verdict, as its predictions are not at hand to tell what chance may "
+            "have made."
+        )
+    if not change.texts:
+        return (
+            ": no verdict, as the revisions have no test text in common, by id and label. Where "
+            "the source has no ids, its rows are numbered; `load.id_column` keeps them."
+        )
+    texts = f"the {change.texts} test texts"
+    if any(change.alone):
+        texts = (
+            f"the {change.texts} test texts that both revisions have ({change.alone[0]} more in "
+            f"{code(before.name)}, {change.alone[1]} more in {code(after.name)})"
+        )
+    if not change.moved:
+        return f": no difference, it predicts the same label as before for each of {texts}."
+    p = f"p = {change.p_value:.3f}" if change.p_value >= 0.001 else "p < 0.001"
+    return (
+        f": **{change.verdict}**. {gate.figure} {change.before:.4f} → {change.after:.4f} "
+        f"({change.after - change.before:+.4f}, {100 * gate.confidence:g} % interval "
+        f"{change.low:+.4f} to {change.high:+.4f}, {p}) on {texts}: {change.fixed} wrong ones "
+        f"became right, {change.broken} right ones wrong."
+    )
+
+
+def _how_to_get(lacking: Iterable[tuple[Revision, str]]) -> Iterator[str]:
+    yield ""
+    yield "These files are neither in DVC's cache nor in its remote, as far as it can be read here:"
+    yield ""
+    for side, path in lacking:
+        yield f"- {code(path)} of {code(side.name)}: {code(side.missing[path])}"
+    yield ""
+    yield (
+        "Whoever has them runs `dvc push`; then this report reads them from the remote, as "
+        "`dvc fetch` does. Without a remote, `dvc repro` in a checkout of the revision makes them."
+    )
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from typing import Any
 from src.core.markdown import code, table
 from src.core.secrets import without_secrets
 from src.project import git
-from src.tools.report.change import FIGURES, Gate
-from src.tools.report.revision import WORK_TREE, Revision
+from src.tools.report.change import FIGURES, WORK_TREE, Gate, Revision
 
 LONGEST = 30  # rows of a table; those that changed most come first
 
@@ -164,7 +163,6 @@ def plots(before: Revision, after: Revision, folder: Path) -> Iterator[str]:
 
 
 def _outputs(side: Revision, name: str) -> Iterator[str]:
-    """List the outputs of a file name."""
     for key in side.stages:
         yield from (path for path in side.hashes(key, "outs") if Path(path).name == name)
 

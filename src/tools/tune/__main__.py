@@ -12,23 +12,26 @@ long as what its trials are made from has stayed the same.
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import optuna
-from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from src.core import stage
-from src.core.command_line import Count, Interval, Seed
+from src.core.command_line import Count, Natural, Seed
 from src.core.errors import InputError
+from src.core.files import replacing
+from src.core.markdown import table
 from src.core.stage import LOGS
 from src.project import graph, params
 from src.tools.doctor.repository import not_kept
-from src.tools.tune import page, trials
-from src.tools.tune.space import identify, present, read_space
+from src.tools.tune import trials
+from src.tools.tune.trials import WORDS, Distribution, best, done, identify, present, read_space
 
-Natural = Annotated[int, Interval(ge=0)]
 # A test metric would no longer test the best of many, so there is none among these.
 Metric = Literal[
     "validation.accuracy",
@@ -40,6 +43,9 @@ Metric = Literal[
 FALLING = ("validation.log_loss", "validation.ece")  # where lower is better
 
 STORAGE = LOGS / "tune.db"
+TABLE = LOGS / "tune.md"
+PICTURE = LOGS / "tune.png"
+HISTORY = LOGS / "tune-history.png"
 
 log = logging.getLogger("src.tools.tune")
 
@@ -70,7 +76,7 @@ def main(
     name, file = identify(target, metric, searched)
     study = _open(name, metric, present(searched, section))
     try:
-        while (number := len(trials.done(study)) + 1) <= n_trials:
+        while (number := len(done(study)) + 1) <= n_trials:
             if identify(target, metric, searched)[0] != name:
                 raise InputError(
                     f"The code, data or params that {name} began with have changed: put them back "
@@ -81,18 +87,17 @@ def main(
                 n_startup_trials=n_startup_trials, seed=(seed + len(study.trials)) % 2**32
             )
             tried = trials.run_next(study, target, metric, file, searched)
-            log.info("trial %d of %d: %s", number, n_trials, page.line(tried, metric))
+            log.info("trial %d of %d: %s", number, n_trials, line(tried, metric))
             trials.stop_if_trials_fail(study)
     except KeyboardInterrupt:
         log.error(
             "Interrupted after %d of %d trials: run `python -m src.tools.tune` to continue.",
-            *(len(trials.done(study)), n_trials),
+            *(len(done(study)), n_trials),
         )
         sys.exit(130)
     finally:
-        page.write(study, f"{name}: {metric} of {target}", metric, file, searched)
-    advice = page.advice(study, metric, file)
-    log.info("%s has %d trials: %s", name, len(trials.done(study)), advice)
+        write_page(study, f"{name}: {metric} of {target}", metric, file, searched)
+    log.info("%s has %d trials: %s", name, len(done(study)), advice(study, metric, file))
 
 
 def _open(name: str, metric: str, first: Mapping[str, Any]) -> Study:
@@ -109,6 +114,84 @@ def _open(name: str, metric: str, first: Mapping[str, Any]) -> Study:
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
     return study
+
+
+def line(trial: FrozenTrial, metric: str) -> str:
+    """Tell of a trial in one line."""
+    tried = ", ".join(f"{name}={text}" for name, text in trial.user_attrs["params"].items())
+    figure = f"{metric} {_figure(trial)}, " if trial.value is not None else ""
+    return f"{trial.user_attrs['experiment']} ({tried}): {figure}{_outcome(trial)}"
+
+
+def _figure(trial: FrozenTrial) -> str:
+    return "" if trial.value is None else f"{trial.value:.4f}"
+
+
+def _outcome(trial: FrozenTrial) -> str:
+    more = f": {trial.user_attrs['error']}" if trial.state == TrialState.FAIL else ""
+    if "repeated" in trial.user_attrs:
+        more = " earlier, with equal params"
+    return WORDS[trial.state] + more
+
+
+def advice(study: Study, metric: str, file: str) -> str:
+    """Say what to do with the best trial, compared with what is in the work tree."""
+    found = best(study)
+    if found is None or found.value is None:
+        return "No trial has a figure."
+    name = found.user_attrs["experiment"]
+    told = f"`dvc exp apply {name}` brings the best into the work tree, `dvc repro` what follows."
+    if not Path(file).exists():
+        return told
+    now = trials.measured(metric, file)  # of params that the space may not hold
+    sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+    if sign * found.value <= sign * now:
+        return f"{told} What is there now has {now:.4f}."
+    return f"None is better than what is in the work tree, which has {now:.4f}."
+
+
+def write_page(
+    study: Study, title: str, metric: str, file: str, space: Mapping[str, Distribution]
+) -> None:
+    """Write the table and the pictures of a search."""
+    ended, order = done(study), list(WORDS)
+    sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+    ended.sort(key=lambda t: (order.index(t.state), sign * (t.value or 0.0)))
+    counts = [(sum(t.state == state for t in ended), word) for state, word in WORDS.items()]
+    rows = []
+    for trial in ended:
+        values = [trial.user_attrs["params"][name] for name in space]
+        seconds = f"{trial.duration.total_seconds():.0f}" if trial.duration else ""
+        cells = [trial.user_attrs["experiment"], _figure(trial), *values, seconds, _outcome(trial)]
+        rows.append([cell.replace("|", "/") for cell in cells])
+    parts = [
+        f"# {title}, {'lower' if sign == 1 else 'higher'} is better",
+        f"Trials: {', '.join(f'{count} {word}' for count, word in counts if count) or 'none yet'}. "
+        "A failed trial leaves no experiment.",
+        table(["experiment", metric, *space, "seconds", "outcome"], rows),
+        advice(study, metric, file),
+    ]
+    with replacing(TABLE) as path:
+        path.write_text("\n\n".join(parts) + "\n", encoding="utf-8", newline="\n")
+    if best(study):
+        _draw(study, metric)
+
+
+def _draw(study: Study, metric: str) -> None:
+    from matplotlib import pyplot
+    from optuna.visualization.matplotlib import plot_optimization_history, plot_slice
+
+    pyplot.switch_backend("agg")  # no window
+    with warnings.catch_warnings():
+        # Optuna warns that the plots are experimental, matplotlib that one trial spans no axis.
+        warnings.simplefilter("ignore")
+        for picture, draw in ((PICTURE, plot_slice), (HISTORY, plot_optimization_history)):
+            draw(study, target_name=metric)
+            for axes in pyplot.gcf().axes:  # labels of a logarithmic scale are long
+                axes.tick_params("x", which="both", rotation=90)
+            with replacing(picture) as path:
+                pyplot.savefig(path, dpi=120, bbox_inches="tight")
+            pyplot.close()
 
 
 def words() -> list[str]:

@@ -12,7 +12,7 @@ import sys
 from src.core import stage
 from src.core.errors import InputError
 from src.project.graph import project
-from src.tools.verify.cache import Report, check
+from src.tools.verify.outs import Report, check
 from src.tools.verify.remote import check_remote
 
 SHOWN = 20

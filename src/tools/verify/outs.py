@@ -1,14 +1,15 @@
-"""The outs that targets mean, and the files of each."""
+"""The outs that targets mean, and whether work tree and cache hold what dvc.lock says of them."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from src.core.errors import InputError, closest
 from src.project.graph import Project, shown, upstream_first
-from src.project.objects import LOCAL, Key, Read, folder_hash, listing, read_all, walk
+from src.project.hashes import LOCAL, Key, Read, folder_hash, head_has, listing, read_all, walk
 
 
 @dataclass(frozen=True)
@@ -118,3 +119,153 @@ def reads_other(repo: Project, dep: Any) -> bool:
             hashes[*place, *key] = oid
     now = hashes[()] if () in hashes else folder_hash(dep.hash_name, hashes)
     return now != str(dep.hash_info.value)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file or object that is not what dvc.lock says."""
+
+    path: str  # the file, or the object of the cache
+    fault: str  # what is wrong, as the rest of a sentence that begins with the path
+    # Commands that take away what is in the way of the cure; one that only a person can do begins
+    # with #.
+    first: tuple[str, ...]
+    cure: str  # the command that then puts it right
+
+
+@dataclass
+class Report:
+    """A count of what was read, and what of it is wrong."""
+
+    findings: list[Finding] = field(default_factory=list)  # in the order to run their commands in
+    files: int = 0  # of the work tree that were read
+    objects: int = 0  # of the cache or the remote that were looked at
+    size: int = 0  # bytes of both
+    absent: int = 0  # objects that the cache does not have; they may never have been pulled
+
+
+def check(repo: Project, targets: Sequence[str] = ()) -> Report:
+    """Hash the files of outs in the work tree, and their objects in the cache."""
+    report, seen = Report(), dict[str, Read]()
+    wrong_files: list[Finding] = []
+    for part in select(repo, targets):
+        expected, files = files_of(repo, part)
+        report.files += sum(not read.fault for read in files.values())
+        report.size += sum(read.size for read in files.values())
+        faults = _compare(part, expected, files)
+        wanted = [part.oid, *(oid for key, oid in (expected or {}).items() if part.has(key))]
+        objects = _objects(part, wanted, seen, report) if part.out.use_cache else {}
+        complete = bool(objects)
+        for oid, read in objects.items():
+            if read.fault == "is missing":
+                complete = False
+            elif not read.is_of(oid):
+                path = shown(part.out.cache.oid_to_path(oid))
+                fault = f"of {part.name} {read.fault or 'is corrupt'}"
+                cure = _cure_of_object(part, whole=expected is not None and not faults)
+                report.findings.append(_finding(path, fault, (removal(path),), cure))
+                complete &= not cure.startswith("#")
+        for key, fault in faults.items():
+            first, cure = _cure_of_file(repo, part, key, fault, complete)
+            wrong_files.append(_finding(part.path(key), fault, first, cure))
+    # A sound cache comes first, for files are made from it.
+    report.findings += wrong_files
+    return report
+
+
+def removal(path: str) -> str:
+    """Write the command that removes a file."""
+    return f"rm {shlex.quote(path)}"
+
+
+def _compare(
+    part: Part, expected: Mapping[Key, str] | None, files: Mapping[Key, Read]
+) -> dict[Key, str]:
+    """Say what is wrong with files of the work tree, by their place in the out."""
+    if not os.path.lexists(part.out.fs_path):
+        return {(): "is missing"}
+    if expected is None:
+        unread = {key: read.fault for key, read in files.items() if read.fault}
+        return unread or {
+            (): "is not what dvc.lock says; which file it is can't be told, for the list of files "
+            "in the cache is gone or corrupt too"
+        }
+    keys = sorted(key for key in {*expected, *files} if part.has(key))
+    if not keys:
+        raise InputError(
+            f"{part.path(part.inside)} is neither in dvc.lock nor in the work tree: look for the "
+            f"right name with `ls {shlex.quote(part.name)}`."
+        )
+    faults = {}
+    for key in keys:
+        if key not in expected:
+            faults[key] = "is not in dvc.lock"
+        elif key not in files:
+            faults[key] = "is missing"
+        elif files[key].md5 != expected[key]:
+            faults[key] = files[key].fault or "is not what dvc.lock says"
+    return faults
+
+
+def _objects(
+    part: Part, oids: Iterable[str], seen: dict[str, Read], report: Report
+) -> dict[str, Read]:
+    """Read objects of the cache; of those that another out had, only tell whether they are."""
+    odb = part.out.cache
+    paths = {oid: odb.oid_to_path(oid) for oid in dict.fromkeys(oids)}
+    fresh = {oid: path for oid, path in paths.items() if path not in seen}
+    seen |= read_all(odb.fs, list(fresh.values()), odb.hash_name)
+    reads = {oid: seen[path] for oid, path in fresh.items()}
+    report.objects += sum(not read.fault for read in reads.values())
+    report.absent += sum(read.fault == "is missing" for read in reads.values())
+    report.size += sum(read.size for read in reads.values())
+    return {
+        oid: seen[path] if oid in fresh else Read(oid.removesuffix(".dir"), 0)
+        for oid, path in paths.items()
+    }
+
+
+def _finding(path: str, fault: str, first: tuple[str, ...], cure: str) -> Finding:
+    """Make a finding, which removes nothing where only a person can bring something better."""
+    return Finding(path, fault, () if cure.startswith("#") else first, cure)
+
+
+def _cure_of_object(part: Part, whole: bool) -> str:
+    name, made_by = shlex.quote(part.name), part.out.stage
+    # DVC asks a person before it commits what was made from something else than it is now.
+    if whole and not any(made_by.changed_entries()):
+        return f"dvc commit {name}"
+    if _has_remote(part):
+        return f"dvc fetch {name}"
+    return _again(part)
+
+
+def _cure_of_file(
+    repo: Project, part: Part, key: Key, fault: str, complete: bool
+) -> tuple[tuple[str, ...], str]:
+    name, path = shlex.quote(part.name), part.path(key)
+    away = () if fault == "is missing" else (removal(path),)
+    if complete:
+        # Without --relink DVC leaves a file alone whose size and time it knows.
+        back = f"dvc checkout --force --relink {name}"
+        meant = "" if part.out.stage.cmd else f"  # or, if the change is meant, `dvc commit {name}`"
+        return (), back + meant
+    if part.out.use_cache:
+        away = away if key else ()
+        return away, f"dvc pull --force {name}" if _has_remote(part) else _again(part)
+    if fault == "is not in dvc.lock":
+        return away, ""
+    if not key and head_has(repo, part.out.fs_path, part.oid, part.out.hash_name):
+        return away, f"git checkout HEAD -- {shlex.quote(path)}"
+    return away, _again(part)
+
+
+def _has_remote(part: Part) -> bool:
+    return bool(part.out.remote or part.out.repo.config["core"].get("remote"))
+
+
+def _again(part: Part) -> str:
+    made_by = part.out.stage
+    if made_by.cmd:
+        return f"dvc repro --force --no-run-cache --single-item {made_by.addressing}"
+    return f"# put a good copy in the place of {part.name}, then `dvc commit {part.name}`"

@@ -7,24 +7,17 @@ from typing import Any
 
 from src.core.errors import InputError
 from src.project.graph import Project
-from src.project.objects import LOCAL, Read, listing, read, read_all, remote, sizes
-from src.tools.verify.cache import Finding, Report, removal
-from src.tools.verify.outs import Part, files_of, select
+from src.project.hashes import LOCAL, Read, listing, read, read_all, remote, sizes
+from src.tools.verify.outs import Finding, Part, Report, files_of, removal, select
 
 
 @dataclass
 class Remote:
-    """A remote, and what was found of its objects.
+    """A remote, and what was found of its objects."""
 
-    Attributes:
-        odb: the objects, as DVC has them.
-        contents: objects are read and hashed; else it is only seen whether they are there.
-        seen: what was found, by path.
-    """
-
-    odb: Any
-    contents: bool
-    seen: dict[str, Read] = field(default_factory=dict)
+    odb: Any  # the objects, as DVC has them
+    contents: bool  # they are read and hashed; else it is only seen whether they are there
+    seen: dict[str, Read] = field(default_factory=dict)  # what was found, by path
 
     def look(self, oids: Iterable[str], report: Report) -> dict[str, Read]:
         """Look at objects, and count those that are new to the report."""
@@ -93,7 +86,6 @@ def check_remote(
 def _check_part(
     repo: Project, part: Part, there: Remote, name: str | None, report: Report
 ) -> list[Finding]:
-    """Look at the objects of one out."""
     cache = part.out.cache
     expected = listing(cache, part.oid) or listing(there.odb, part.oid)
     if expected is None:

@@ -73,70 +73,51 @@ def test_no_before_a_flag_is_false() -> None:
     assert bind(main, "forest", True, words)[1]["deep"] is False
 
 
+WHOLE = "a whole number at least 1"
+NUMBER = "a number above 0 and below 1"
+
+
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("key", "words", "expected"),
     [
+        ("trees", ["many"], WHOLE),
+        ("trees", ["0"], WHOLE),
+        ("trees", ["1.5"], WHOLE),
+        ("lr", ["1"], NUMBER),
+        ("lr", ["-1e-5"], NUMBER),
+        ("lr", ["nan"], NUMBER),
+        ("kind", ["wrod"], "one of word, char"),
+        ("deep", ["maybe"], "true or false"),
+        ("sizes", ["1", "0"], f"a list, each {WHOLE}"),
+        ("depth", ["deep"], f"none or {WHOLE}"),
+    ],
+)
+def test_a_wrong_param_gets_one_sentence(key: str, words: list[str], expected: str) -> None:
+    with pytest.raises(InputError) as raised:
+        bound(**{key: words})
+    assert str(raised.value) == (
+        f"forest.{key} is '{' '.join(words)}': expected {expected}; change it in params.yaml."
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "sentence"),
+    [
+        ("trees", [], f"forest.trees is 'true': expected {WHOLE}; change it in params.yaml."),
+        ("lr", None, f"forest.lr is missing: expected {NUMBER}; set it in params.yaml."),
         (
-            {"trees": ["many"]},
-            "forest.trees is 'many': expected a whole number at least 1; change it in params.yaml.",
-        ),
-        (
-            {"trees": ["0"]},
-            "forest.trees is '0': expected a whole number at least 1; change it in params.yaml.",
-        ),
-        (
-            {"trees": ["1.5"]},
-            "forest.trees is '1.5': expected a whole number at least 1; change it in params.yaml.",
-        ),
-        (
-            {"trees": []},
-            "forest.trees is 'true': expected a whole number at least 1; change it in params.yaml.",
-        ),
-        (
-            {"lr": ["1"]},
-            "forest.lr is '1': expected a number above 0 and below 1; change it in params.yaml.",
-        ),
-        (
-            {"lr": ["-1e-5"]},
-            "forest.lr is '-1e-5': expected a number above 0 and below 1; "
-            "change it in params.yaml.",
-        ),
-        (
-            {"lr": ["nan"]},
-            "forest.lr is 'nan': expected a number above 0 and below 1; change it in params.yaml.",
-        ),
-        (
-            {"kind": ["wrod"]},
-            "forest.kind is 'wrod': expected one of word, char; change it in params.yaml.",
-        ),
-        (
-            {"deep": ["maybe"]},
-            "forest.deep is 'maybe': expected true or false; change it in params.yaml.",
-        ),
-        (
-            {"sizes": ["1", "0"]},
-            "forest.sizes is '1 0': expected a list, each a whole number at least 1; "
-            "change it in params.yaml.",
-        ),
-        (
-            {"depth": ["deep"]},
-            "forest.depth is 'deep': expected none or a whole number at least 1; "
-            "change it in params.yaml.",
-        ),
-        (
-            {"lr": None},
-            "forest.lr is missing: expected a number above 0 and below 1; set it in params.yaml.",
-        ),
-        (
-            {"treees": ["3"]},
+            "treees",
+            ["3"],
             "forest.treees is not known (did you mean 'trees'?): forest takes trees, lr, kind, "
             "deep, sizes, depth; rename or remove it in params.yaml.",
         ),
     ],
 )
-def test_a_wrong_param_gets_one_sentence(changes: dict[str, Any], sentence: str) -> None:
+def test_a_stray_or_missing_param_gets_one_sentence(
+    key: str, words: list[str] | None, sentence: str
+) -> None:
     with pytest.raises(InputError) as raised:
-        bound(**changes)
+        bound(**{key: words})
     assert str(raised.value) == sentence
 
 
@@ -190,14 +171,9 @@ if __name__ == "__main__":
 
 def run_stage(tmp_path: Path, fail: str) -> tuple[int, str, str]:
     (tmp_path / "work.py").write_text(STAGE)
-    done = subprocess.run(
-        [sys.executable, "work.py", "somewhere", "--fail", fail],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [sys.executable, "work.py", "somewhere", "--fail", fail]
+    env = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     (file,) = (tmp_path / "logs").glob("*.log")
     assert "-work-" in file.name
     return done.returncode, done.stderr, file.read_text()

@@ -26,19 +26,11 @@ from src.project.params import read, typed
 from src.text import card_facts
 from src.tools.report.change import Gate
 from src.tools.tune import __main__ as tune
-from src.tools.tune.space import read_space
+from src.tools.tune.trials import read_space
 
 STAGES = [
-    "load",
-    "quality",
-    "split",
-    "baseline",
-    "train",
-    "export_baseline",
-    "export",
-    "evaluate",
-    "compare",
-    "card",
+    *("load", "quality", "split", "baseline", "train"),
+    *("export_baseline", "export", "evaluate", "compare", "card"),
 ]
 MODULES = [
     ".".join(path.with_suffix("").relative_to(ROOT).parts)
@@ -232,13 +224,8 @@ assert not logging.root.handlers and not logging.getLogger("src").level
 
 def loaded_by(folder: Path, *names: str) -> dict[str, set[str]]:
     """Import modules one after the other; all packages loaded after each, by its name."""
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT, str(ROOT), *names],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    words = [sys.executable, "-c", IMPORT, str(ROOT), *names]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
     lines = (line.split() for line in done.stdout.splitlines())
     return {name: set(packages) for name, *packages in lines}
 
@@ -346,13 +333,8 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
     outs = [out for out in Repo(str(ROOT)).index.outs if out.use_cache]
     for out in outs:
         path = Path(out.fs_path).relative_to(ROOT)
-        done = subprocess.run(
-            ["git", "check-ignore", "--verbose", "--no-index", path],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = ["git", "check-ignore", "--verbose", "--no-index", str(path)]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
     assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 * 5 + 2
 
@@ -382,7 +364,7 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
 
 
 def test_dvc_is_known_to_the_project_room_by_more_than_its_api() -> None:
-    """What `lint-imports` sees as one package, however deep an import reaches into it."""
+    """`lint-imports` sees one package, however deep an import reaches into it."""
     found: dict[str, set[str]] = {}
     for module in MODULES:
         for node in ast.walk(ast.parse(file_of(module).read_text())):
@@ -403,7 +385,7 @@ def test_the_contract_of_stages_names_all_of_them() -> None:
 
 
 def test_the_core_stands_on_the_standard_library_alone() -> None:
-    """What else may import what, `lint-imports` sees to, by the contracts of pyproject.toml."""
+    """The other floors are for `lint-imports`, by the contracts of pyproject.toml."""
     found = set()
     for path in (ROOT / "src" / "core").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

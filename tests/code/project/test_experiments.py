@@ -108,9 +108,8 @@ def test_an_experiment_is_kept_and_a_colleague_applies_it(project: Project, tmp_
     assert "resamples: 44" in project.git("show", "kept:params.yaml")
     project.dvc("exp", "push", "origin", "shared")
 
-    colleague = Project(tmp_path / "clone")
     origin = project.git("remote", "get-url", "origin").strip()
-    project.run("git", "clone", "--quiet", origin, str(colleague.root))
+    colleague = project.clone(tmp_path / "clone", origin)
     colleague.dvc("exp", "pull", "origin", "shared")
     colleague.dvc("exp", "apply", "shared")
     assert "resamples: 44" in (colleague.root / "params.yaml").read_text()

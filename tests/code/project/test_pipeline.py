@@ -6,28 +6,14 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Project, copy_built, digest, set_params
+from conftest import Project, digest, set_params
 
 MODELS = ["baseline", "baseline-onnx", "transformer", "onnx", "onnx-int8"]
 STAGES = [
-    "load",
-    "quality",
-    "split",
-    "baseline",
-    "export_baseline",
-    "train",
-    "export",
+    *("load", "quality", "split", "baseline", "export_baseline", "train", "export"),
     *(f"evaluate@{model}" for model in MODELS),
-    "compare",
-    "card@onnx",
-    "card@onnx-int8",
+    *("compare", "card@onnx", "card@onnx-int8"),
 ]
-
-
-@pytest.fixture(scope="module")
-def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after its first `dvc repro`, on 60 texts and a checkpoint with random weights."""
-    return copy_built(built, tmp_path_factory.mktemp("project") / "project")
 
 
 def test_the_first_repro_runs_every_stage_and_leaves_only_records_for_git(built: Path) -> None:
@@ -61,15 +47,9 @@ def test_metrics_of_every_model_on_the_same_texts(project: Project) -> None:
     for model in MODELS:
         test = shown[f"dvclive/evaluate/{model}/metrics.json"]["data"]["test"]
         assert set(test) == {
-            "accuracy",
-            "accuracy_low",
-            "accuracy_high",
-            "macro_f1",
-            "macro_f1_low",
-            "macro_f1_high",
-            "weighted_f1",
-            "log_loss",
-            "ece",
+            *("accuracy", "accuracy_low", "accuracy_high"),
+            *("macro_f1", "macro_f1_low", "macro_f1_high"),
+            *("weighted_f1", "log_loss", "ece"),
         }
         details = shown[f"dvclive/evaluate/{model}/details.json"]["data"]
         assert set(details["classes"]["sport"]) == {"precision", "recall", "f1", "texts"}

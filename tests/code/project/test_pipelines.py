@@ -102,8 +102,6 @@ def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The small project with a second pipeline, whose stages have not run."""
     project = copy_built(built, tmp_path_factory.mktemp("pipelines") / "project")
     root = project.root
-    project.git("config", "user.name", "A")
-    project.git("config", "user.email", "a@example.org")
     (root / "numbers").mkdir()
     (root / "src/numbers").mkdir()
     (root / "src/numbers/__init__.py").touch()
@@ -123,7 +121,7 @@ def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def contract(project: Project, code: int = 0) -> str:
-    """What the project's own contract test says of the second pipeline."""
+    """The project's own contract test, asked of the second pipeline."""
     words = ("-p", "no:cacheprovider", "-k", "numbers", "tests/code/project/test_contract.py")
     return project.run("python", "-m", "pytest", "-q", *words, code=code)
 

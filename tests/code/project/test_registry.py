@@ -18,8 +18,6 @@ class Registry:
         project, storage = self.project, place / "storage"
         project.git("init", "--quiet", "--bare", "--initial-branch=main", str(self.hub))
         project.git("remote", "add", "origin", str(self.hub))
-        project.git("config", "user.name", "A")  # who makes the tags
-        project.git("config", "user.email", "a@example.org")
         project.dvc("remote", "add", "--default", "storage", str(storage))
         self._share()
         project.run("gto", "register", "classifier", "--version", "v1.0.0", "--push")
@@ -37,7 +35,7 @@ class Registry:
         self.project.git("push", "--quiet", "origin", "main")
 
     def get(self, name: str, *which: str, out: str, code: int = 0) -> str:
-        """What someone types who has no clone."""
+        """Fetch an artifact as someone does who has no clone."""
         return self.user.dvc("artifacts", "get", str(self.hub), name, *which, "-o", out, code=code)
 
     def title(self, out: str) -> str:
@@ -83,8 +81,7 @@ def test_a_stage_without_a_version_is_refused(registry: Registry) -> None:
 
 
 def test_one_pull_brings_the_model_and_its_card(registry: Registry, tmp_path: Path) -> None:
-    clone = Project(tmp_path / "clone")
-    registry.project.git("clone", "--quiet", str(registry.hub), str(clone.root))
+    clone = registry.project.clone(tmp_path / "clone", registry.hub)
     clone.dvc("pull", "models/onnx")
     found = {path.name for path in (clone.root / "models/onnx").iterdir()}
     assert {"README.md", "model.onnx", "tokenizer.json", "manifest.json"} <= found

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, Project, copy_built, digest, serving
 from dvc.config import Config
 
-from src.tools.doctor import remotes
+from src.tools.doctor import repository
 
 ONNX = "models/onnx"
 
@@ -20,11 +20,6 @@ import runpy, sys
 sys.modules.update(torch=None, transformers=None, pandas=None, sklearn=None, dvc=None)
 runpy.run_module("src.predict", run_name="__main__")
 """
-
-
-def clone(project: Project, target: Path) -> Project:
-    project.run("git", "clone", "--quiet", str(project.root), str(target))
-    return Project(target)
 
 
 def test_a_colleague_pulls_equal_bytes_predicts_and_reruns_nothing(
@@ -40,7 +35,7 @@ def test_a_colleague_pulls_equal_bytes_predicts_and_reruns_nothing(
     project.dvc("push")
     project.commit()
 
-    colleague = clone(project, tmp_path / "clone")
+    colleague = project.clone(tmp_path / "clone")
     colleague.dvc("pull", ONNX)
     assert [path.name for path in (colleague.root / "models").glob("[!.]*/")] == ["onnx"]
     assert digest(colleague.root / ONNX) == digest(project.root / ONNX)
@@ -59,7 +54,7 @@ def test_a_colleague_pulls_equal_bytes_predicts_and_reruns_nothing(
     (stored,) = [file for file in files if file.read_bytes() == graph]
     stored.chmod(0o644)
     stored.write_bytes(graph[:-1] + b"x")
-    another = clone(project, tmp_path / "another")
+    another = project.clone(tmp_path / "another")
     another.dvc("pull", ONNX, code=1)
     assert not (another.root / ONNX / "model.onnx").exists()
 
@@ -123,7 +118,7 @@ def test_over_the_network_with_secrets_that_stay_here(
         project.commit()
         assert project.git("show", "--name-only", "--format=").split() == [".dvc/config"]
 
-        colleague = clone(project, tmp_path / "clone")
+        colleague = project.clone(tmp_path / "clone")
         set_remote(colleague, "local", wrong)
         colleague.dvc("pull", ONNX, code=1)
         assert not (colleague.root / ONNX).exists()
@@ -136,7 +131,7 @@ def test_over_the_network_with_secrets_that_stay_here(
 
 
 def set_remote(project: Project, level: str, options: dict[str, str]) -> None:
-    """What `dvc remote modify` does, once an option: --local for the level local."""
+    """Set options as `dvc remote modify` does one by one: --local for the level local."""
     with Config(str(project.root / ".dvc"), validate=False).edit(level, validate=False) as config:
         config["core"] |= {"remote": "storage"} if level == "repo" else {}
         config["remote"].setdefault("storage", {}).update(options)
@@ -146,4 +141,4 @@ def test_this_repository_holds_no_secret_and_verifies_its_remotes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert [*remotes.secrets(), *remotes.unverified()] == []
+    assert [*repository.secrets(), *repository.unverified()] == []

@@ -1,4 +1,4 @@
-"""What cookiecutter makes of this repository, and how a project takes what the template gains."""
+"""Projects that cookiecutter makes of this repository, and updates to what the template gains."""
 
 import json
 import re
@@ -281,10 +281,7 @@ def test_a_bad_answer_is_refused(key: str, answer: str) -> None:
             ("data_source", "s3://bucket/part-?.csv"),
             ("checkpoint", "org/a..b.c"),
         ),
-        *(
-            ("data_source", "zip://b.csv::https://host/x@2.zip"),
-            ("remote_url", "/mnt/Team Drive"),
-        ),
+        *(("data_source", "zip://b.csv::https://host/x@2.zip"), ("remote_url", "/mnt/Team Drive")),
     ],
 )
 def test_an_answer_that_may_be(key: str, answer: str) -> None:
@@ -374,7 +371,7 @@ def test_a_local_folder_is_recorded_as_what_can_be_cloned(template: Template) ->
 
 
 def test_a_project_passes_its_checks(template: Template) -> None:
-    """Those of its tests that look at what the answers and the template leave otherwise."""
+    """Its tests that look at what the answers and the template leave otherwise."""
     project = template.make(**ODD, remote="local")
     project.run("ruff", "check", ".")
     project.run("ruff", "format", "--check", ".")
@@ -442,10 +439,9 @@ def test_a_project_runs_on_its_own_data_and_pushes(template: Template) -> None:
     (project.root / ".dvc" / "config").write_text(config)
     project.commit()
     assert "files pushed" in project.dvc("push", "baseline")
-    clone = template.place.root / "clone"
-    project.git("clone", "--quiet", ".", str(clone))
-    Project(clone).dvc("pull", "models/baseline")
-    assert digest(clone / "models/baseline") == digest(project.root / "models/baseline")
+    clone = project.clone(template.place.root / "clone")
+    clone.dvc("pull", "models/baseline")
+    assert digest(clone.root / "models/baseline") == digest(project.root / "models/baseline")
 
 
 def change(repository: Project, name: str, old: str, new: str) -> None:
@@ -457,9 +453,8 @@ def change(repository: Project, name: str, old: str, new: str) -> None:
 @pytest.fixture
 def later(template: Template) -> Template:
     """A template of its own, which a test may change."""
-    clone = template.place.root / "source"
-    template.place.git("clone", "--quiet", str(template.source.root), str(clone))
-    return Template(clone, template.place.root)
+    clone = template.source.clone(template.place.root / "source")
+    return Template(clone.root, template.place.root)
 
 
 def update(project: Project, *words: str, code: int = 0) -> str:

@@ -43,7 +43,7 @@ def examples() -> list[tuple[str, list[str]]]:
 
 
 def as_typed(command: str, template: Path) -> str:
-    """What is run for a command of the page."""
+    """The words that are run for a command of the page."""
     if command.startswith("TEMPLATE="):
         return f"TEMPLATE=git+file://{template}"
     if command == "make setup":
@@ -92,8 +92,7 @@ def test_the_reviewed_change_is_in_the_main_branch_with_its_models(
     ran: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     folder, _ = ran
-    clone = Project(tmp_path / "clone")
-    Project(folder).git("clone", "--quiet", "origin.git", str(clone.root))
+    clone = Project(folder).clone(tmp_path / "clone", "origin.git")
     assert clone.git("log", "--format=%s").splitlines() == [
         "Merge the learning rate",
         "Raise the learning rate",

@@ -16,6 +16,7 @@ from conftest import ROOT, SPLIT, make_texts
 from src.core.errors import InputError
 from src.core.words import LONGER, WORD
 from src.predict.classifier import Classifier
+from src.project.params import words_of
 from src.tables import examples
 from src.text import baseline, export_baseline, split
 
@@ -76,21 +77,15 @@ def test_saved_files_are_equal_in_every_process_and_for_any_number_of_jobs(
     contents = []
     for jobs in (1, 2):
         folder = tmp_path / str(jobs)
-        words = [f"--{k}={v}" for k, v in PARAMS.items() if not isinstance(v, bool | list)]
-        words += ["--lowercase", "--sublinear_tf", "--bootstrap", "--ngram_range", "1", "1"]
-        words = [word for word in words if not word.startswith("--n_jobs")] + [f"--n_jobs={jobs}"]
+        words = words_of(PARAMS | {"n_jobs": jobs})
         report = [str(folder / "report"), "--batch_tokens=90", "--min_equal_labels=1"]
         model, onnx = str(folder / "model"), str(folder / "onnx")
         for command in (
             ["src.text.baseline", str(splits), model, str(folder / "live"), *words],
             ["src.text.export_baseline", str(splits), model, onnx, *report],
         ):
-            subprocess.run(
-                [sys.executable, "-m", *command],
-                cwd=tmp_path,
-                env={"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(jobs)},
-                check=True,
-            )
+            env = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(jobs)}
+            subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, env=env, check=True)
         for name in ("live/params.yaml", "model.json"):
             (folder / name).unlink()  # they say how many jobs there were
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]

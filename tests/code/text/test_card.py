@@ -11,7 +11,7 @@ from typing import Any
 import dvc.api
 import pandas as pd
 import pytest
-from conftest import TOPICS, Project, copy_built, set_params
+from conftest import TOPICS, Project, set_params
 from huggingface_hub import ModelCard
 
 from src.core.errors import InputError
@@ -26,11 +26,6 @@ SAID: dict[str, Any] = {
     "intended_use": "",
     "contact": "",
 }
-
-
-@pytest.fixture(scope="module")
-def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return copy_built(built, tmp_path_factory.mktemp("card") / "project")
 
 
 def write(project: Project, target: Path, model: str = "onnx", **said: Any) -> str:

@@ -133,12 +133,7 @@ def test_shortcuts_train_what_hugging_face_trains(
     weights = []
     for on in (True, False):
         model = trained(
-            splits,
-            tmp_path / str(on),
-            checkpoint,
-            shortcuts=on,
-            weight_decay=0.3,
-            max_length=12,
+            splits, tmp_path / str(on), checkpoint, shortcuts=on, weight_decay=0.3, max_length=12
         )
         weights.append(load_file(model / "model.safetensors"))
     assert weights[0].keys() == weights[1].keys()
@@ -215,7 +210,7 @@ def test_the_kind_of_an_earlier_head_is_not_that_of_the_new_one(
     checkpoint = make_checkpoint(tmp_path / "checkpoint", problem_type=problem)
     model = trained(splits, tmp_path, checkpoint, epochs=1)
     expected = softmax(encoder.TorchClassifier(model, threads=1).logits(["goal match"], 2))[0]
-    score = pipeline("text-classification", str(model), top_k=None)
+    score: Any = pipeline("text-classification", str(model), top_k=None)
     found = {row["label"]: row["score"] for row in score("goal match")[0]}
     assert [found[label] for label in sorted(TOPICS)] == pytest.approx(expected, abs=1e-5)
 

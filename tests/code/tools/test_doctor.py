@@ -1,4 +1,4 @@
-"""What makes experiments lie is found, in real repositories, and its remedy is the right one."""
+"""Causes of lying experiments are found, in real repositories, and the remedies are right."""
 
 import os
 import re
@@ -16,7 +16,8 @@ from dvc.config_schema import REMOTE_SCHEMAS
 from dvc.repo import Repo
 
 from src.project.graph import outs_of
-from src.tools.doctor import environment, remotes, repository
+from src.tools.doctor import __main__ as doctor
+from src.tools.doctor import repository
 
 # DVC's own, of a package that it finds its way through the outputs with.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
@@ -28,14 +29,12 @@ WELL = "No problems found."
 def project(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The small project that has run, as the current folder."""
     project = copy_built(built, tmp_path / "project")
-    project.git("config", "user.name", "A")
-    project.git("config", "user.email", "a@example.org")
     monkeypatch.chdir(project.root)
     return project
 
 
 def ask(project: Project, *words: str, code: int = 0) -> list[str]:
-    """What the command says: a list of sentences."""
+    """The sentences that the command says."""
     printed = project.run("python", "-m", "src.tools.doctor", *words, code=code)
     assert "Traceback" not in printed
     return [line.split(": ", 1)[1] for line in printed.splitlines() if " src." in line]
@@ -89,21 +88,21 @@ def test_a_package_of_another_version_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert list(environment.python()) == ["requirements.lock is missing: run `make lock`."]
+    assert list(doctor.python()) == ["requirements.lock is missing: run `make lock`."]
     torch = metadata.version("torch").partition("+")[0]
     lock = tmp_path / "requirements.lock"
     lock.write_text(f"# pinned\ntorch=={torch}\n    # via x\n")
-    assert list(environment.python()) == [], "+cpu is a variant, and no other version"
+    assert list(doctor.python()) == [], "+cpu is a variant, and no other version"
     lock.write_text(f"torch=={torch}\nnumpy==1.0\n    # via x\nno-such-package==2.0\n")
-    (said,) = environment.python()
+    (said,) = doctor.python()
     assert f"numpy {metadata.version('numpy')} in place of 1.0, no-such-package none in pl" in said
     assert said.endswith(": `pip install --requirement requirements.lock`.")
 
 
 def test_another_python_for_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "OLDEST", (99, 1))
+    monkeypatch.setattr(doctor, "OLDEST", (99, 1))
     monkeypatch.setenv("PATH", "/nowhere")
-    said = list(environment.python())
+    said = list(doctor.python())
     assert said[0].startswith("This Python is 3.")
     assert "99.1 or newer" in said[0]
     assert "not found" in said[1]
@@ -111,16 +110,9 @@ def test_another_python_for_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shadowed(project: Project, **variables: str) -> str:
-    code = "from src.tools.doctor import environment as e; print(*e.shadows(), sep='\\n')"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=project.root,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    code = "from src.tools.doctor.__main__ import shadows; print(*shadows(), sep='\\n')"
+    words, env = [sys.executable, "-c", code], os.environ | variables
+    return subprocess.check_output(words, cwd=project.root, env=env, text=True).strip()
 
 
 def test_another_src_that_python_would_find(project: Project, tmp_path: Path) -> None:
@@ -153,21 +145,10 @@ def test_another_src_that_python_would_find(project: Project, tmp_path: Path) ->
 
 def test_every_option_of_dvc_that_holds_a_secret_is_known() -> None:
     options = {str(key) for schema in REMOTE_SCHEMAS.values() for key in schema}
-    assert set(remotes.secret_keys(dict.fromkeys(options, "x"))) == {
-        "access_key_id",
-        "account_key",
-        "client_secret",
-        "connection_string",
-        "gdrive_client_secret",
-        "oss_key_id",
-        "oss_key_secret",
-        "passphrase",
-        "password",
-        "sas_token",
-        "secret_access_key",
-        "session_token",
-        "sse_customer_key",
-        "token",
+    assert set(repository.secret_keys(dict.fromkeys(options, "x"))) == {
+        *("access_key_id", "account_key", "client_secret", "connection_string"),
+        *("gdrive_client_secret", "oss_key_id", "oss_key_secret", "passphrase", "password"),
+        *("sas_token", "secret_access_key", "session_token", "sse_customer_key", "token"),
     }
 
 
@@ -176,7 +157,7 @@ def test_a_secret_in_the_config_that_git_keeps(project: Project) -> None:
     with (project.root / ".dvc/config").open("a") as file:
         file.write("    password = hush\n    ask_password = true\n    user = ann\n")
         file.write("[studio]\n    token = hush\n['db \"texts\"']\n    password = hush\n")
-    said = list(remotes.secrets())
+    said = list(repository.secrets())
     assert "url of remote 'storage'" in said[0]
     assert "`dvc remote modify --local storage url ...`" in said[0]
     assert "password of remote 'storage'" in said[1]
@@ -187,44 +168,44 @@ def test_a_secret_in_the_config_that_git_keeps(project: Project) -> None:
 
 
 def test_the_local_config_in_git(project: Project) -> None:
-    assert list(remotes.secrets()) == []
+    assert list(repository.secrets()) == []
     (project.root / ".dvc/config.local").write_text("")
     project.git("add", "--force", ".dvc/config.local")
-    (said,) = remotes.secrets()
+    (said,) = repository.secrets()
     assert said.startswith(".dvc/config.local, which is for secrets, is in git: ")
 
 
 def test_a_remote_that_is_not_verified(project: Project) -> None:
     add_remote(project, "s3://bucket/models")
     remedy = "dvc remote modify storage verify true"
-    (said,) = remotes.unverified()
+    (said,) = repository.unverified()
     assert said.endswith(f": `{remedy}`.")
     project.run(*remedy.split())
-    assert list(remotes.unverified()) == []
+    assert list(repository.unverified()) == []
 
 
 def test_what_was_not_pushed(project: Project, tmp_path: Path) -> None:
-    assert list(remotes.not_pushed(Repo())) == [], "there is no remote"
+    assert list(repository.not_pushed(Repo())) == [], "there is no remote"
     add_remote(project, str(tmp_path / "remote"))
-    (said,) = remotes.not_pushed(Repo())
+    (said,) = repository.not_pushed(Repo())
     assert said.startswith(
         "Remote 'storage' lacks data/predictions/baseline, data/predictions/baseline-onnx, "
         "data/predictions/onnx, data/predictions/onnx-int8, data/predictions/transformer and 17 "
     )
     assert said.endswith(": `dvc push`.")
     project.dvc("push")
-    assert list(remotes.not_pushed(Repo())) == []
+    assert list(repository.not_pushed(Repo())) == []
 
 
 def test_a_remote_that_does_not_answer(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         add_remote(project, f"ssh://127.0.0.1:{free.getsockname()[1]}/models")
-        (said,) = remotes.not_pushed(Repo())  # bound, but nobody listens
+        (said,) = repository.not_pushed(Repo())  # bound, but nobody listens
     assert said.startswith("Remote 'storage' can't be asked what was pushed (")
     assert "127.0.0.1" in said
-    monkeypatch.setattr(remotes, "PATIENCE", 0.1)
-    (said,) = remotes.not_pushed(Repo())
+    monkeypatch.setattr(repository, "PATIENCE", 0.1)
+    (said,) = repository.not_pushed(Repo())
     assert "(no answer in 0.1 s): look at its url, at the network and at the cred" in said
 
 
@@ -270,9 +251,8 @@ def test_markers_that_were_committed(project: Project) -> None:
 
 
 def test_a_lock_of_other_code_or_params(project: Project, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    project.run("git", "clone", "--quiet", str(project.root), str(clone))
-    assert list(repository.out_of_date(Repo(str(clone)))) == [], "what is not pulled is not changed"
+    clone = Repo(str(project.clone(tmp_path / "clone").root))
+    assert list(repository.out_of_date(clone)) == [], "what is not pulled is not changed"
     with (project.root / "src/text/compare.py").open("a") as file:
         file.write("# changed\n")
     set_params(project, {"split.seed": 7})

@@ -18,8 +18,7 @@ from conftest import ROOT, Project, copy_built, set_params
 from src.core import markdown
 from src.core.errors import InputError
 from src.tools.report import sections
-from src.tools.report.change import Gate, judge
-from src.tools.report.revision import Revision
+from src.tools.report.change import Gate, Revision, judge
 
 GATE = Gate(models=["m"], metric="accuracy", max_drop=0.01, resamples=500, confidence=0.95, seed=1)
 STUMP = {"baseline.n_estimators": 1, "baseline.max_depth": 1}
@@ -38,7 +37,7 @@ def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="module")
 def worse(project: Project) -> tuple[str, Path]:
-    """What `python -m src.tools.report` printed about that commit, and the folder that it wrote."""
+    """The output of `python -m src.tools.report` about that commit, and its folder."""
     printed = project.run("python", "-m", "src.tools.report", "HEAD~1", "HEAD", code=2)
     (project.root / "report").rename(project.root.parent / "worse")
     return printed, project.root.parent / "worse"
@@ -105,8 +104,7 @@ def test_the_way_back_is_better_and_the_work_tree_is_the_default(
 def test_a_clone_without_remote_says_what_is_lacking_and_how_to_get_it(
     project: Project, tmp_path: Path
 ) -> None:
-    clone = Project(tmp_path / "clone")
-    project.run("git", "clone", "--quiet", str(project.root), str(clone.root))
+    clone = project.clone(tmp_path / "clone")
     # Chance can't be told, and the committed figures close the gate.
     clone.run("python", "-m", "src.tools.report", "HEAD~1", "HEAD", code=2)
     page = (clone.root / "report" / "report.md").read_text()
@@ -140,8 +138,7 @@ def test_a_source_that_dvc_keeps_and_that_is_not_pulled_is_no_other_one(
     project.dvc("remote", "add", "--quiet", "--default", "storage", str(tmp_path / "remote"))
     project.dvc("repro", "--quiet")  # data/source has a .gitignore now
     project.commit()
-    clone = Project(tmp_path / "clone")
-    project.run("git", "clone", "--quiet", str(project.root), str(clone.root))
+    clone = project.clone(tmp_path / "clone")
     printed = clone.run("python", "-m", "src.tools.pedigree", "data/raw", code=1)
     assert "data/raw is missing." in printed
     assert "ran with another" not in printed
@@ -289,12 +286,8 @@ def test_both_services_check_the_lock_before_they_report() -> None:
 
 
 def sh(script: str, folder: Path, **variables: str) -> None:
-    subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=os.environ | variables,
-        check=True,
-    )
+    words = ["bash", "-euo", "pipefail", "-c", script]
+    subprocess.run(words, cwd=folder, env=os.environ | variables, check=True)
 
 
 @on_github

@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import ROOT, Project, copy_built, set_params
+from conftest import ROOT, Project, set_params
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, create_trial
@@ -21,17 +21,12 @@ from ruamel.yaml import YAML
 
 from src.core.errors import InputError
 from src.tools.tune import __main__ as tune
-from src.tools.tune import page, trials
-from src.tools.tune.space import Distribution, identify, present, read_space
+from src.tools.tune import trials
+from src.tools.tune.trials import Distribution, identify, present, read_space
 
 # What DVC reads its graph with.
 IN_DVC = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
 PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
-
-
-@pytest.fixture(scope="module")
-def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return copy_built(built, tmp_path_factory.mktemp("tune") / "project")
 
 
 @contextmanager
@@ -147,7 +142,7 @@ def test_equal_params_are_not_run_twice(study: Study) -> None:
     add(study, 0.01, "seen")
     study.enqueue_trial({"x": 0.50001})
     trial = run_next(study)
-    assert page.line(trial, "validation.ece") == (
+    assert tune.line(trial, "validation.ece") == (
         "seen (x=0.5): validation.ece 0.0100, complete earlier, with equal params"
     )
 
@@ -179,18 +174,18 @@ def test_a_search_stops_where_trials_fail(
 
     with pytest.raises(InputError, match=r"\(1 in a row\).* Too small: raise it\. "):
         attempt()
-    page.write(study, "broken", "validation.ece", "file", SPACE)  # with nothing to draw
+    tune.write_page(study, "broken", "validation.ece", "file", SPACE)  # with nothing to draw
     for value, name in ((1.0, "good"), (0.5, "better"), (0.75, "middling")):
         add(study, value, name)
     attempt()
     attempt()
     with pytest.raises(InputError, match=r"\(3 in a row\).*logs/broken-7\.log\."):
         attempt()
-    page.write(study, "broken", "validation.ece", "file", SPACE)
+    tune.write_page(study, "broken", "validation.ece", "file", SPACE)
     table = (project.root / "logs" / "tune.md").read_text()
     record = "dvclive/train/metrics.json"  # of the work tree
     now = json.loads(Path(record).read_text())["validation"]["ece"]
-    assert page.advice(study, "validation.ece", record) == (
+    assert tune.advice(study, "validation.ece", record) == (
         f"None is better than what is in the work tree, which has {now:.4f}."
     )
     assert "\nTrials: 3 complete, 4 failed." in table

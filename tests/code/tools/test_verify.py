@@ -24,8 +24,7 @@ from src.core.files import sha256
 from src.project.graph import shown
 from src.tools import pedigree
 from src.tools.verify import __main__ as verify
-from src.tools.verify.cache import Finding, check
-from src.tools.verify.outs import files_of, select
+from src.tools.verify.outs import Finding, check, files_of, select
 from src.tools.verify.remote import check_remote
 
 # Of pygtrie, as DVC uses it.

@@ -1,4 +1,4 @@
-"""What is killed, cut short or out of room: nothing is lost, and the next run ends the same."""
+"""Trainings killed, cut short or out of room: nothing is lost, and the next run ends the same."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import copy_built, digest, is_running, set_params, train_command
+from conftest import copy_built, digest, errors_in, is_running, set_params, train_command
 
 from src.core import stage
 from src.text import train
@@ -35,7 +35,7 @@ FORKED.set_forkserver_preload(["src.text.train"])
 def undisturbed(
     splits: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """What a training leaves that nothing happened to."""
+    """The files, by their hashes, of a training that nothing happened to."""
     target = tmp_path_factory.mktemp("undisturbed") / "work" / "out"
     code, log = run_forked(splits, target, checkpoint)
     assert code == 0, log
@@ -264,9 +264,8 @@ def test_a_full_disk_leaves_the_old_outputs_and_nothing_else(
     code, log = run_forked(splits, target, checkpoint, epochs=2)
     assert code == 1
     assert "Traceback" not in log
-    errors = [line.split("src.core.stage: ")[1] for line in log.splitlines() if "ERROR" in line]
-    assert len(errors) == 1
-    assert errors[0].startswith("The disk is full, so train can't write")
+    (error,) = errors_in(log)
+    assert error.startswith("The disk is full, so train can't write")
     assert digest(target / "model") == before
     left = [path for path in target.rglob("*") if path.is_file()]
     assert not [path for path in left if ".checkpoints" in path.parts or ".tmp" in str(path)]

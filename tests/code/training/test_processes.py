@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, digest, make_checkpoint, run_train, train_command
+from conftest import ROOT, digest, errors_in, make_checkpoint, run_train, train_command
 from safetensors.torch import load_file
 
 from src.tables import examples
@@ -101,11 +101,8 @@ def test_processes_that_fail_leave_one_sentence(
     done = run_train(splits, tmp_path / "out", checkpoint, processes=2, max_length=64)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    errors = [
-        line.split("src.core.stage: ")[1] for line in done.stderr.splitlines() if "ERROR" in line
-    ]
-    assert len(errors) == 1
-    assert errors[0].startswith(f"train.max_length is 64: {checkpoint} reads at most 40 tokens")
+    (error,) = errors_in(done.stderr)
+    assert error.startswith(f"train.max_length is 64: {checkpoint} reads at most 40 tokens")
     assert not (tmp_path / "out" / "model").exists()
 
 
@@ -114,9 +111,6 @@ def test_a_process_that_is_killed_is_named(splits: Path, checkpoint: Path, tmp_p
     (tmp_path / "sitecustomize.py").write_text(die)
     done = run_train(splits, tmp_path / "out", checkpoint, processes=2)
     assert done.returncode == 1
-    errors = [
-        line.split("src.core.stage: ")[1] for line in done.stderr.splitlines() if "ERROR" in line
-    ]
-    assert len(errors) == 1
-    assert errors[0].startswith("Process 1 of the 2 that train has ended with exit code -9: ")
+    (error,) = errors_in(done.stderr)
+    assert error.startswith("Process 1 of the 2 that train has ended with exit code -9: ")
     assert not (tmp_path / "out" / "model").exists()

@@ -117,7 +117,7 @@ def test_a_download_goes_on_where_it_broke(serve: Callable[[Answer], str]) -> No
 def test_a_file_that_changes_meanwhile_is_brought_from_its_start(
     code: int, serve: Callable[[Answer], str]
 ) -> None:
-    """Whether the server heeds If-Range or not."""
+    """Both from a server that heeds If-Range and from one that does not."""
     new = CONTENT.upper().encode()
     asked = []
 
@@ -196,10 +196,7 @@ def test_a_drive_link_is_followed_past_the_page_about_large_files(
     monkeypatch.setattr(download, "DRIVE_DOWNLOAD", url + "/download?id={}&export=download")
     monkeypatch.setattr(download, "DRIVE_HOST", "127.0.0.1")
     (file,) = found("https://drive.google.com/file/d/1a-B_c/view?usp=sharing")
-    assert asked == [
-        "/download?id=1a-B_c&export=download",
-        "/download?id=1a-B_c&confirm=t&uuid=42",
-    ]
+    assert asked == ["/download?id=1a-B_c&export=download", "/download?id=1a-B_c&confirm=t&uuid=42"]
     assert file.name == "reviews.csv"
     assert content(file) == CONTENT
 

@@ -1,4 +1,4 @@
-"""What a user's own file needs is found, told and, if that is wanted, written into params.yaml."""
+"""Params that a user's own file needs are found, told and, if wanted, written into params.yaml."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
 from src.core.errors import InputError
-from src.tables import download, examples
+from src.tables import examples, sources
 from src.tables.places import File
 from src.text import load
 from src.text.check import __main__ as check
@@ -65,7 +65,7 @@ def params() -> dict[str, dict[str, Any]]:
 
 
 def loaded() -> pd.DataFrame:
-    """What the stage itself reads by params.yaml as it is."""
+    """The rows that the stage itself reads by params.yaml as it is."""
     load.main(Path("data/source"), Path("raw"), Path("rejected.csv"), **params()["load"])
     return examples.read(Path("raw/examples.parquet"))
 
@@ -305,8 +305,7 @@ def test_languages_are_told_from_other_words_of_two_letters(
     codes: tuple[str, str], are: bool
 ) -> None:
     source = written(
-        "a.csv",
-        table(",", "text label code", lambda k, t: [t["text"], t["label"], codes[k % 2]]),
+        "a.csv", table(",", "text label code", lambda k, t: [t["text"], t["label"], codes[k % 2]])
     )
     check.main(source, write=True)
     assert params()["evaluate"]["slices"] == (["code"] if are else [])
@@ -542,9 +541,7 @@ def test_an_id_that_repeats_where_nobody_looked_is_left(
     assert "  id      none: rows are numbered, for nr repeats\n" in capsys.readouterr().out
 
 
-def test_params_of_training_are_as_the_stage_takes_them(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_params_of_training_are_as_the_stage_takes_them(capsys: pytest.CaptureFixture[str]) -> None:
     source = as_commas()
     for found in ("many", 0):
         set_params(Project(Path()), {"train.batch_size": found})
@@ -588,7 +585,7 @@ def test_what_else_the_labels_may_be_is_said(
 def test_places_that_are_not_there_are_told_as_they_were_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(sources, "PAUSE", 0.0)
     Path("data/source/a.csv.dvc").touch()
     for name, sentence in (
         ("data/source/a.csv", "does not exist: `dvc pull data/source/a.csv` brings it."),
@@ -632,13 +629,9 @@ def test_the_command_says_a_mistake_in_one_sentence() -> None:
         (["data/source/b.csv"], "does not exist (did you mean 'a.csv'?): correct the path."),
         (["data/source/a.csv", "--writes"], "--writes is not known (did you mean 'write'?)"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "src.text.check", *words],
-            env={"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, "-m", "src.text.check", *words]
+        env = {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         assert sentence in done.stderr
         assert len(done.stderr.splitlines()) == 1

@@ -1,15 +1,13 @@
-"""What load makes of the files that people have."""
+"""Rows that load makes of the files that people have."""
 
-import bz2
 import gzip
 import http.server
 import json
-import lzma
 import re
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from backports import zstd
-from conftest import LOAD
 from hypothesis import given
 from hypothesis import strategies as st
+from loading import PACK, here, loaded, refused
 
 from src.core.errors import InputError
 from src.tables import examples
-from src.text import load
 
 CSV = 'text,label,language\n"a, b",NA,en\nc d,01,fr\ne,None,en\n'
 ROWS = [["a, b", "NA", "en"], ["c d", "01", "fr"], ["e", "None", "en"]]
@@ -36,38 +32,14 @@ def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def loaded(source: str, **params: Any) -> pd.DataFrame:
-    params = LOAD | {"source": source.split("|"), "max_dropped_fraction": 1.0} | params
-    load.main(Path("watched"), Path("raw"), Path("rejected.csv"), **params)
-    frame = examples.read(Path("raw/examples.parquet"))
-    counts = json.loads(Path("raw/counts.json").read_text())
-    assert counts["rows"] == counts["kept"] + sum(counts["dropped"].values())
-    assert counts["kept"] == len(frame) == sum(counts["classes"].values())
-    return frame
-
-
-def refused(source: str, **params: Any) -> str:
-    with pytest.raises(InputError) as raised:
-        loaded(source, **params)
-    return str(raised.value)
-
-
 def rows_of(frame: pd.DataFrame) -> list[list[str]]:
     return frame[["text", "label", "language"]].to_numpy().tolist()
 
 
-COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.compress,
-    "bz2": bz2.compress,
-    "xz": lzma.compress,
-    "zst": zstd.compress,
-}
-
-
-@pytest.mark.parametrize("ending", ["", *COMPRESSIONS])
+@pytest.mark.parametrize("ending", ["", *PACK])
 def test_csv_compressed_or_not_keeps_labels_as_they_are_written(ending: str) -> None:
     if ending:
-        Path(f"x.csv.{ending}").write_bytes(COMPRESSIONS[ending](CSV.encode()))
+        Path(f"x.csv.{ending}").write_bytes(PACK[ending](CSV.encode()))
     else:
         Path("x.csv").write_text(CSV)
     frame = loaded(f"x.csv.{ending}".removesuffix("."))
@@ -269,10 +241,6 @@ def test_every_row_is_kept_as_it_is_or_dropped_for_one_reason(
         assert ((text, label, language) in found) == stays
 
 
-def here(name: str) -> str:
-    return str(Path(name).resolve())
-
-
 def test_what_is_not_there_is_named_with_the_likeliest_name() -> None:
     Path("reviews.csv").write_text(CSV)
     assert " at review.csv, seen from" in refused("review.csv")
@@ -292,10 +260,7 @@ def test_what_is_not_there_is_named_with_the_likeliest_name() -> None:
             "load.encoding has 'utf-9': expected a name that Python knows, "
             "such as utf-8, cp1252 or utf-16.",
         ),
-        (
-            {"delimiter": "||"},
-            "load.delimiter is '||': expected one ASCII character, such as ','.",
-        ),
+        ({"delimiter": "||"}, "load.delimiter is '||': expected one ASCII character, such as ','."),
         ({"quote": "''"}, "load.quote is \"''\": expected one ASCII character, or '' for none."),
         ({"encoding": []}, "load.encoding is []: name at least one, such as [utf-8]."),
     ],
@@ -414,7 +379,7 @@ def test_an_archive_of_several_files_is_no_table() -> None:
     assert told.startswith(f"{here('x.csv.zip')} holds 2 files")
     assert f"zip://*.csv::{here('x.csv.zip')}" in told
     Path("y.csv").write_text(CSV.replace("a, b", "other"))
-    rows = loaded("y.csv|zip://b.csv::x.csv.zip")
+    rows = loaded("y.csv", "zip://b.csv::x.csv.zip")
     assert set(rows["file"]) == {"y", "b"}
     refusal = refused("zip://b.csv::x.csv.zip", max_bytes=20)
     assert refusal.startswith("b.csv holds more than 20 bytes once it is decompressed")
@@ -444,7 +409,8 @@ def test_a_failed_load_leaves_the_last_outputs() -> None:
     Path("x.csv").write_text(CSV)
     before = loaded("x.csv")
     Path("x.csv").write_text("text,label\na,x\n")
-    refused("x.csv")
+    with pytest.raises(InputError):
+        loaded("x.csv")
     assert examples.read(Path("raw/examples.parquet")).equals(before)
 
 

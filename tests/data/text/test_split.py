@@ -13,6 +13,9 @@ from src.core.errors import InputError
 from src.tables import examples
 from src.text import split
 
+GIVEN = {"strategy": "predefined", "column": "part"}
+BY_AUTHOR = {"strategy": "group", "column": "author"}
+
 
 def divided(frame: pd.DataFrame, tmp_path: Path, **params: object) -> dict[str, pd.DataFrame]:
     tmp_path.mkdir(exist_ok=True)
@@ -81,15 +84,11 @@ def test_a_class_of_three_texts_is_on_each_side_and_two_are_too_few(tmp_path: Pa
 def test_the_sources_own_split_is_taken_and_completed(tmp_path: Path) -> None:
     texts = [f"text {k}" for k in range(40)]
     own = ["train"] * 30 + ["Test"] * 10
-    sides = divided(
-        frame_of(texts, ["a", "b"] * 20, part=own), tmp_path, strategy="predefined", column="part"
-    )
+    sides = divided(frame_of(texts, ["a", "b"] * 20, part=own), tmp_path, **GIVEN)
     assert list(sides["test"]["text"]) == texts[30:]
     assert len(sides["validation"]) == 8
     own = ["train"] * 20 + ["dev"] * 10 + ["test"] * 10
-    sides = divided(
-        frame_of(texts, ["a", "b"] * 20, part=own), tmp_path, strategy="predefined", column="part"
-    )
+    sides = divided(frame_of(texts, ["a", "b"] * 20, part=own), tmp_path, **GIVEN)
     assert list(sides["validation"]["text"]) == texts[20:30]
 
 
@@ -97,7 +96,7 @@ def test_texts_on_two_sides_of_the_sources_split_stay_on_the_last(tmp_path: Path
     texts = ["one", "two", "three", "four", "ONE", "five", "two "]
     own = ["train", "train", "train", "train", "test", "test", "dev"]
     frame = frame_of(texts, ["a", "b", "a", "b", "a", "b", "b"], part=own)
-    sides = divided(frame, tmp_path, strategy="predefined", column="part", overlap="drop")
+    sides = divided(frame, tmp_path, **GIVEN, overlap="drop")
     assert [list(rows["text"]) for rows in sides.values()] == [
         ["three", "four"],
         ["two "],
@@ -114,7 +113,7 @@ def test_a_bad_split_column_gets_one_sentence(tmp_path: Path) -> None:
         "The source has no column 'prat', only id, text, label, part (did you mean 'part'?): "
         "correct split.column."
     )
-    assert refused(frame, tmp_path, strategy="predefined", column="part") == (
+    assert refused(frame, tmp_path, **GIVEN) == (
         "Column 'part' has 1 texts that are on a later side too, such as 'one': set split.overlap "
         "to drop to leave them out, or split.strategy to stratified to divide anew."
     )
@@ -124,9 +123,9 @@ def test_a_bad_split_column_gets_one_sentence(tmp_path: Path) -> None:
     )
     labels = ["a", "b", "c", "b"]
     sides = ["train", "train", "test", "dev"]
-    assert refused(
-        frame_of(texts[:4], labels, part=sides), tmp_path, strategy="predefined", column="part"
-    ).startswith("Classes of test have no training texts ({'c': 1}): add some, ")
+    assert refused(frame_of(texts[:4], labels, part=sides), tmp_path, **GIVEN).startswith(
+        "Classes of test have no training texts ({'c': 1}): add some, "
+    )
 
 
 def test_large_shares_leave_a_text_for_each_side(tmp_path: Path) -> None:
@@ -158,16 +157,16 @@ def test_no_group_is_on_two_sides_nor_a_text_that_two_groups_share(tmp_path: Pat
     authors = [f"author {k // 10}" for k in range(200)]
     texts[15] = "TEXT 3"  # of author 1, and of author 0 as well
     frame = frame_of(texts, ["a", "b"] * 100, author=authors)
-    sides = divided(frame, tmp_path, strategy="group", column="author")
+    sides = divided(frame, tmp_path, **BY_AUTHOR)
     groups = [set(rows["author"]) for rows in sides.values()]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 20
     assert [len(rows) for rows in sides.values()] == [120, 40, 40]
     together = [group for group in groups if group & {"author 0", "author 1"}]
     assert together == [group for group in groups if {"author 0", "author 1"} <= group]
-    other = divided(frame, tmp_path, strategy="group", column="author", seed=2)
+    other = divided(frame, tmp_path, **BY_AUTHOR, seed=2)
     assert not other["test"].equals(sides["test"])
     few = frame_of(texts[:20], ["a", "b"] * 10, author=authors[:20])
-    assert refused(few, tmp_path / "few", strategy="group", column="author") == (
+    assert refused(few, tmp_path / "few", **BY_AUTHOR) == (
         "The split needs at least 3 groups of texts, one for each side, and has 1; groups that "
         "share a text count as one: choose another split.column."
     )
@@ -177,7 +176,7 @@ def test_a_group_larger_than_a_side_stays_in_train(tmp_path: Path) -> None:
     texts = [f"text {k}" for k in range(100)]
     authors = ["large"] * 60 + [f"author {k}" for k in range(40)]
     frame = frame_of(texts, ["a", "b"] * 50, author=authors)
-    sides = divided(frame, tmp_path, strategy="group", column="author")
+    sides = divided(frame, tmp_path, **BY_AUTHOR)
     assert (sides["train"]["author"] == "large").sum() == 60
     assert [len(rows) for rows in sides.values()] == [60, 20, 20]
 
@@ -229,6 +228,6 @@ def test_strategy_and_column_belong_together(tmp_path: Path) -> None:
 
 def test_a_row_without_a_group_is_refused(tmp_path: Path) -> None:
     frame = frame_of(["one", "two", "three"], ["a", "a", "a"], author=["x", "y", None])  # type: ignore[list-item]
-    assert refused(frame, tmp_path, strategy="group", column="author").startswith(
+    assert refused(frame, tmp_path, **BY_AUTHOR).startswith(
         "Column 'author' is empty in some rows: "
     )

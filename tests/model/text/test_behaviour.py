@@ -1,4 +1,4 @@
-"""What models trained on the default data do, shown on a training shorter than the default one."""
+"""Models trained on the default data behave, shown on a training shorter than the default one."""
 
 import json
 from pathlib import Path
@@ -63,9 +63,7 @@ def scores_of(project: Project, model: str) -> dict[str, float]:
     return scores
 
 
-def test_the_default_data_is_the_whole_corpus_and_no_text_is_on_two_sides(
-    project: Project,
-) -> None:
+def test_the_default_data_is_the_whole_corpus_and_no_text_is_on_two_sides(project: Project) -> None:
     counts = json.loads((project.root / "data" / "quality.json").read_text())
     assert counts["rows"] == 2225
     assert {reason: n for reason, n in counts["dropped"].items() if n} == {"duplicate": 98}
@@ -86,7 +84,7 @@ def test_accuracy_on_the_default_data(project: Project) -> None:
 
 
 def test_the_committed_figures_are_of_the_committed_params() -> None:
-    """What `dvc metrics show` says in a fresh clone, without a run of one's own."""
+    """The figures of `dvc metrics show` in a fresh clone, without a run of one's own."""
     if not (ROOT / "dvc.lock").exists():
         pytest.skip("there are none before the first `dvc repro`")
     yaml = YAML(typ="safe")  # of YAML 1.2, as DVC writes it, in which `no` is a text

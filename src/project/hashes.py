@@ -6,7 +6,7 @@ files is there. Damage passes all three.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,15 +42,13 @@ class Read(NamedTuple):
 
 
 def read(fs: Any, path: str, name: str) -> Read:
-    """Hash a file.
+    """Hash a file of one of DVC's file systems; ``name`` is what DVC calls the kind of hash."""
+    return _attempt(lambda: Read(file_md5(path, fs, name=name), fs.size(path) or 0))
 
-    Args:
-        fs: the file system of DVC that the path is of.
-        path: of the file.
-        name: of the hash, as DVC calls it.
-    """
+
+def _attempt(look: Callable[[], Read]) -> Read:
     try:
-        return Read(file_md5(path, fs, name=name), fs.size(path) or 0)
+        return look()
     except FileNotFoundError:
         return Read("", 0, "is missing")
     except OSError as error:  # as of a bad disk, which is what this is for
@@ -67,12 +65,7 @@ def sizes(fs: Any, paths: Collection[str]) -> dict[str, Read]:
     """Look whether files are there, and how large they are, without a hash."""
 
     def look(path: str) -> Read:
-        try:
-            return Read("", fs.info(path).get("size") or 0)
-        except FileNotFoundError:
-            return Read("", 0, "is missing")
-        except OSError as error:
-            return Read("", 0, f"cannot be read ({error.strerror or error})")
+        return _attempt(lambda: Read("", fs.info(path).get("size") or 0))
 
     with ThreadPoolExecutor(fs.jobs) as pool:
         return dict(zip(paths, pool.map(look, paths), strict=True))
