@@ -75,18 +75,20 @@ def refuse_unexportable(classifier: Any, batch: dict[str, torch.Tensor]) -> None
         batch: ``input_ids`` and ``attention_mask`` of some texts, [texts, tokens].
 
     Raises:
-        InputError: it can't be exported, or scores texts otherwise then.
+        InputError: it can't score texts or be exported, or scores texts otherwise then.
     """
     kind = classifier.config.model_type
     if kind in KNOWN:
         return
     log.info("trying whether a model of %s can be exported", kind)
+    logging.getLogger("torch").setLevel(logging.CRITICAL)  # it prints all of a graph that fails
     try:
         differences = _differences(classifier.eval(), batch)
-    except RuntimeError as error:  # of torch's exporter and of onnxruntime
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except (RuntimeError, ValueError) as error:  # of the model, torch's exporter or onnxruntime
+        cause = error.__cause__ or error
+        said = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
         raise InputError(
-            f"A model of the architecture {kind} can't be exported to ONNX ({said:.160}), which "
+            f"A model of the architecture {kind} can't be exported to ONNX ({said:.200}), which "
             f"all that follows training needs: choose a checkpoint of another, such as "
             f"{', '.join(sorted(KNOWN))}."
         ) from error

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from src.core.secrets import secret_in, without_secrets
 from src.project import git, graph
 from src.project.git import listed
 from src.tools.pedigree import changes
@@ -25,10 +26,9 @@ SECRET = re.compile(
     r"|oss_key_id"
 )
 NO_SECRET = re.compile(r"^ask_|^exclude_|_command$")
-IN_URL = re.compile(
-    r"://[^/@]*:[^/@]+@|https?://[^/@]+@|[?&](?:sig|signature|token|password|secret)=",
-    re.IGNORECASE,
-)
+URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
+# What people and DVC write URLs of data into, in any folder.
+WITH_URLS = (graph.PIPELINE, graph.LOCK, "params.yaml", "*.dvc")
 
 
 def without_commits() -> Iterator[str]:
@@ -49,7 +49,7 @@ def conflicts() -> Iterator[str]:
         return
     unmerged = git.names("diff", "--name-only", "--diff-filter=U")
     # Not by DVC, which can't read what has markers.
-    anywhere = [f":(glob)**/{name}" for name in (graph.PIPELINE, graph.LOCK, "params.yaml")]
+    anywhere = _anywhere(graph.PIPELINE, graph.LOCK, "params.yaml")
     ours = git.names("ls-files", "--deduplicate", *anywhere)
     locks = [name for name in ours if Path(name).name == graph.LOCK] or [graph.LOCK]
     if unmerged:
@@ -67,6 +67,20 @@ def conflicts() -> Iterator[str]:
             f"Markers of a conflict are in {listed(marked)}: settle by hand what people write, and "
             "take dvc.lock from a commit that is whole, as by "
             f"`git checkout HEAD~1 {shlex.join(whole)}`; then `dvc checkout` and `dvc repro`."
+        )
+
+
+def _anywhere(*names: str) -> list[str]:
+    """Return the patterns by which git lists files of these names in any folder."""
+    return [f":(glob)**/{name}" for name in names]
+
+
+def shallow() -> Iterator[str]:
+    """Yield a sentence where git has only the last commits."""
+    if git.run("rev-parse", "--is-shallow-repository").stdout.strip() == "true":
+        yield (
+            "This clone is shallow, and DVC loses experiments that run in a folder of their own "
+            "there: `git fetch --unshallow`."
         )
 
 
@@ -112,6 +126,7 @@ def out_of_date(repo: graph.Project) -> Iterator[str]:
 
 def not_committed(repo: graph.Project, outs: Iterable[graph.Out]) -> Iterator[str]:
     """Yield what a queued experiment would not find, or its parent commit does not have."""
+    yield from shallow()
     yield from not_kept(repo, outs)
     changed = [path for state, path in _uncommitted(repo, outs) if state not in ("??", "!!")]
     if changed:
@@ -181,13 +196,25 @@ def secrets() -> Iterator[str]:
             f"{LOCAL}, which is for secrets, is in git: `git rm --cached {LOCAL}`, and change the "
             "secrets in it."
         )
+    if git.run("rev-parse").returncode:
+        return
+    of_git = ("ls-files", "--deduplicate", "--cached", "--others", "--exclude-standard")
+    for name in sorted(git.names(*of_git, *_anywhere(*WITH_URLS))):
+        text = Path(name).read_text("utf-8", "replace") if Path(name).is_file() else ""
+        for url in dict.fromkeys(URL.findall(text)):
+            if part := secret_in(url):
+                yield (
+                    f"{name}, which is for git, has a secret in {without_secrets(url)}, {part}: "
+                    "write $NAME in its place in params.yaml, set the variable NAME where stages "
+                    "run, and change the secret itself if it was ever committed."
+                )
 
 
 def secret_keys(values: Any) -> Iterator[str]:
     """Yield the options of a section whose values are secrets."""
     for key, value in values.items() if isinstance(values, dict) else ():
         named = SECRET.search(key) and not NO_SECRET.search(key)
-        if named or (key == "url" and IN_URL.search(str(value))):
+        if named or (key == "url" and secret_in(str(value))):
             yield key
 
 

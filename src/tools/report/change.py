@@ -22,7 +22,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from src.core.command_line import Count, Interval, Seed, Share
 from src.core.errors import InputError
 from src.metrics import bootstrap
-from src.project import params
+from src.project import git, params
 from src.project.graph import LOCK, lock_of, pipelines, sentence, stages_of_lock
 from src.tables import examples
 
@@ -43,6 +43,12 @@ class Revision:
             InputError: there is no such revision, or it holds no ``dvc.lock`` that can be read.
         """
         tree = name == WORK_TREE
+        if not tree and (above := git.run("rev-parse", "--show-prefix").stdout.strip()):
+            raise InputError(
+                f"A report needs a project that is a git repository of its own, and this one is "
+                f"the folder {above} of one, where DVC can't open another revision: compare the "
+                f"figures by `dvc metrics diff {name}`."
+            )
         try:
             self._files = dvc.api.DVCFileSystem(rev=None if tree else name)
             self.sha = None if tree else self._files.repo.get_rev()  # of its commit

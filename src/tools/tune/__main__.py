@@ -28,7 +28,7 @@ from src.core.files import replacing
 from src.core.markdown import table
 from src.core.stage import LOGS
 from src.project import graph, params
-from src.tools.doctor.repository import not_kept
+from src.tools.doctor.repository import not_kept, shallow
 from src.tools.tune import trials
 from src.tools.tune.trials import WORDS, Distribution, best, done, identify, present, read_space
 
@@ -69,7 +69,7 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with graph.project() as repo:
-        for lack in not_kept(repo, [*graph.outs_of(repo)]):
+        for lack in (*shallow(), *not_kept(repo, [*graph.outs_of(repo)])):
             raise InputError(lack)
     section = params.read()[target]
     searched = read_space(space, target, section)

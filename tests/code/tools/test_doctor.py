@@ -175,6 +175,31 @@ def test_the_local_config_in_git(project: Project) -> None:
     assert said.startswith(".dvc/config.local, which is for secrets, is in git: ")
 
 
+def test_a_secret_in_a_url_of_data(project: Project) -> None:
+    """Wherever people and DVC write one down, also in a further pipeline's folder."""
+    url = "https://ann:hush@example.org/x.csv"
+    (project.root / "qa").mkdir()
+    (project.root / "qa/params.yaml").write_text("load: {source: 'https://h/x?token=hush&a=1'}\n")
+    (project.root / "x.csv.dvc").write_text(f"deps:\n- path: {url}\nouts:\n- path: x.csv\n")
+    lock = project.root / "dvc.lock"
+    lock.write_text(lock.read_text().replace("data/source", url, 1))
+    (project.root / "dvc.yaml").write_text("vars: [x: 'https://h/x?token=$TOKEN&id=hush']\n")
+    said = list(repository.secrets())
+    assert [one.split(",")[0] for one in said] == ["dvc.lock", "qa/params.yaml", "x.csv.dvc"]
+    assert "has a secret in https://h/x, the parameter token: write $NAME in its place" in said[1]
+    assert "hush" not in "".join(said)
+
+
+def test_a_shallow_clone_loses_experiments(project: Project, tmp_path: Path) -> None:
+    assert list(repository.shallow()) == []
+    project.git("clone", "--quiet", "--depth=1", f"file://{project.root}", str(tmp_path / "clone"))
+    os.chdir(tmp_path / "clone")
+    with Repo() as repo:
+        assert "`git fetch --unshallow`" in next(repository.not_committed(repo, []))
+    search = ("python", "-m", "src.tools.tune", "--n_trials", "1")
+    assert "This clone is shallow" in Project(tmp_path / "clone").run(*search, code=1)
+
+
 def test_a_remote_that_is_not_verified(project: Project) -> None:
     add_remote(project, "s3://bucket/models")
     remedy = "dvc remote modify storage verify true"

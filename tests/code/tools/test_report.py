@@ -231,6 +231,12 @@ def test_mistakes_are_one_sentence(project: Project, tmp_path: Path) -> None:
     printed = copy.run("python", "-m", "src.tools.report", "HEAD", code=1)
     assert "report.max_drop is '2'" in printed
     assert "Traceback" not in printed
+    (copy.root / ".git").rename(tmp_path / ".git")  # which is a folder of a repository now
+    copy.commit()
+    printed = copy.run("python", "-m", "src.tools.report", "HEAD", code=1)
+    assert "this one is the folder copy/ of one" in printed
+    assert "`dvc metrics diff HEAD`" in printed
+    copy.dvc("metrics", "diff", "HEAD")
 
 
 def read(name: str) -> dict[Any, Any]:
