@@ -1,5 +1,6 @@
 """Write Markdown for people, with what users wrote shown as it is."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
@@ -11,6 +12,11 @@ def code(value: object) -> str:
     text = " ".join(str(value).split())
     shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     return "`" + shown.replace("`", "'").replace("|", "¦") + "`" if shown else "''"
+
+
+def plain(text: str) -> str:
+    """Write text in which no sign has a meaning: not that of a tag, a link, code or emphasis."""
+    return re.sub(r"([\\`*<>|~]|\](?=[(\[]))", r"\\\1", text)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from src.core.files import sha256
-from src.core.markdown import code, public, table
+from src.core.markdown import code, plain, public, table
 from src.text.card_facts import Facts
 
 PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
@@ -123,7 +123,7 @@ def data(facts: Facts) -> list[str]:
         table(["file", "sha256"], hashes),
     ]
     if facts.warnings:
-        warnings = "\n".join(f"- {warning}" for warning in facts.warnings)
+        warnings = "\n".join(f"- {plain(warning)}" for warning in facts.warnings)
         parts += ["What the data's own check warns of:", warnings]
     return parts
 

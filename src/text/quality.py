@@ -71,17 +71,18 @@ def main(
 
 def _page(survey: Survey, checkpoint: str, max_length: int) -> str:
     figures = survey.figures
-    places = ", ".join(map(markdown.code, survey.source))
+    places = ", ".join(markdown.code(markdown.public(place)) for place in survey.source)
     rows = f"{figures['rows']} rows came in from {places}, {figures['kept']} were kept."
     lines = ["# The data", "", rows, ""]
     if survey.findings:
-        lines += ["## What to look at", "", *(f"- {sentence(f)}" for f in survey.findings), ""]
+        found = [f"- {markdown.plain(sentence(finding))}" for finding in survey.findings]
+        lines += ["## What to look at", "", *found, ""]
     dropped = {reason: count for reason, count in figures["dropped"].items() if count}
     if dropped:
         lines += ["## Dropped", "", _bars("reason", dropped), ""]
         lines += ["Each of these rows stands in `data/rejected.csv`, with its file and line.", ""]
     lines += ["## Classes", "", _bars("class", figures["classes"]), ""]
-    tokens = figures["tokens"]
+    tokens, shown = figures["tokens"], markdown.code(markdown.public(checkpoint))
     unknown = [
         [markdown.code(name), f"{100 * share:.2f} %", str(tokens["characters"].get(name, ""))]
         for name, share in tokens["unknown"].items()
@@ -89,7 +90,7 @@ def _page(survey: Survey, checkpoint: str, max_length: int) -> str:
     scripts = [[name, f"{100 * share:.1f} %"] for name, share in figures["scripts"].items()]
     lines += [
         *("## Tokens", ""),
-        f"Of {tokens['texts']} texts, by the tokenizer of `{checkpoint}`: the median text has "
+        f"Of {tokens['texts']} texts, by the tokenizer of {shown}: the median text has "
         f"{tokens['median']:.0f} tokens, {100 * tokens['over_max_length']:.1f} % have more than "
         f"{max_length}, and {100 * tokens['lost']:.1f} % of all tokens are not read.",
         "",

@@ -192,6 +192,8 @@ def test_only_texts_that_both_have_are_compared() -> None:
 
 def test_what_users_write_has_no_meaning_in_the_page() -> None:
     assert markdown.code("a|b `c`\n@someone") == "`a¦b 'c' @someone`"
+    written = markdown.plain(r"a <script> [b](c) `d` *e* |f| ~g~ \h")
+    assert written == r"a \<script\> [b\](c) \`d\` \*e\* \|f\| \~g\~ \\h"
 
 
 def test_a_long_table_says_how_much_is_left_out() -> None:

@@ -15,6 +15,7 @@ from conftest import QUALITY, SPLIT, TOPICS, make_texts
 from loading import PACK, here, loaded, refused, rejected
 
 from src.core.errors import InputError
+from src.core.markdown import plain
 from src.tables import examples
 from src.text import quality, split
 from src.text.findings import sentence
@@ -34,7 +35,7 @@ def looked_over(checkpoint: Path, **params: Any) -> tuple[dict[str, Any], str]:
     quality.main(Path("raw"), Path("quality.json"), Path("quality.md"), **params)
     figures, page = json.loads(Path("quality.json").read_text()), Path("quality.md").read_text()
     assert figures["warnings"] == len(figures["findings"])
-    assert all(f"\n- {sentence(finding)}\n" in page for finding in figures["findings"])
+    assert all(f"\n- {plain(sentence(finding))}\n" in page for finding in figures["findings"])
     return figures, page
 
 
