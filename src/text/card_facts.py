@@ -14,6 +14,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from src.core.errors import InputError
 from src.core.markdown import public
+from src.predict.manifest import read_manifest
 from src.tables import examples
 from src.text.findings import Finding, sentence
 
@@ -57,7 +58,7 @@ class Facts:
         """
         found = dvc.api.params_show("params.yaml")
         self.params: dict[str, dict[str, Any]] = {name: found[name] for name in SECTIONS}
-        self.manifest = _read_json(exported / "manifest.json")
+        self.manifest = read_manifest(exported)
         self.config = _read_json(exported / "config.json")
         self.weights = _weights(exported / "model.onnx")
         self.details = _read_json(results / "details.json")
