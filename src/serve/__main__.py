@@ -74,7 +74,7 @@ def main(
 
 
 def _leave_what_never_ends() -> None:
-    """End the process if a model is still being loaded or computed, for which Python would wait."""
+    """End the process at once if a model is still loaded or computed, which nothing can stop."""
     busy = [t for t in threading.enumerate() if t.name.startswith(("load", "score", "tokenize"))]
     for thread in busy:
         thread.join(END)

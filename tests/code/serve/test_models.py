@@ -300,7 +300,7 @@ def test_a_text_that_a_model_fails_on_gets_an_error(folder: Path) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_load_without_end_ends_with_the_server(stop: signal.Signals, folder: Path) -> None:
     with started(folder, "--watch", "0") as server:
-        replace(folder, lambda new: make_odd_model(new, endless="a"))
+        replace(folder, lambda new: make_odd_model(new, endless="[UNK]"))
         threads = Path(f"/proc/{server.process.pid}/task")
         before = len([*threads.iterdir()])
         server.process.send_signal(signal.SIGHUP)
