@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -156,6 +157,61 @@ def make_model(folder: Path, seed: int = 0) -> Path:
         max_length=100,
         max_characters=1000,
         pad_token_id=len(words),
+    )
+    return folder
+
+
+def make_odd_model(folder: Path, endless: str = "loop") -> Path:
+    """Write a model folder that fails on the texts "nan" and "far", and never ends on another."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    words = {"[PAD]": 0, "a": 1, "text": 2, "nan": 3, "loop": 4, "[UNK]": 5, "far": 1000}
+    tokenizer = Tokenizer(models.WordLevel(words, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    # Of the words, but for the one that is too far.
+    rows = np.array([[0, 0], [0, 1], [1, 0], [np.nan, 0], [0, 0], [0, 0]], dtype=np.float32)
+    info, node = helper.make_tensor_value_info, helper.make_node
+    body = helper.make_graph(
+        [node("Identity", ["on"], ["still_on"]), node("Identity", ["value"], ["same_value"])],
+        "body",
+        [
+            info("turn", TensorProto.INT64, []),
+            info("on", TensorProto.BOOL, []),
+            info("value", TensorProto.FLOAT, []),
+        ],
+        [info("still_on", TensorProto.BOOL, []), info("same_value", TensorProto.FLOAT, [])],
+    )
+    constants = {
+        "rows": rows,
+        "endless": np.array(words[endless]),
+        "one": np.array([1]),
+        "zero": np.float32(0),
+    }
+    graph = helper.make_graph(
+        [
+            node("Gather", ["rows", "input_ids"], ["each"]),
+            node("ReduceSum", ["each", "one"], ["sum"], keepdims=0),
+            node("Equal", ["input_ids", "endless"], ["is_endless"]),
+            node("Cast", ["is_endless"], ["found"], to=TensorProto.INT64),
+            node("ReduceMax", ["found"], ["any_found"], keepdims=0),
+            node("Cast", ["any_found"], ["begin"], to=TensorProto.BOOL),
+            node("Loop", ["", "begin", "zero"], ["nothing"], body=body),
+            node("Add", ["sum", "nothing"], ["logits"]),
+        ],
+        "odd",
+        [
+            info(name, TensorProto.INT64, ["texts", "tokens"])
+            for name in ("input_ids", "attention_mask")
+        ],
+        [info("logits", TensorProto.FLOAT, ["texts", 2])],
+        [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, folder / "model.onnx")
+    write_manifest(
+        folder, labels=["odd", "even"], max_length=100, max_characters=1000, pad_token_id=0
     )
     return folder
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from src.core.errors import InputError
 from src.predict.classifier import Classifier, Engine
+from src.predict.manifest import MANIFEST, read_manifest, verified
 from src.predict.scoring import Scores, Submit, score
 
 CONNECT = 10  # seconds until a cluster must have answered
@@ -108,10 +109,11 @@ def on_ray(
                 f"No node of the Ray cluster has {needs}, of {len(nodes)} nodes: lower --threads, "
                 "or add a node."
             )
-        manifest = (model / "manifest.json").read_bytes()
-        names = ["manifest.json", *json.loads(manifest)["files"]]
-        files = ray.put({name: (model / name).read_bytes() for name in names})
-        key = hashlib.sha256(manifest).hexdigest()
+        manifest = read_manifest(model)  # whose names are plain, so nodes write nowhere else
+        content = {name: verified(model / name, sha) for name, sha in manifest["files"].items()}
+        described = json.dumps(manifest).encode()
+        files = ray.put(content | {MANIFEST: described})
+        key = hashlib.sha256(described).hexdigest()
         task = ray.remote(_there).options(
             num_cpus=threads, num_gpus=needs.get("GPU", 0), max_retries=RETRIES
         )

@@ -6,7 +6,9 @@ answers at http://127.0.0.1:8000; docs/serving.md describes the routes and the l
 """
 
 import asyncio
+import logging
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,11 +17,14 @@ from src.core import stage
 from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
 from src.predict.classifier import Classifier, Engine
+from src.serve.batching import END
 from src.serve.models import Model
 from src.serve.request import Limits
 from src.serve.server import in_address, listen, serve
 from src.serve.service import Service
 from src.serve.upload import SLICE
+
+log = logging.getLogger("src.serve")
 
 KEY = "SERVE_API_KEY"  # the environment variable that may hold the key of the clients
 
@@ -65,6 +70,17 @@ def main(
     service = Service(loaded, limits, batch_tokens, max_texts, deadline, upload_deadline)
     names = [in_address(name.strip().lower()) for name in (*hosts.split(","), host)]
     asyncio.run(serve(service, listening, names, key, drain, watch))
+    _leave_what_never_ends()
+
+
+def _leave_what_never_ends() -> None:
+    """End the process at once if a model is still loaded or computed, which nothing can stop."""
+    busy = [t for t in threading.enumerate() if t.name.startswith(("load", "score", "tokenize"))]
+    for thread in busy:
+        thread.join(END)
+    if any(thread.is_alive() for thread in busy):
+        log.warning("ended while a model was still being loaded or computed")
+        os._exit(0)
 
 
 def _loaded(folders: Sequence[Path], engine: Engine, threads: int) -> list[Model]:

@@ -14,12 +14,14 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from src.core.errors import InputError
 from src.predict.classifier import Classifier, Logits
 
 RECENT = 0.2  # the weight of the last batch in the measure of how fast a model is
 UNLIKE = 1.25  # by which a text may be longer than another of its batch: padding costs more
 SHARE = 0.5  # of the time to its deadline, what a new request may find waiting before it
 SHORT = 4000  # characters that are tokenized sooner than another thread has begun
+END = 1.0  # seconds that what nobody waits for any more has to finish
 
 log = logging.getLogger("src.serve")
 
@@ -34,7 +36,7 @@ class OverloadError(Exception):
 
 
 class ScoringError(Exception):
-    """The model failed on a batch; the log says how."""
+    """The model failed on a text or a batch; the log says how."""
 
 
 class TooLongError(Exception):
@@ -128,22 +130,19 @@ class Batcher:
         Raises:
             TooLongError: a text is cut and ``truncate`` is false.
             OverloadError: it would wait for so long that its deadline is in danger.
-            ScoringError: the model failed on a batch.
+            ScoringError: the model failed on a text or a batch.
         """
         work = [_work_of(classifier, text) for text in texts]
         seconds = self._let_in(classifier, work, until)
         waiting = None
         try:
-            loop = asyncio.get_running_loop()
-            if sum(map(len, texts)) <= SHORT:
-                ids, cut = classifier.encode(texts)
-            else:
-                ids, cut = await loop.run_in_executor(self._tokenizing, classifier.encode, texts)
+            ids, cut = await self._encoded(classifier, texts)
             if not truncate and True in cut:
                 raise TooLongError(cut.index(True))
             logits = np.empty((len(ids), len(classifier.labels)), dtype=np.float32)
             if ids:
-                waiting = _Waiting(classifier, ids, work, logits, loop.create_future(), until)
+                answer = asyncio.get_running_loop().create_future()
+                waiting = _Waiting(classifier, ids, work, logits, answer, until)
                 with self._changed:
                     self._waiting.append(waiting)
                     self._changed.notify()
@@ -154,6 +153,18 @@ class Batcher:
                 waiting.given_up = True
             self.texts -= len(texts)
             self._seconds -= seconds
+
+    async def _encoded(
+        self, classifier: Classifier, texts: Sequence[str]
+    ) -> tuple[list[list[int]], list[bool]]:
+        try:
+            if sum(map(len, texts)) <= SHORT:
+                return classifier.encode(texts)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._tokenizing, classifier.encode, texts)
+        except InputError as error:
+            log_place("a tokenizer broke by %s\n%s", error)
+            raise ScoringError from None
 
     def _let_in(self, classifier: Classifier, work: list[float], until: float) -> float:
         """Count a request in, and return the seconds that the model will take for it.
@@ -171,36 +182,39 @@ class Batcher:
         return seconds
 
     def close(self) -> None:
-        """Stop the threads, after the batch that is being scored."""
+        """Stop the threads, after what they are at, unless that takes longer than ``END``."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
-        self._tokenizing.shutdown()
+        self._thread.join(END)
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)
 
     def _work(self) -> None:
         while rows := self._next():
             requests = list(dict.fromkeys(request for request, _ in rows))
-            classifier = requests[0].classifier
-            ids = [request.ids[row] for request, row in rows]
-            start = time.perf_counter()
             try:
-                logits = classifier.score(ids, self._batch_tokens)
-            except Exception as error:
-                log_place("a batch of %d texts broke by %s\n%s", error, len(ids))
+                self._score(requests[0].classifier, rows)
+            except Exception as error:  # whatever it is, the next batch is scored
+                log_place("a batch of %d texts broke by %s\n%s", error, len(rows))
                 for request in requests:
                     request.given_up = True
                     _call(request, lambda answer: answer.set_exception(ScoringError()))
                 continue
-            work = sum(request.work[row] for request, row in rows)
-            self._speeds[classifier].measured(time.perf_counter() - start, work)
-            self._observe(len(ids), sum(map(len, ids)))
-            for (request, row), scores in zip(rows, logits, strict=True):
-                request.logits[row] = scores
-                request.scored += 1
             for request in requests:
                 if request.scored == len(request.ids):
                     _call(request, lambda answer: answer.set_result(None))
+
+    def _score(self, classifier: Classifier, rows: list[tuple[_Waiting, int]]) -> None:
+        """Score a batch, and hand its logits to the requests that its rows are of."""
+        ids = [request.ids[row] for request, row in rows]
+        start = time.perf_counter()
+        logits = classifier.score(ids, self._batch_tokens)
+        work = sum(request.work[row] for request, row in rows)
+        self._speeds[classifier].measured(time.perf_counter() - start, work)
+        self._observe(len(ids), sum(map(len, ids)))
+        for (request, row), scores in zip(rows, logits, strict=True):
+            request.logits[row] = scores
+            request.scored += 1
 
     def _next(self) -> list[tuple[_Waiting, int]]:
         """Wait for texts and return those of a batch, the oldest among them; [] at the end."""
@@ -239,7 +253,7 @@ class Batcher:
 def log_place(message: str, error: Exception, *values: object) -> None:
     """Log the kind of an error and where it was raised; its message may hold a part of a text."""
     place = "".join(traceback.format_tb(error.__traceback__))
-    log.error(message, *values, type(error).__name__, place)
+    log.error(message, *values, type(error.__cause__ or error).__name__, place)
 
 
 def _work_of(classifier: Classifier, text: str) -> float:

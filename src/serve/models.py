@@ -13,8 +13,11 @@ import yaml
 
 from src.core.errors import InputError
 from src.predict.classifier import Classifier, Manifest
+from src.predict.manifest import json_object, refusing, verified
 
 Files = list[tuple[str, int, int, int]]
+
+FRONT_MATTER = 2**16  # characters of a card's front matter, which is decoded in Python
 
 
 class Described(msgspec.Struct):
@@ -34,7 +37,7 @@ class Loaded:
 
     Attributes:
         kind: the architecture, such as ``bert``; ``baseline`` where no config.json names one.
-        card: the front matter of README.md.
+        card: the front matter of README.md, if the manifest lists that file.
         page: the rest of it.
     """
 
@@ -104,15 +107,26 @@ class Model:
 
     def _loaded(self) -> Loaded:
         classifier = self._load(self._folder)
-        classifier.logits(["warm up"], batch_tokens=1)
-        config, card = (self._folder / name for name in ("config.json", "README.md"))
-        described = json.loads(config.read_bytes()) if config.exists() else {}
-        return Loaded(
-            self.name,
-            classifier,
-            str(described.get("model_type", "baseline")),
-            *_front_matter(card),
+        config = self._listed(classifier, "config.json")
+        described = json_object(config, self._folder / "config.json") if config else {}
+        card = self._listed(classifier, "README.md").decode("utf-8", "replace")
+        kind = described.get("model_type", "baseline")
+        if not isinstance(kind, str):
+            raise InputError(
+                f"{self._folder / 'config.json'} has a model_type that is no text: get the model "
+                "again."
+            )
+        loaded = Loaded(
+            self.name, classifier, kind, *_front_matter(card, self._folder / "README.md")
         )
+        with refusing(f"{self._folder} has what no answer can hold in README.md or config.json"):
+            msgspec.json.encode((loaded.described(), loaded.card))
+        return loaded
+
+    def _listed(self, classifier: Classifier, name: str) -> bytes:
+        """Read a file that a folder need not have; one that the manifest does not list is none."""
+        expected = classifier.manifest["files"].get(name)
+        return verified(self._folder / name, expected) if expected else b""
 
     def _files(self) -> Files:
         with contextlib.suppress(OSError):  # it is just being replaced
@@ -121,16 +135,34 @@ class Model:
         return []
 
 
-def _front_matter(card: Path) -> tuple[dict[str, Any], str]:
-    """Read the YAML between two lines of three dashes at the top of a model card, and the rest."""
-    page = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
+class _Loader(yaml.SafeLoader):
+    """A loader without aliases, a few of which make gigabytes of a few lines, or a circle."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias, *, which is not read")
+        return super().compose_node(parent, index)
+
+
+def _front_matter(text: str, path: Path) -> tuple[dict[str, Any], str]:
+    """Read the YAML between two lines of three dashes at the top of a model card, and the rest.
+
+    Raises:
+        InputError: it is too long, or no YAML, or has an alias.
+    """
+    page = text.replace("\r\n", "\n")
     match = re.match(r"---\n(.*?)\n---\n(.*)", page, re.DOTALL)
-    try:
-        found = yaml.safe_load(match[1]) if match else {}
-    except yaml.YAMLError as error:
-        place = " ".join(str(error).split())
-        raise InputError(f"The top of {card} is not valid YAML ({place}): correct it.") from None
-    return (_named(found), match[2]) if match and isinstance(found, dict) else ({}, page)
+    if match is None:
+        return {}, page
+    if len(match[1]) > FRONT_MATTER:
+        raise InputError(
+            f"The top of {path} has more than {FRONT_MATTER} characters: shorten it, and export "
+            "the model again."
+        )
+    with refusing(f"The top of {path} is not valid YAML"):
+        found = yaml.load(match[1], _Loader)  # noqa: S506, it is a SafeLoader
+        named = _named(found)
+    return (named, match[2]) if isinstance(named, dict) else ({}, page)
 
 
 def _named(value: Any) -> Any:

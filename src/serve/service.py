@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 from src.core.errors import InputError, closest
 from src.predict.classifier import Logits
@@ -11,6 +14,10 @@ from src.serve.errors import Problem
 from src.serve.models import Loaded, Model
 from src.serve.prometheus import Metrics
 from src.serve.request import Limits
+
+T = TypeVar("T")
+
+LONG = 30.0  # seconds after which the log says that a load takes long, and others begin
 
 log = logging.getLogger("src.serve")
 
@@ -49,7 +56,8 @@ class Service:
         self.upload_deadline = upload_deadline
         self.uploads = 0
         self._default = models[0]
-        self._reloading = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._loading: dict[str, asyncio.Task[None]] = {}
         for model in models:
             self.metrics.loaded.labels(model.name, model.now.sha256).set(1)
 
@@ -104,22 +112,55 @@ class Service:
         return logits, cut
 
     async def reload(self, *, only_changed: bool) -> None:
-        """Load models anew; one that can't be loaded leaves the old one serving."""
-        async with self._reloading:
-            for model in self.models.values():
-                if not only_changed or await asyncio.to_thread(model.settled_on_another):
-                    await self._reload(model)
+        """Load models anew; one that can't be loaded leaves the old one serving.
 
-    async def _reload(self, model: Model) -> None:
+        One is loaded after the other, as each takes memory twice meanwhile. But a load that takes
+        ``LONG`` keeps only its own model from being loaded again.
+        """
+        async with self._turn:
+            for name, model in self.models.items():
+                if name in self._loading:
+                    if not only_changed:
+                        log.warning("%s is still being loaded, and not loaded once more", name)
+                    continue
+                loading = asyncio.create_task(self._reload(model, only_changed))
+                self._loading[name] = loading
+                if not (await asyncio.wait([loading], timeout=LONG))[0]:
+                    log.warning(
+                        "%s has been loading for %g s and is served as it was until that ends: if "
+                        "it never does, mend its folder and restart the server",
+                        *(name, LONG),
+                    )
+
+    async def _reload(self, model: Model, only_changed: bool) -> None:
         old = model.now.sha256
         try:
-            await asyncio.to_thread(model.reload)
+            if only_changed and not await _aside(model.settled_on_another):
+                return
+            await _aside(model.reload)
         except Exception as error:  # whatever it is, the old one serves
             self.metrics.reloads.labels(model.name, "failed").inc()
             told = "%s is still served as it was, since its folder could not be loaded: %s"
             log.error(told, model.name, error, exc_info=not isinstance(error, InputError))
             return
+        finally:
+            del self._loading[model.name]
         self.metrics.loaded.remove(model.name, old)
         self.metrics.loaded.labels(model.name, model.now.sha256).set(1)
         self.metrics.reloads.labels(model.name, "loaded").inc()
         log.info("%s was loaded again: sha256 %s", model.name, model.now.sha256)
+
+
+def _aside(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Run what may never end in a thread that the end of the process does not wait for."""
+    result: Future[T] = Future()
+    result.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # it is raised where the result is awaited
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return asyncio.wrap_future(result)

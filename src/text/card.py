@@ -14,6 +14,7 @@ from src.core import stage
 from src.core.errors import InputError
 from src.core.files import replacing
 from src.core.markdown import public
+from src.predict.manifest import list_too
 from src.text import card_page
 from src.text.card_facts import Facts
 from src.text.card_page import SCORES
@@ -69,6 +70,7 @@ def main(
         # Without the modes, as files that DVC has linked to its cache are read-only.
         shutil.copytree(exported, folder, copy_function=shutil.copyfile)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+        list_too(folder, "README.md")
     log.info("%s has a card of %d lines", model, text.count("\n"))
 
 

@@ -14,6 +14,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from src.core.errors import InputError
 from src.core.markdown import public
+from src.predict.manifest import read_manifest
 from src.tables import examples
 from src.text.findings import Finding, sentence
 
@@ -37,7 +38,7 @@ class Facts:
         """Read the files; InputError if one is missing, or the model was not compared."""
         found = dvc.api.params_show("params.yaml")
         self.params: dict[str, dict[str, Any]] = {name: found[name] for name in SECTIONS}
-        self.manifest = _read_json(exported / "manifest.json")
+        self.manifest = read_manifest(exported)
         self.config = _read_json(exported / "config.json")  # the encoder's
         self.weights = _weights(exported / "model.onnx")  # how many numbers it holds, by type
         self.details = _read_json(results / "details.json")  # figures by class and by slice

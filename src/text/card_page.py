@@ -8,6 +8,7 @@ from pathlib import Path
 
 from src.core.files import sha256
 from src.core.markdown import code, plain, public, table
+from src.predict.manifest import MANIFEST
 from src.text.card_facts import Facts
 
 PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
@@ -251,8 +252,11 @@ def usage(model: Path) -> list[str]:
 
 
 def files(facts: Facts, exported: Path) -> list[str]:
-    """List the files with their hashes, and the versions of the packages."""
-    files = sorted(path for path in exported.iterdir() if path.is_file())
+    """List the files with their hashes, and the versions of the packages.
+
+    The manifest is not among them: it has the hash of this card.
+    """
+    files = sorted(path for path in exported.iterdir() if path.name != MANIFEST)
     rows = [[path.name, f"{path.stat().st_size:,}", code(sha256(path))] for path in files]
     versions = [["Python", platform.python_version()]]
     for package in PACKAGES:
@@ -262,6 +266,7 @@ def files(facts: Facts, exported: Path) -> list[str]:
             continue
     return [
         "## Files",
+        "`manifest.json` has the same hashes, and that of this card.",
         table(["file", "bytes", "sha256"], rows),
         "## Versions",
         "Installed when this card was written; the model was saved by transformers "

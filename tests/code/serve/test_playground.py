@@ -18,6 +18,8 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT, make_model
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from src.predict.manifest import list_too
+
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 GOAL = "🥅 The striker scored a late goal and the coach was proud of the match"
 BANK = "The bank sold its shares at a profit"
@@ -104,6 +106,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).mkdir()
         make_model(place / name, seed)
     (place / "first" / "README.md").write_text(CARD)
+    list_too(place / "first", "README.md")
     return place
 
 

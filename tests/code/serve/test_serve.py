@@ -31,6 +31,7 @@ from msgspec import to_builtins
 from tritonclient.utils import InferenceServerException
 
 from src.predict.classifier import Classifier, Logits, softmax
+from src.predict.manifest import list_too
 from src.serve.batching import Batcher, OverloadError, ScoringError
 from src.serve.explain import words_of
 from src.serve.models import Model
@@ -92,6 +93,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         (place / name).mkdir()
         found.append(make_model(place / name, seed))
     (found[0] / "README.md").write_text("---\ntags:\n- onnx\nnull: {yes: 1}\n---\n# A card\n")
+    list_too(found[0], "README.md")
     return found
 
 

@@ -15,6 +15,7 @@ from conftest import TOPICS, Project, set_params
 from huggingface_hub import ModelCard
 
 from src.core.errors import InputError
+from src.predict.manifest import read_manifest
 from src.tables import examples
 from src.text import card
 from src.text.findings import sentence
@@ -118,10 +119,12 @@ def test_every_file_that_is_shipped_stands_in_the_card_with_its_sha256(project: 
     hashes = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.iterdir()
-        if path.name != "README.md"
+        if path.name != "manifest.json"
     }
+    assert read_manifest(folder)["files"] == hashes
+    del hashes["README.md"]
     assert listed == hashes
-    assert hashes.keys() == {path.name for path in exported.iterdir()}
+    assert hashes.keys() | {"manifest.json"} == {path.name for path in exported.iterdir()}
     for split in examples.SPLITS:
         file = project.root / "data/splits" / f"{split}.parquet"
         assert f"| {file.name} | `{hashlib.sha256(file.read_bytes()).hexdigest()}` |" in page
