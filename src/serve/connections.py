@@ -10,6 +10,7 @@ import resource
 import time
 from collections import OrderedDict
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 import h11
@@ -21,6 +22,7 @@ from src.serve.errors import Problem
 
 PIECE = 2**14  # bytes that are read or written at once; those of a request beyond it are counted
 FILES = 128  # descriptors for all else: models, the log, connections that are being closed
+EVENTS = 64  # parts of requests, such as chunks, that are parsed before others have their turn
 AT_ONCE = 16  # connections that are accepted before those before them are looked at
 SILENT = 1.0  # seconds after which a client may have to make room for the bytes of another
 TELL = 60.0  # seconds between lines of the log about the limit
@@ -86,10 +88,9 @@ class Connections(ServerState):
         next(iter(self.waiting)).end(_full())
 
     def end_overdue(self) -> None:
-        """Close the connections of clients that are awaited for longer than ``patience``."""
+        """Close connections of clients that are awaited for longer than ``patience``, a part."""
         until = time.monotonic() - self.patience
-        while self.waiting:
-            connection, since = next(iter(self.waiting.items()))
+        for connection, since in list(islice(self.waiting.items(), EVENTS)):
             if since > until:
                 break
             message = "The request took too long to arrive: send it faster."
@@ -146,10 +147,28 @@ class Share:
         self.size = 0
 
 
+class _Parser(h11.Connection):
+    """A parser that stops after some events; ``left`` is how many may come."""
+
+    left = 0
+
+    def next_event(self) -> Any:
+        if self.left <= 0:
+            return h11.NEED_DATA
+        self.left -= 1
+        return super().next_event()
+
+
 class Connection(H11Protocol):
-    """One connection, which knows whether its client is awaited."""
+    """One connection, which knows whether its client is awaited, and shares the loop fairly."""
 
     server_state: Connections
+    conn: _Parser
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Take what uvicorn gives."""
+        super().__init__(*arguments, **options)
+        self.conn = _Parser(h11.SERVER, max_incomplete_event_size=PIECE)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with the head of the first request."""
@@ -166,14 +185,34 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
+        self.conn.left = EVENTS
         super().data_received(data)
         self._passed += len(data)
         self._note(came=True)
+        self._yield()
+
+    def _yield(self) -> None:
+        """Parse the rest of what came when others have had their turn."""
+        if self.conn.left <= 0 and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.transport.is_closing():
+            return
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
+        self.conn.left = EVENTS
+        self.handle_events()
+        self._note(came=True)
+        self._yield()
 
     def on_response_complete(self) -> None:
         """Await the next request."""
+        self.conn.left = EVENTS
         super().on_response_complete()
         self._note()
+        self._yield()
 
     def pause_writing(self) -> None:
         """Await that the client reads."""

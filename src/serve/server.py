@@ -17,7 +17,7 @@ from src.serve.connections import AT_ONCE, Connection, Connections
 from src.serve.middleware import Guard
 from src.serve.service import Service
 
-LARGE = 4  # bodies of the largest size, whose bytes may be held at once
+LARGE = 2  # bodies of the largest size, whose bytes may be held at once
 BACKLOG = 2048  # connections that the system keeps until they are accepted
 
 log = logging.getLogger("src.serve")

@@ -1,6 +1,7 @@
 """``/score``: a CSV file comes back with a label and a score in each row."""
 
 import asyncio
+import codecs
 import csv
 import io
 import time
@@ -29,6 +30,7 @@ SLICE = 16  # texts of a file that are scored between those of other clients
 UPLOADS = 2  # files at once
 COLUMNS = 1000  # of a file
 MARKS = 400_000  # commas and line ends of a file: a field in memory takes 20 times its bytes
+LINE = 2**20  # characters of a line, and of a field
 NAME = 100  # characters of a column's name that an error repeats
 
 Row = tuple[int, list[str]]
@@ -139,10 +141,7 @@ def read_table(content: bytes, column: str, prefix: str, limits: Limits) -> Tabl
     """
     if content.count(b",") + content.count(b"\n") > MARKS:
         too_large(f"The file has more than {MARKS} commas and line ends: send it in parts.")
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        invalid(f"Byte {error.start} of the file is not UTF-8: save the file in UTF-8.")
+    _check_utf8(content)
     rows = _rows(content)
     _, header = next(rows, (1, []))
     _check_header(header, column, prefix)
@@ -156,6 +155,18 @@ def read_table(content: bytes, column: str, prefix: str, limits: Limits) -> Tabl
                 f"{limits.max_characters}."
             )
     return Table(content, given, list(compress(texts, given)))
+
+
+def _check_utf8(content: bytes) -> None:
+    """Refuse other bytes, in parts, since a file that is one text may take four times as much."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(content), LINE):
+        waiting = len(decoder.getstate()[0])
+        try:
+            decoder.decode(content[start : start + LINE], start + LINE >= len(content))
+        except UnicodeDecodeError as error:
+            place = start - waiting + error.start
+            invalid(f"Byte {place} of the file is not UTF-8: save the file in UTF-8.")
 
 
 def _check_header(header: list[str], column: str, prefix: str) -> None:
@@ -186,8 +197,7 @@ def _checked(rows: Iterator[Row], width: int, most: int) -> Iterator[list[str]]:
 def _rows(content: bytes) -> Iterator[Row]:
     """Read the line of each row, the header among them, and its fields."""
     text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")
-    # A limit of the server holds, not one of the csv module.
-    for record in Records(Lines(text, len(content) + 1), ","):
+    for record in Records(Lines(text, LINE), ","):
         if isinstance(record, Broken):
             invalid(f"Line {record.line} is not valid CSV ({record.reason}): correct it.")
         yield record.line, record.fields
