@@ -96,7 +96,9 @@ class Client:
     async def status(self) -> str:
         """Read the status of the first answer."""
         found = await self.loop.sock_recv(self.socket, 12)
-        return found[9:].decode() or "closed"
+        if found.startswith(b"HTTP/1.1 "):
+            return found[9:].decode()
+        return "answered" if found else "closed"
 
     async def drip(self, head: bytes) -> str:
         """Send a head, and then bytes one by one, until the server answers or closes."""

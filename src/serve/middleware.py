@@ -66,7 +66,8 @@ class Guard:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-store")
-                await share.hold(int(headers.get("content-length", "0")))  # the body is read
+                if length := headers.get("content-length"):  # the answer, in place of the body
+                    await share.hold(int(length))
             await _send_in_pieces(send, message)
 
         try:

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from src.core.errors import closest
 from src.predict.classifier import softmax
+from src.serve.connections import PIECE
 from src.serve.errors import Problem, invalid, too_large
 from src.serve.models import Loaded
 from src.serve.openapi import Route
@@ -56,11 +57,13 @@ class Table:
     given: list[bool]
     texts: list[str]
 
-    def answer(self, labels: Sequence[str], scores: Scores, prefix: str) -> bytes:
-        """Write the table with the columns ``label`` and ``score``, empty in rows without text."""
-        file = io.BytesIO()
-        text = io.TextIOWrapper(file, "utf-8", newline="")
-        writer = csv.writer(text)
+    def answer(self, labels: Sequence[str], scores: Scores, prefix: str) -> Iterator[bytes]:
+        """Write the table with the columns ``label`` and ``score``, empty in rows without text.
+
+        It comes in pieces, so that it is never in memory beside the file.
+        """
+        piece = io.StringIO(newline="")
+        writer = csv.writer(piece)
         rows = _rows(self.content)
         writer.writerow([*next(rows)[1], f"{prefix}label", f"{prefix}score"])
         values = iter(scores)
@@ -70,8 +73,11 @@ class Table:
                 writer.writerow([*row, labels[best], repr(float(found[best]))])
             else:
                 writer.writerow([*row, "", ""])
-        text.flush()
-        return file.getvalue()
+            if piece.tell() >= PIECE:
+                yield piece.getvalue().encode()
+                piece.seek(0)
+                piece.truncate()
+        yield piece.getvalue().encode()
 
 
 async def score(service: Service, request: Request) -> Response:
@@ -104,8 +110,8 @@ async def _score(service: Service, request: Request, content: bytes, until: floa
     )
     work = _in_slices(service, model, table.texts, until)
     scores, cut = await while_wanted(request, work, until)
-    return Response(
-        await asyncio.to_thread(table.answer, model.classifier.labels, scores, asked.prefix),
+    return StreamingResponse(
+        table.answer(model.classifier.labels, scores, asked.prefix),
         media_type="text/csv; charset=utf-8",
         headers={
             "Content-Disposition": 'attachment; filename="scored.csv"',
