@@ -103,7 +103,7 @@ def started(folder: Path, log: Path, *words: str, files: int = 1024) -> Iterator
 @pytest.fixture(scope="module")
 def impatient(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     log = tmp_path_factory.mktemp("log") / "log.txt"
-    with started(folder, log, "--patience", "0.3") as server:
+    with started(folder, log, "--patience", "1") as server:
         yield server
 
 
