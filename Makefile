@@ -112,6 +112,7 @@ bench: .venv/installed .venv-peers/installed .venv-optimum/installed .venv-openv
 	python benchmarks/serve.py compare models/onnx data/splits/test.parquet
 	python benchmarks/serve.py overload models/onnx data/splits/test.parquet
 	python benchmarks/serve.py fuzz models/onnx
+	python benchmarks/abuse.py models/onnx
 	$(TRAINING) bbc --train-texts 320
 	$(INFERENCE) bbc
 	$(if $(TWEETS),$(TRAINING) tweets --train-texts 960 $(TWEETS_ARE))

@@ -95,9 +95,10 @@ def serving(words: list[str]) -> Iterator[tuple[int, float]]:
 
 
 async def ask(body: bytes, path: str = "/predict", patience: float = 60) -> tuple[int, float]:
-    """Post a body: the status, 0 if there is no answer, and the seconds until it."""
+    """Post a body, if any: the status, 0 if there is no answer, and the seconds until it."""
     start = time.perf_counter()
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\n"
+    head += "Host: 127.0.0.1\r\nConnection: close\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     try:
         async with asyncio.timeout(patience):

@@ -18,9 +18,10 @@ from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
 from src.predict.classifier import Classifier, Engine
 from src.serve.batching import END
+from src.serve.connections import most_connections
 from src.serve.models import Model
 from src.serve.request import Limits
-from src.serve.server import in_address, listen, serve
+from src.serve.server import Server, in_address, listen, serve
 from src.serve.service import Service
 from src.serve.upload import SLICE
 
@@ -48,6 +49,8 @@ def main(
     deadline: Annotated[float, Interval(gt=0, le=3600)] = 5.0,
     upload_deadline: Annotated[float, Interval(gt=0, le=3600)] = 300.0,
     drain: Annotated[float, Interval(ge=0, le=3600)] = 30.0,
+    max_connections: Count = 512,
+    patience: Annotated[float, Interval(gt=0, le=3600)] = 10.0,
     watch: Annotated[float, Interval(ge=0, le=3600)] = 2.0,
     hosts: str = "localhost,127.0.0.1,[::1]",
     api_key_file: str = "",
@@ -58,6 +61,9 @@ def main(
     ends them at once. The key that clients must send is in --api_key_file or, without that, in the
     environment variable SERVE_API_KEY; with neither, no key is needed. --watch is the time, in
     seconds, between checks for changed models, 0 for never; SIGHUP reloads them at any time.
+    --patience is the time, in seconds, in which a client must send the head of a request, each
+    16 KiB of a body and the next request, and read each 16 KiB of an answer; at --max_connections,
+    the client that is awaited for longest is closed.
     --hosts are the names that clients may use for the server, separated by commas, or * for any.
     """
     key = _key(api_key_file)
@@ -69,7 +75,8 @@ def main(
     )
     service = Service(loaded, limits, batch_tokens, max_texts, deadline, upload_deadline)
     names = [in_address(name.strip().lower()) for name in (*hosts.split(","), host)]
-    asyncio.run(serve(service, listening, names, key, drain, watch))
+    server = Server(service, names, key, drain, most_connections(max_connections), patience)
+    asyncio.run(serve(server, listening, watch))
     _leave_what_never_ends()
 
 

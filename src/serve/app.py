@@ -114,6 +114,7 @@ def application(service: Service) -> Starlette:
     paths: dict[str, dict[str, Handler]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method] = route.handler
+    paths["/v2/"] = paths["/v2"]  # as some clients write it
     for path in PAGES:
         paths.setdefault(path, {})["GET"] = page
     routes = [

@@ -27,7 +27,7 @@ STATUSES = {  # what the OpenAPI document says of them
     421: "The server does not answer to that host",
     422: "The body is not as described; the message names the field",
     424: "The model failed on the texts",
-    429: "Too many texts are waiting; Retry-After says for how many seconds",
+    429: "Too many texts or bytes are waiting; Retry-After says for how many seconds",
     503: "The server is not well",
     504: "The deadline passed before the answer",
 }

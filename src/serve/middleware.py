@@ -1,5 +1,6 @@
-"""Middleware for each request: allowed hosts, the key, headers of the answer, and metrics."""
+"""Middleware for each request: framing, hosts, the key, bytes held, headers and metrics."""
 
+import asyncio
 import hmac
 import time
 from collections.abc import Collection, Sequence
@@ -9,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.serve.batching import log_place
+from src.serve.connections import PIECE, Connections, Share
 from src.serve.errors import Problem
 from src.serve.prometheus import Metrics
 
@@ -39,6 +41,7 @@ class Guard:
         key: bytes,
         open_paths: Collection[str],
         metrics: Metrics,
+        connections: Connections,
     ) -> None:
         """Guard ``app``; no key lets everybody in, and the host ``*`` any name."""
         self.app = app
@@ -46,12 +49,14 @@ class Guard:
         self.key = key
         self.open = open_paths
         self.metrics = metrics
+        self.connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
         start, status = time.perf_counter(), 0
+        share = scope["share"] = Share(self.connections)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -61,16 +66,21 @@ class Guard:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-store")
-            await send(message)
+                if length := headers.get("content-length"):  # the answer, in place of the body
+                    await share.hold(int(length))
+            await _send_in_pieces(send, message)
 
         try:
-            self._let_in(Request(scope))
+            request = Request(scope)
+            _check_framing(request)
+            self._let_in(request)
             await self.app(scope, receive, send_with_headers)
         except Problem as problem:
             await problem.answer()(scope, receive, send_with_headers)
         except Exception as error:  # it has its answer, by `_broken`
             log_place("a request broke by %s\n%s", error)
         finally:
+            share.release()
             route = getattr(scope.get("route"), "path", "none")
             self.metrics.requests.labels(route, str(status or 499)).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
@@ -86,13 +96,33 @@ class Guard:
         if not self.key or (path in self.open and request.method == "GET"):
             return
         given = request.headers.get("authorization", "").encode("latin-1")
-        if not hmac.compare_digest(given, b"Bearer " + self.key):
+        scheme, _, sent = given.partition(b" ")
+        if not (hmac.compare_digest(sent.lstrip(b" "), self.key) and scheme.lower() == b"bearer"):
             raise Problem(
                 401,
                 "Unauthorized",
                 "The key is missing or wrong: send it as the header Authorization: Bearer KEY.",
                 WWW_Authenticate="Bearer",
             )
+
+
+def _check_framing(request: Request) -> None:
+    """Refuse a body that a proxy before the server may end elsewhere (RFC 9112, section 6.1)."""
+    if "transfer-encoding" in request.headers and (
+        "content-length" in request.headers or request.scope["http_version"] == "1.0"
+    ):
+        message = "The body has two lengths: send Content-Length or Transfer-Encoding, not both."
+        raise Problem(400, "Validation", message, Connection="close")
+
+
+async def _send_in_pieces(send: Send, message: Message) -> None:
+    """Send a body as fast as it is read, so that no more than a piece waits in the connection."""
+    body, start = message.get("body", b""), 0
+    while len(body) - start > PIECE:
+        await send({**message, "body": body[start : start + PIECE], "more_body": True})
+        await asyncio.sleep(0)  # in which a client that has gone is noticed
+        start += PIECE
+    await send({**message, "body": body[start:]} if start else message)
 
 
 def _without_port(host: str) -> str:

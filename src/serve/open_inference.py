@@ -16,6 +16,7 @@ from src.serve.errors import invalid, too_large
 from src.serve.openapi import Route
 from src.serve.request import (
     ENCODER,
+    JSON,
     Limits,
     Text,
     body_of,
@@ -28,6 +29,7 @@ from src.serve.request import (
 from src.serve.service import Service
 
 VERSION = "1"  # of each model: the folder has one
+KINDS = (JSON, "application/octet-stream", "")  # many clients name none
 LENGTH_DIGITS = 9  # of the length of the JSON before tensors in binary
 OutputName = Literal["label", "score", "probabilities"]
 OUTPUTS: tuple[OutputName, ...] = get_args(OutputName)
@@ -53,9 +55,12 @@ class InputTensor(Struct):
 
 
 class OutputParameters(Struct):
-    """The choice of a binary output."""
+    """The choice of a binary output, and of the best classes, which are not for choice here."""
 
     binary_data: bool | None = None
+    classification: Annotated[
+        Literal[0] | None, Meta(title="left out, with class_count: all probabilities are given")
+    ] = None
 
 
 class WantedOutput(Struct):
@@ -143,8 +148,7 @@ async def infer(service: Service, request: Request) -> Response:
     until = time.monotonic() + service.deadline
     limits = service.limits
     model = service.model(request.path_params["name"])
-    # Clients name no type of the body, or another one for binary tensors.
-    content = await body_of(request, limits.max_body, until, "")
+    content = await body_of(request, limits.max_body, until, KINDS)
     head, tail = _parted(content, request.headers.get("inference-header-content-length"))
     asked = decoded(head, INFER)
     texts = _texts(asked.inputs[0], tail, limits)
@@ -155,7 +159,7 @@ async def infer(service: Service, request: Request) -> Response:
     parameters = {"truncated": f"[{rows_of(cut)}]"} if True in cut else None
     answer = ENCODER.encode(Inferred(model.name, VERSION, outputs, asked.id, parameters))
     if all(output.parameters is None for output in outputs):
-        return Response(answer, media_type="application/json", headers=told(cut))
+        return Response(answer, media_type=JSON, headers=told(cut))
     headers = {"Inference-Header-Content-Length": str(len(answer))} | told(cut)
     return Response(answer + tail, media_type="application/octet-stream", headers=headers)
 

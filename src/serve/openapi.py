@@ -10,10 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from src.serve.errors import STATUSES, Error
-from src.serve.request import SCHEMAS, Limits
+from src.serve.request import JSON, SCHEMAS, Limits
 from src.serve.service import Service
 
-JSON = "application/json"
 GET_ERRORS = (401, 421)
 POST_ERRORS = (401, 404, 408, 413, 415, 421, 422, 424, 429, 504)
 

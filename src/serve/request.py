@@ -15,6 +15,7 @@ from src.core.errors import closest
 from src.serve.errors import Problem, invalid, too_large
 
 LINGER = 8 * 2**20  # bytes of a body too large that are read and dropped, so that its client hears
+JSON = "application/json"
 SCHEMAS = "#/components/schemas/"  # where the OpenAPI document has its types
 ENCODER = msgspec.json.Encoder()
 KINDS = {
@@ -56,12 +57,18 @@ class Limits:
 
 
 async def body_of(
-    request: Request, most: int, until: float, kind: str = "application/json"
+    request: Request, most: int, until: float, kinds: Sequence[str] = (JSON,)
 ) -> bytes:
-    """Read the body of a request, of a kind and of at most so many bytes."""
+    """Read the body of a request, of one of ``kinds`` and of at most so many bytes.
+
+    Raises:
+        Problem: it is of another kind, too large, too slow, or there is no room for it.
+    """
     found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind and found != kind:
-        raise Problem(415, "Validation", f"The body must be {kind}: set the header Content-Type.")
+    # Pages of other sites may send a body without a kind, but say where they are from.
+    if found not in kinds or (not found and "origin" in request.headers):
+        message = f"The body must be {' or '.join(filter(None, kinds))}: set the header "
+        raise Problem(415, "Validation", f"{message}Content-Type.")
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Problem(415, "Validation", "The body has a Content-Encoding: send it without.")
     message = f"The body has more than {most} bytes: send less at once."
@@ -78,6 +85,7 @@ async def body_of(
                     raise too_many
                 if size <= most:
                     content += chunk
+                    await request.scope["share"].fill(size)
     except TimeoutError:
         message = "The body took too long to arrive: send it faster."
         raise Problem(408, "Deadline", message) from None
@@ -110,7 +118,7 @@ async def while_wanted(request: Request, work: Awaitable[Result], until: float) 
 
 def json_answer(value: Any, headers: dict[str, str] | None = None) -> Response:
     """Make an answer of JSON."""
-    return Response(ENCODER.encode(value), headers=headers, media_type="application/json")
+    return Response(ENCODER.encode(value), headers=headers, media_type=JSON)
 
 
 def rows_of(cut: Sequence[bool]) -> str:
@@ -160,10 +168,10 @@ def sentence(error: msgspec.ValidationError, kind: Any) -> str:
         titles = [schema["title"] for schema in found if "title" in schema]
         return f"{place or 'The body'} must be {titles[0] if titles else wanted}."
     known = [name for one in _options(found, named) for name in one.get("properties", {})]
-    prefix, name = place and f"{place}.", field[1]
+    prefix, name = place and f"{place}.", field[1][:40]
     if name in known:
         return f"{prefix}{name} is missing: send it."
-    return f"{prefix}{name[:40]} is not known{closest(name, known)}: send {', '.join(known)}."
+    return f"{prefix}{name} is not known{closest(name, known)}: send {', '.join(known)}."
 
 
 def _options(schemas: Schemas, named: dict[str, Any]) -> Schemas:

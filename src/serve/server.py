@@ -11,9 +11,14 @@ from typing import Any
 import uvicorn
 
 from src.core.errors import InputError
+from src.serve import log as lines
 from src.serve.app import OPEN, application
+from src.serve.connections import AT_ONCE, Connection, Connections
 from src.serve.middleware import Guard
 from src.serve.service import Service
+
+LARGE = 2  # bodies of the largest size, whose bytes may be held at once
+BACKLOG = 2048  # connections that the system keeps until they are accepted
 
 log = logging.getLogger("src.serve")
 
@@ -22,21 +27,35 @@ class Server(uvicorn.Server):
     """A uvicorn server without uvicorn's own handling of signals, logs and headers.
 
     Attributes:
+        service: the models that it serves.
+        connections: all of its connections, which are bounded.
         cut: the connections that were closed on shutdown before their answer was sent.
     """
 
     def __init__(
-        self, service: Service, hosts: Sequence[str], key: bytes, drain: float = 30.0
+        self,
+        service: Service,
+        hosts: Sequence[str],
+        key: bytes,
+        drain: float = 30.0,
+        most: int = 512,
+        patience: float = 10.0,
     ) -> None:
         """Serve clients that use one of ``hosts`` and have the key, if there is one.
 
-        On shutdown, requests in progress have ``drain`` seconds for their answers.
+        On shutdown, requests in progress have ``drain`` seconds for their answers. There are at
+        most ``most`` connections, whose clients may be awaited for ``patience`` seconds.
         """
+        self.service = service
         self.cut = 0
         self._drain = drain
         self._hurry = asyncio.Event()
+        largest = max(service.limits.max_upload, service.limits.max_body)
+        self.connections = Connections(most, LARGE * largest, patience)
         config = uvicorn.Config(
-            Guard(application(service), hosts, key, OPEN, service.metrics),
+            Guard(application(service), hosts, key, OPEN, service.metrics, self.connections),
+            http=Connection,
+            backlog=AT_ONCE,
             lifespan="off",
             ws="none",
             log_config=None,
@@ -45,11 +64,23 @@ class Server(uvicorn.Server):
             server_header=False,
         )
         super().__init__(config)
+        self.server_state = self.connections
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone: uvicorn would end by the signal instead of with exit code 0."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and let the system keep more connections than are accepted at once."""
+        await super().startup(sockets)
+        for listening in sockets or []:
+            listening.listen(BACKLOG)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close what is overdue, ten times a second."""
+        self.connections.end_overdue()
+        return await super().on_tick(counter)
 
     def end(self) -> None:
         """Answer the requests in progress and stop; called again, stop at once."""
@@ -79,18 +110,12 @@ def in_address(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-async def serve(
-    service: Service,
-    listening: socket.socket,
-    hosts: Sequence[str],
-    key: bytes,
-    drain: float,
-    watch: float,
-) -> None:
+async def serve(server: Server, listening: socket.socket, watch: float) -> None:
     """Serve until a signal; reload models on SIGHUP, and changed ones every ``watch`` seconds."""
-    # It warns of each request that is no HTTP, which anybody can send.
+    lines.start()
+    # It warns of upgrades, which anybody can ask for.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    server = Server(service, hosts, key, drain)
+    service = server.service
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -130,7 +155,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise InputError(
             f"Can't listen at {host}:{port}, {error.strerror}: choose another address with --host "

@@ -1,6 +1,7 @@
 """``/score``: a CSV file comes back with a label and a score in each row."""
 
 import asyncio
+import codecs
 import csv
 import io
 import time
@@ -13,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from src.core.errors import closest
 from src.predict.classifier import softmax
+from src.serve.connections import PIECE
 from src.serve.errors import Problem, invalid, too_large
 from src.serve.models import Loaded
 from src.serve.openapi import Route
@@ -27,7 +29,12 @@ from src.tables.lines import Broken, Lines
 
 SLICE = 16  # texts of a file that are scored between those of other clients
 UPLOADS = 2  # files at once
+COLUMNS = 1000  # of a file
+MARKS = 400_000  # commas and line ends of a file: a field in memory takes 20 times its bytes
+LINE = 2**20  # characters of a line, and of a field
+NAME = 100  # characters of a column's name that an error repeats
 
+Row = tuple[int, list[str]]
 Scores = npt.NDArray[np.float64]
 
 
@@ -41,33 +48,43 @@ class Score(Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file that was sent: its header, its rows, and the texts of those that have one."""
+    """A CSV file that was sent, which rows of it have a text, and their texts.
 
-    header: list[str]
-    rows: list[list[str]]
+    Its rows are read anew for the answer: as Python's lists they take many times its bytes.
+    """
+
+    content: bytes
     given: list[bool]
     texts: list[str]
 
-    def answer(self, labels: Sequence[str], scores: Scores, prefix: str) -> bytes:
-        """Write the table with the columns ``label`` and ``score``, empty in rows without text."""
-        file = io.StringIO(newline="")
-        writer = csv.writer(file)
-        writer.writerow([*self.header, f"{prefix}label", f"{prefix}score"])
+    def answer(self, labels: Sequence[str], scores: Scores, prefix: str) -> Iterator[bytes]:
+        """Write the table with the columns ``label`` and ``score``, empty in rows without text.
+
+        It comes in pieces, so that it is never in memory beside the file.
+        """
+        piece = io.StringIO(newline="")
+        writer = csv.writer(piece)
+        rows = _rows(self.content)
+        writer.writerow([*next(rows)[1], f"{prefix}label", f"{prefix}score"])
         values = iter(scores)
-        for row, given in zip(self.rows, self.given, strict=True):
+        for (_, row), given in zip(rows, self.given, strict=True):
             if given:
                 best = int((found := next(values)).argmax())
                 writer.writerow([*row, labels[best], repr(float(found[best]))])
             else:
                 writer.writerow([*row, "", ""])
-        return file.getvalue().encode()
+            if piece.tell() >= PIECE:
+                yield piece.getvalue().encode()
+                piece.seek(0)
+                piece.truncate()
+        yield piece.getvalue().encode()
 
 
 async def score(service: Service, request: Request) -> Response:
     """Score a file."""
     until = time.monotonic() + service.upload_deadline
     _check_uploads(service)  # before much is sent in vain
-    content = await body_of(request, service.limits.max_upload, until, "text/csv")
+    content = await body_of(request, service.limits.max_upload, until, ("text/csv",))
     _check_uploads(service)  # who sends slowly keeps no others out
     service.uploads += 1
     try:
@@ -93,8 +110,8 @@ async def _score(service: Service, request: Request, content: bytes, until: floa
     )
     work = _in_slices(service, model, table.texts, until)
     scores, cut = await while_wanted(request, work, until)
-    return Response(
-        await asyncio.to_thread(table.answer, model.classifier.labels, scores, asked.prefix),
+    return StreamingResponse(
+        table.answer(model.classifier.labels, scores, asked.prefix),
         media_type="text/csv; charset=utf-8",
         headers={
             "Content-Disposition": 'attachment; filename="scored.csv"',
@@ -123,22 +140,19 @@ async def _in_slices(
 
 
 def read_table(content: bytes, column: str, prefix: str, limits: Limits) -> Table:
-    """Read a CSV file with a header, in UTF-8.
+    """Read a CSV file with a header, in UTF-8, of at most ``COLUMNS`` columns.
 
     Raises:
         Problem: it is not one, has too many rows, or names that the answer needs.
     """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        invalid(f"Byte {error.start} of the file is not UTF-8: save the file in UTF-8.")
-    # A limit of the server holds, not one of the csv module.
-    records = Records(Lines(io.StringIO(text, newline=""), limits.max_upload + 1), ",")
-    _, header = next(_read(records), (1, []))
+    if content.count(b",") + content.count(b"\n") > MARKS:
+        too_large(f"The file has more than {MARKS} commas and line ends: send it in parts.")
+    _check_utf8(content)
+    rows = _rows(content)
+    _, header = next(rows, (1, []))
     _check_header(header, column, prefix)
-    rows = list(_rows(records, len(header), limits.max_rows))
     index = header.index(column)
-    texts = [row[index] for row in rows]
+    texts = [row[index] for row in _checked(rows, len(header), limits.max_rows)]
     given = [bool(text.strip()) for text in texts]
     for number, one in enumerate(texts, 1):
         if len(one) > limits.max_characters:
@@ -146,20 +160,37 @@ def read_table(content: bytes, column: str, prefix: str, limits: Limits) -> Tabl
                 f"Row {number} has a text of {len(one)} characters: send at most "
                 f"{limits.max_characters}."
             )
-    return Table(header, rows, given, list(compress(texts, given)))
+    return Table(content, given, list(compress(texts, given)))
+
+
+def _check_utf8(content: bytes) -> None:
+    """Refuse other bytes, in parts, since a file that is one text may take four times as much."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(content), LINE):
+        waiting = len(decoder.getstate()[0])
+        try:
+            decoder.decode(content[start : start + LINE], start + LINE >= len(content))
+        except UnicodeDecodeError as error:
+            place = start - waiting + error.start
+            invalid(f"Byte {place} of the file is not UTF-8: save the file in UTF-8.")
 
 
 def _check_header(header: list[str], column: str, prefix: str) -> None:
+    if len(header) > COLUMNS:
+        too_large(f"The file has {len(header)} columns: send at most {COLUMNS}.")
     if column not in header:
-        hint = closest(column, header)
+        hint = closest(column[:NAME], [name for name in header if len(name) <= NAME])
         invalid(f"text_column must be one of the file's columns{hint}.")
+    if len(set(header)) < len(header):
+        name = next(name for name in header if header.count(name) > 1)
+        invalid(f"The file has two columns {name[:NAME]!r}: rename one.")
     for name in (f"{prefix}label", f"{prefix}score"):
         if name in header:
             invalid(f"The file has a column {name!r} already: set prefix, as in prefix=my_.")
 
 
-def _rows(records: Records, width: int, most: int) -> Iterator[list[str]]:
-    for count, (line, fields) in enumerate(_read(records), 1):
+def _checked(rows: Iterator[Row], width: int, most: int) -> Iterator[list[str]]:
+    for count, (line, fields) in enumerate(rows, 1):
         if len(fields) != width:
             invalid(
                 f"Line {line} has {len(fields)} fields, but the header has {width}: correct it."
@@ -169,9 +200,10 @@ def _rows(records: Records, width: int, most: int) -> Iterator[list[str]]:
         yield fields
 
 
-def _read(records: Records) -> Iterator[tuple[int, list[str]]]:
-    """Read the line of each row, and its fields."""
-    for record in records:
+def _rows(content: bytes) -> Iterator[Row]:
+    """Read the line of each row, the header among them, and its fields."""
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")
+    for record in Records(Lines(text, LINE), ","):
         if isinstance(record, Broken):
             invalid(f"Line {record.line} is not valid CSV ({record.reason}): correct it.")
         yield record.line, record.fields

@@ -195,6 +195,18 @@ def test_another_kind_of_body_is_refused(server: Running) -> None:
     assert post(server, "/predict", data=body).status_code == 415
     kind = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     assert post(server, "/predict", data=body, headers=kind).status_code == 415
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["goal"]}
+    infer, body = "/v2/models/first/infer", json.dumps({"inputs": [tensor]}).encode()
+    for headers, status in (
+        ({}, 200),
+        ({"Content-Type": "application/json; charset=utf-8"}, 200),
+        ({"Content-Type": "application/octet-stream"}, 200),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "multipart/form-data; boundary=a"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Origin": "https://example.org"}, 415),
+    ):
+        assert post(server, infer, data=body, headers=headers).status_code == status
 
 
 def test_truncation_is_told(server: Running, classifiers: list[Classifier]) -> None:
@@ -217,6 +229,8 @@ def test_a_client_of_the_open_inference_protocol(
     assert not client.is_model_ready("second", "2")
     assert not client.is_model_ready("third")
     assert client.get_server_metadata()["name"] == "pedigree"
+    slash = get(server, "/v2/", allow_redirects=False)
+    assert (slash.status_code, slash.json()["name"]) == (200, "pedigree")
     described = client.get_model_metadata("second")
     assert described == client.get_model_metadata("second", *described["versions"])
     texts = ["goal match", "bänk loan", "goal " * 101]
@@ -242,6 +256,9 @@ def test_a_client_of_the_open_inference_protocol(
     wrong.set_data_from_numpy(np.array(texts, dtype=object), binary_data=binary)
     with pytest.raises(InferenceServerException, match=r"\[422\] inputs\[0\].name must be 'text'"):
         client.infer("second", [wrong])
+    best = triton.InferRequestedOutput("probabilities", class_count=1)
+    with pytest.raises(InferenceServerException, match=r"outputs\[0\].parameters.classification"):
+        client.infer("second", [tensor], outputs=[best])
     with pytest.raises(InferenceServerException, match=r"outputs\[0\].name must be one of label"):
         client.infer("second", [tensor], outputs=[triton.InferRequestedOutput("logits")])
 
@@ -329,6 +346,9 @@ def test_a_file_comes_back_with_labels_and_scores(
     for content, status, message in (
         (b"id,txt\n", 422, "text_column must be one of the file's columns (did you mean 'txt'?)"),
         (b"text,label\n", 422, "The file has a column 'label' already: set prefix"),
+        (b"text,a,text\n", 422, "The file has two columns 'text': rename one"),
+        (b"text" + b",a" * 1000, 413, "The file has 1001 columns: send at most 1000"),
+        (b"text" + b"," * 400_001, 413, "The file has more than 400000 commas and line ends"),
         (b"id,text\n1,a\n2\n", 422, "Line 3 has 1 fields, but the header has 2"),
         (b'text\n"a"b\n', 422, "Line 2 is not valid CSV"),
         (b'text\n"a\nb\nc\n', 422, "Line 2 is not valid CSV (a quote that opens here"),
@@ -775,7 +795,13 @@ def test_key_and_hosts(folders: list[Path], tmp_path: Path) -> None:
     with started(tmp_path / "log.txt", *words, SERVE_API_KEY="sésame\n") as server:
         assert server.url.startswith(("http://[::1]:", "http://127.0.0.1:"))
         body = {"inputs": "goal"}
-        for given, status in ((None, 401), ("Bearer sesame", 401), ("Bearer sésame", 200)):
+        for given, status in (
+            (None, 401),
+            ("Bearer sesame", 401),
+            ("Basic sésame", 401),
+            ("Bearer sésame", 200),
+            ("bearer  sésame", 200),
+        ):
             headers = {"Authorization": given.encode()} if given else {}
             assert post(server, "/predict", body, headers=headers).status_code == status
         assert post(server, "/", body).status_code == 401
