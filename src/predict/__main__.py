@@ -35,6 +35,9 @@ def main(
     input: str = "",
     output: str = "-",
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto",
+    delimiter: str = ",",
+    quote: str = '"',
+    encoding: str = "utf-8",
     text_column: str = "text",
     probabilities: bool = False,
     prefix: str = "",
@@ -52,7 +55,9 @@ def main(
     before texts that begin with two dashes.
 
     --input and --output are files or URLs of csv, tsv, jsonl or parquet, compressed if they end in
-    .gz, .bz2, .xz or .zst, or - for standard input and output, whose format --format names. The
+    .gz, .bz2, .xz or .zst, or - for standard input and output, whose format --format names.
+    --delimiter, --quote and --encoding are how an input of csv is written; output has commas and
+    is UTF-8. The
     output has the columns of the input, label and score, with --probabilities one for each label,
     their names after --prefix. Rows that can't be scored go to --rejected, by default
     OUTPUT.rejected.csv. --excel_safe writes a ' before cells of csv that a spreadsheet would run.
@@ -62,6 +67,9 @@ def main(
     table = {
         "output": output,
         "format": format,
+        "delimiter": delimiter,
+        "quote": quote,
+        "encoding": encoding,
         "text_column": text_column,
         "probabilities": probabilities,
         "prefix": prefix,
@@ -97,6 +105,7 @@ def _predict_table(
     """Predict a table, by modules that texts can do without."""
     try:
         from src.predict.batch import Options, predict
+        from src.predict.input import Dialect
     except ImportError as error:
         raise InputError(
             f"--input needs packages that texts do without ({error}): `pip install pyarrow fsspec`."
@@ -109,7 +118,9 @@ def _predict_table(
         "output": Place(table["output"], "--output"),
         "rejected": Place(rejected, "--rejected") if rejected else None,
     }
-    predict(model, Options(**table | places), engine, threads, batch_tokens)
+    dialect = Dialect(*(table.pop(name) for name in ("delimiter", "quote", "encoding")))
+    options = Options(**table | places, dialect=dialect)
+    predict(model, options, engine, threads, batch_tokens)
 
 
 def _valid(text: str) -> str:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from src.core.errors import InputError
 from src.predict.classifier import Classifier, Engine, Logits, softmax
 from src.predict.files import fresh, refuse_not_a_file
-from src.predict.input import Batch, Format, Input, format_of, own_format, reading
+from src.predict.input import Batch, Dialect, Format, Input, format_of, own_format, reading
 from src.predict.output import NoTextError, rejections, writing
 from src.predict.ray_workers import on_ray
 from src.predict.resume import journal_of, key_of, remembered_by
@@ -43,6 +43,7 @@ class Options:
     input: Place
     output: Place
     format: Format | Literal["auto"]
+    dialect: Dialect
     text_column: str
     probabilities: bool
     prefix: str
@@ -70,7 +71,10 @@ def predict(
     with ExitStack() as stack:
         verbatim = into == out_of == "jsonl"
         found = stack.enter_context(
-            reading(options.input, into, options.text_column, ROWS, verbatim, added.names)
+            reading(
+                *(options.input, into, options.dialect, options.text_column),
+                *(ROWS, verbatim, added.names),
+            )
         )
         journal = None
         if options.output.is_local:
@@ -147,6 +151,7 @@ def _refuse_contradictions(options: Options) -> None:
             f"--format {options.format} contradicts the endings of {options.input} and {output}: "
             "leave it out, or rename the file."
         )
+    options.dialect.refuse_unknown()
     if not output.name:
         raise InputError("--output is empty: name a file, or - for standard output.")
     if rejected and output.name == rejected.name == STANDARD:

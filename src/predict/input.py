@@ -4,8 +4,10 @@ This is what prediction makes of the readers of each format: a row that can't be
 apart, with its line and the reason, the rows after it are read on, and values keep their types.
 """
 
+import codecs
 import itertools
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,35 @@ Format = Literal["csv", "tsv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 CHARACTERS = 1 << 22  # of a batch, beyond which it is handed on
 FIELD = 1 << 24  # characters of one field or line; what is longer is no text
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The form of a CSV file; only the encoding is of TSV and JSON lines too."""
+
+    delimiter: str = ","  # between the fields
+    quote: str = '"'  # around a field that holds the delimiter or a line end; "" for none
+    encoding: str = "utf-8"
+
+    def refuse_unknown(self) -> None:
+        """Raise an ``InputError`` if Python can't read a file of this form."""
+        if len(self.delimiter.encode()) != 1 or self.delimiter in "\r\n":
+            raise InputError(
+                f"--delimiter is {self.delimiter!r}: give one ASCII character, such as ';', or "
+                "--format tsv for tabs."
+            )
+        if len(self.quote.encode()) > 1 or self.quote == self.delimiter:
+            raise InputError(
+                f"--quote is {self.quote!r}: give one ASCII character that is not the delimiter, "
+                "or '' for none."
+            )
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            raise InputError(
+                f"--encoding is {self.encoding!r}, which Python does not know: give a name such as "
+                "utf-8, cp1252 or utf-16."
+            ) from None
 
 
 @dataclass
@@ -94,6 +125,7 @@ def format_of(place: Place, format: Format | Literal["auto"], otherwise: Format 
 def reading(
     place: Place,
     format: Format,
+    dialect: Dialect,
     text_column: str,
     batch_rows: int,
     verbatim: bool,
@@ -104,6 +136,7 @@ def reading(
     Args:
         place: where it is.
         format: what it is.
+        dialect: its form, where it is text.
         text_column: the column of the texts; a row without text in it is rejected.
         batch_rows: the rows of each batch but the last; fewer where they are very long.
         verbatim: JSON lines are handed on as they are.
@@ -118,23 +151,30 @@ def reading(
         else:
             start = stream.peek(64)
             place.refuse_other_kinds(start, f"a {format} file")
-            if mark := mark_of(start):
+            encoding = dialect.encoding
+            mark = mark_of(start)
+            if mark and not codecs.lookup(encoding).name.startswith(mark):
                 raise InputError(
-                    f"{place} has the byte-order mark of {mark}, not of utf-8: convert it first, "
-                    "for example with iconv."
+                    f"{place} has the byte-order mark of {mark}, not of {encoding}: pass "
+                    f"--encoding {mark}."
                 )
-            lines = Lines(text_of(stream, "utf-8", "surrogateescape"), FIELD)
+            lines = Lines(text_of(stream, encoding, "surrogateescape"), FIELD)
             if format == "jsonl":
                 found = _json_lines(lines, place, text_column, batch_rows, verbatim, added)
             else:
-                found = _delimited(lines, format, place, text_column, batch_rows)
+                found = _delimited(lines, format, dialect, place, text_column, batch_rows)
             found.share = stream.share
         if taken := [name for name in added if name in found.columns]:
             raise InputError(
                 f"{place} has a column {taken[0]!r}, as the predictions have: set --prefix, for "
                 "example to 'predicted_'."
             )
-        yield found
+        try:
+            yield found
+        except UnicodeDecodeError as error:  # of an encoding whose characters have several bytes
+            raise InputError(
+                f"{place} is not {dialect.encoding} ({error.reason}): pass the right --encoding."
+            ) from None
 
 
 def _refuse_columns(column: str, found: Sequence[str], place: Place) -> None:
@@ -143,8 +183,8 @@ def _refuse_columns(column: str, found: Sequence[str], place: Place) -> None:
         hint = closest(column, found)
         if len(found) == 1 and (marks := [mark for mark in ",;\t|" if mark in found[0]]):
             raise InputError(
-                f"{place} has one column, {found[0]!r}, by its format: pass --format, such as tsv "
-                f"for tabs, or write the file with commas in place of {marks[0]!r}."
+                f"{place} has one column, {found[0]!r}, by its format: pass --delimiter "
+                f"{marks[0]!r}, or --format tsv for tabs."
             )
         raise InputError(
             f"{place} has no column {column!r}, but {', '.join(map(repr, found)) or 'none'}{hint}: "
@@ -181,13 +221,21 @@ def _collected(
         yield rows, rejected, read
 
 
-def _delimited(lines: Lines, format: Format, place: Place, column: str, batch_rows: int) -> Input:
-    records = Records(lines, "\t" if format == "tsv" else ",")
+def _delimited(
+    lines: Lines, format: Format, dialect: Dialect, place: Place, column: str, batch_rows: int
+) -> Input:
+    records = Records(lines, "\t" if format == "tsv" else dialect.delimiter, dialect.quote)
     first = next(records, None)
     if first is None:
         raise InputError(f"{place} has no header: name the columns in the first line.")
     header = [] if isinstance(first, Broken) else first.fields
-    reason = first.reason if isinstance(first, Broken) else why_not_text("".join(header))
+    if header and (mark := re.fullmatch("sep=(.?)", dialect.delimiter.join(header))):
+        raise InputError(
+            f"{place} begins with {mark[0]!r}, which only Excel understands: take this line out, "
+            f"and pass --delimiter {mark[1]!r} if that is no comma."
+        )
+    broken = first.reason if isinstance(first, Broken) else ""
+    reason = broken or why_not_text("".join(header), dialect.encoding)
     if reason:
         raise InputError(f"{place} has a broken header, {reason}: correct the first line.")
     _refuse_columns(column, header, place)
@@ -207,7 +255,7 @@ def _delimited(lines: Lines, format: Format, place: Place, column: str, batch_ro
             return records.give_up("a quote that opens here takes in further rows"), 0
         if reason := (
             width_reason(fields, width)
-            or why_not_text("".join(fields))
+            or why_not_text("".join(fields), dialect.encoding)
             or ("" if fields[at].strip() else "no text")
         ):
             return Broken.of(start, reason, "".join(source)), 0

@@ -34,10 +34,11 @@ def mark_of(start: bytes) -> str:
     return next((name for mark, name in MARKS.items() if start.startswith(mark)), "")
 
 
-def why_not_text(value: str) -> str:
+def why_not_text(value: str, encoding: str = "utf-8") -> str:
     """Return why a string is not text, "" if it is.
 
-    A byte that is not UTF-8 is half of a surrogate pair, by ``errors="surrogateescape"``.
+    By ``errors="surrogateescape"``, a byte that does not fit ``encoding`` is half of a surrogate
+    pair.
     """
     if value.isascii():
         return ""
@@ -46,7 +47,7 @@ def why_not_text(value: str) -> str:
     except UnicodeEncodeError as error:
         code = ord(value[error.start])
         if 0xDC80 <= code <= 0xDCFF:
-            return f"not UTF-8: byte 0x{code - 0xDC00:02x}"
+            return f"not {encoding.upper()}: byte 0x{code - 0xDC00:02x}"
         return "half of a surrogate pair"
     return ""
 

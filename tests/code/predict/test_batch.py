@@ -281,6 +281,27 @@ def test_a_later_row_shadows_nothing(
     assert read(output)[3]["score"] == 1.5
 
 
+@pytest.mark.parametrize(
+    ("encoding", "quote"), [("cp1252", '"'), ("utf-16", "'"), ("latin-1", '"'), ("utf-8", "")]
+)
+def test_a_table_of_another_form(encoding: str, quote: str, model: Path, tmp_path: Path) -> None:
+    """As load reads it: what German Excel saves, for one. The output has the usual form."""
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    cell = f"{quote}größte; bank{quote}" if quote else "größte' bank"
+    source.write_text(f"id;text\r\n1;{cell}\r\n2;goal\r\n", encoding=encoding, newline="")
+    form: Row = {"delimiter": ";", "quote": quote, "encoding": encoding}
+    predict.main(model, input=str(source), output=str(output), **form)
+    assert [row["text"] for row in read(output)] == [cell.strip(quote or None), "goal"]
+    assert rejected(output) == []
+
+
+def test_a_byte_that_another_encoding_has_not_is_named(model: Path, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(b"text\ngoal\n\x81 bank\n")
+    predict.main(model, input=str(source), output=str(output), encoding="cp1252")
+    assert rejected(output) == [(3, "not CP1252: byte 0x81")]
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_row_that_gets_lost_on_the_way_is_seen(
     kind: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -446,10 +467,15 @@ def test_urls_in_and_out(
         ({"output": "o.parquet.gz"}, "as parquet is compressed inside: leave .gz out"),
         ({"output": "o.csv.zip"}, "--output .*o.csv.zip can't be compressed as .zip: let it end"),
         ({"output": "-", "resume": True}, "--resume needs an --output that is a file .* not -,"),
-        ({"input": "semicolon.csv"}, "has one column, 'text;label', .*commas in place of ';'"),
+        ({"input": "semicolon.csv"}, "has one column, 'text;label', .*pass --delimiter ';'"),
         ({"input": "double.csv"}, "has 2 columns 'text'"),
         ({"input": "empty.csv"}, "empty.csv has no header"),
-        ({"input": "utf16.csv"}, "has the byte-order mark of utf-16, .*: convert it first"),
+        ({"input": "utf16.csv"}, "has the byte-order mark of utf-16, .*: pass --encoding utf-16"),
+        ({"input": "utf16.csv", "encoding": "utf-16"}, "utf16.csv is not utf-16 .truncated data"),
+        ({"input": "sep.csv", "delimiter": ";"}, "'sep=;', which only Excel .* --delimiter ';'"),
+        ({"delimiter": ";;"}, "--delimiter is ';;': give one ASCII character"),
+        ({"quote": ","}, "--quote is ',': give one ASCII character that is not the delimiter"),
+        ({"encoding": "cp125"}, "--encoding is 'cp125', which Python does not know"),
         ({"input": "bad.parquet"}, "bad.parquet can't be read as parquet: .*[Pp]arquet"),
         ({"input": "number.parquet"}, "has int64 in column 'text', which is not text: save it"),
         ({"input": "blank.csv"}, "all 2 are rejected \\(see .*rejected.csv\\), the last one for"),
@@ -473,7 +499,8 @@ def test_a_mistake_is_one_sentence_and_loses_nothing(
     (folder / "semicolon.csv").write_text("text;label\ngoal;sport\n")
     (folder / "double.csv").write_text("text,text\ngoal,sport\n")
     (folder / "empty.csv").write_text("")
-    (folder / "utf16.csv").write_text("text\ngoal\n", encoding="utf-16")
+    (folder / "utf16.csv").write_bytes("text,label\ngoal,a\n".encode("utf-16") + b"x")
+    (folder / "sep.csv").write_text("sep=;\ntext;label\ngoal;sport\n")
     (folder / "bad.parquet").write_text("text\ngoal\n")
     pq.write_table(pa.table({"text": [1]}), folder / "number.parquet")
     (folder / "blank.csv").write_text("text,id\n,1\n ,2\n")
