@@ -85,7 +85,7 @@ def main(
         pipeline = Pipeline([("tfidf", tfidf), ("forest", forest)])
         joblib.dump(pipeline, folder / "model.joblib", compress=3)
     packages = ("scikit-learn", "scipy", "numpy", "joblib")
-    provenance.record(model, *packages, dtype="float64", threads=n_jobs, seed=seed)
+    provenance.record(model, *packages, params=params, dtype="float64", threads=n_jobs, seed=seed)
 
 
 def _models(params: Mapping[str, Any]) -> tuple[TfidfVectorizer, RandomForestClassifier]:

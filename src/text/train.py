@@ -92,7 +92,8 @@ def main(
     else:
         _train(splits, model, live, start, checkpoints, params)
     if not shared:
-        provenance.record(model, *PACKAGES, **{name: params[name] for name in SETTINGS})
+        settings = {name: params[name] for name in SETTINGS}
+        provenance.record(model, *PACKAGES, params=params, **settings)
         shutil.rmtree(checkpoints)
 
 

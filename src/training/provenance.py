@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ def record_of(model: Path) -> Path:
     return model.with_name(f"{model.name}.json")
 
 
-def record(model: Path, *packages: str, **settings: str | int) -> None:
+def record(model: Path, *packages: str, params: Mapping[str, Any], **settings: str | int) -> None:
     """Write the environment of this process beside a model, once the model is in its place.
 
-    Nothing in it names a machine, a user or a time: equal environments write equal records.
+    Nothing in it but a param names a machine, a user or a time: equal environments write equal
+    records.
 
     Args:
         model: the folder that has been trained.
         packages: the distributions that computed it, by their names on the package index.
+        params: those that it was trained with, which dvc.lock must have too.
         settings: other values that decide the last bits, such as threads, precision and seed.
 
     Raises:
@@ -40,6 +43,7 @@ def record(model: Path, *packages: str, **settings: str | int) -> None:
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "processor": _processor(),
+        "params": dict(params),
         "settings": settings,
         "md5": _md5_of_folder(files),
         "sha256": {name: sha256(path) for name, path in files.items()},

@@ -88,7 +88,7 @@ def main(numbers: Path, model: Path, live: Path, *, factor: float, rounded: bool
         write_json(folder / "sum.json", round(total) if rounded else total)
     with replacing(live / "metrics.json") as file:
         write_json(file, {"sum": total})
-    provenance.record(model, "dvc")
+    provenance.record(model, "dvc", params={"factor": factor, "rounded": rounded})
 
 
 if __name__ == "__main__":

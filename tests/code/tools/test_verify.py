@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, Project, copy_built, set_params
 from dvc.repo import Repo
+from ruamel.yaml import YAML
 
 from src.core.command_line import bind
 from src.core.errors import InputError
@@ -432,6 +434,20 @@ def test_a_pedigree_in_doubt_says_why(project: Project) -> None:
     project.git("checkout", "--", ".")
     shutil.copyfile(in_cache(EXPORTED), EXPORTED)
     assert trace("models/exported/onnx")["problems"] == []
+
+
+def test_a_stage_that_was_run_by_hand_is_told_from_what_is_committed(project: Project) -> None:
+    lock = YAML(typ="safe").load(Path("dvc.lock"))["stages"]["baseline"]
+    command = shlex.split(lock["cmd"].replace("--n_estimators 10", "--n_estimators 12"))
+    assert lock["params"]["params.yaml"]["baseline"]["n_estimators"] == 10
+    project.run(*command)
+    project.dvc("commit", "--force", "baseline")
+    (problem,) = trace("models/baseline")["problems"]
+    assert problem.startswith("baseline ran with other params than dvc.lock says, by its record ")
+    assert "models/baseline.json: n_estimators; it was started by hand" in problem
+    project.git("checkout", "--", ".")
+    project.dvc("checkout", "--force")
+    assert trace("models/baseline")["problems"] == []
 
 
 def test_a_record_of_another_training_is_told_from_that_of_the_model(project: Project) -> None:
