@@ -4,6 +4,8 @@
 import { element } from "./dom.js";
 
 const NUMBER = /^[+-]?[\d.,]+$/;
+// Characters of a paragraph with markup: what looks for its ends takes the square of them.
+const LONGEST = 10_000;
 const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|\[([^\]]+)\]\(([^)\s]+)\)/g;
 
 /**
@@ -104,6 +106,7 @@ function region(name, kind, child) {
 }
 
 function inline(text) {
+  if (text.length > LONGEST) return [text];
   const made = [];
   let from = 0;
   for (const match of text.matchAll(INLINE)) {

@@ -354,6 +354,18 @@ def test_a_server_with_a_key_is_asked_with_it(browser: Browser, folder: Path) ->
         page.context.close()
 
 
+def test_a_paragraph_without_end_is_shown_without_markup(page: Page) -> None:
+    """To look for the end of each sign in it would take minutes."""
+    tags = page.evaluate(
+        """async () => {
+            const { blocks } = await import("./markdown.js");
+            const texts = ["`a` **b**", "[a](".repeat(160_000), "` ".repeat(40_000)];
+            return texts.map((text) => blocks(text).map((made) => made.children.length));
+        }"""
+    )
+    assert tags == [[2], [0], [0]]
+
+
 def test_the_page_of_a_model_shows_its_card_as_text(page: Page, server: str) -> None:
     page.get_by_role("link", name="Model").click()
     card = page.locator("#card")
