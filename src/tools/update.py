@@ -53,6 +53,7 @@ def main(*, to: str = "") -> None:
             git.output("fetch", "--quiet", "--no-tags", str(project), "main")
         trees = [git.output("rev-parse", "HEAD^{tree}", cwd=project) for project in (old, new)]
     base = git.output("commit-tree", trees[0], "-m", f"Template at {record.commit[:7]}")
+    _expect_no_other_files(*trees)
     title = f"Update from the template's {record.commit[:7]} to {commit[:7]}"
     _merge(git.output("commit-tree", trees[1], "-p", base, "-m", title))
     log.info("%s; `git show` has what it changed, `make test` and `dvc repro` come next", title)
@@ -141,6 +142,17 @@ def _expect_progress(place: Path, old: str, new: str) -> None:
         raise InputError(
             f"The template's newest commit, {new[:7]}, does not follow {old[:7]}, which the "
             "project was made from: name a tag, a branch or a commit, as in `make update TO=v2`."
+        )
+
+
+def _expect_no_other_files(old: str, new: str) -> None:
+    """Stop before git writes over files that it ignores, which it does without a word."""
+    added = git.names("diff-tree", "-r", "--name-only", "--diff-filter=A", old, new)
+    tracked = set(git.names("ls-files"))
+    if here := [name for name in added if name not in tracked and os.path.lexists(name)]:
+        raise InputError(
+            f"The update adds {git.listed(here)}, and there are files of your own of these names "
+            "that git does not have: move them away, or commit them."
         )
 
 

@@ -507,6 +507,12 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     change(project, "README.md", "## How we use it\n", "## Use\n")
     assert "Changes are not committed, in " in update(project, code=1)
     project.git("checkout", "--", "README.md")
+    mine = project.root / "src" / "added.py"
+    mine.write_text("mine")  # which git would write over, as it ignores it
+    (project.root / ".git/info/exclude").write_text("added.py\n")
+    assert "The update adds src/added.py, and there are files of" in update(project, code=1)
+    assert mine.read_text() == "mine"
+    mine.unlink()
     with pytest.MonkeyPatch.context() as patch:
         set_up_git(later.place.root, project, patch)
         patch.setenv("TMPDIR", str(later.place.root / "temporary"))
