@@ -2,7 +2,6 @@
 
 import os
 import re
-from urllib.parse import urlsplit
 
 from src.core.errors import InputError
 
@@ -24,7 +23,8 @@ def secret_in(place: str) -> str:
     for url in place.split("::"):
         if "://" not in url:
             continue
-        user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
+        authority = re.split(r"[/?#]", url.partition("://")[2])[0]
+        user, _, password = authority.rpartition("@")[0].partition(":")
         if _VARIABLE.sub("", password):
             return "a password"
         if _VARIABLE.sub("", user) and url.lower().startswith("http") and not password:

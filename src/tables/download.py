@@ -47,8 +47,8 @@ def download(file: File) -> str:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _continue(session, file)
-        except requests.exceptions.RequestException as error:
-            answer = error.response
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+            answer = getattr(error, "response", None)
             final = answer is not None and answer.status_code < 500 and answer.status_code != 429
             if final or attempt == ATTEMPTS or isinstance(error, ValueError):
                 refuse(file, error)

@@ -21,10 +21,14 @@ BLOCK = 1 << 16  # bytes that are received or decompressed at a time
 
 # What reading and decompressing raise, and the packages whose clients raise errors of their own.
 UNREADABLE = (OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-UNKNOWN = (TypeError, ValueError)  # of fsspec, about a URL that lacks a part or is of no system
+UNKNOWN = (
+    IndexError,
+    TypeError,
+    ValueError,
+)  # of fsspec, about a URL that lacks a part or is of no system
 CLIENTS = {
-    *("aiohttp", "backports", "botocore", "compression", "gcsfs", "google", "httpx2"),
-    *("huggingface_hub", "pyarrow"),
+    *("_pygit2", "aiohttp", "backports", "botocore", "compression", "gcsfs", "google", "httpx2"),
+    *("huggingface_hub", "pyarrow", "urllib3"),
 }
 
 

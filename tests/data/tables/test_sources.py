@@ -334,6 +334,18 @@ def test_a_drive_share_link_becomes_its_download() -> None:
     assert download.download_link("https://example.org/x.csv") == "https://example.org/x.csv"
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("git://::x", "data:,x", "https://[::1", "s3://Bad_Bucket/x.csv", "zip://", "::", "x::y"),
+        *("http://", "http:///x", "http://127.0.0.1:99999/x", "hf://x", "a" * 5000, "a\0b"),
+        f"http://{'a' * 300}/x",
+    ],
+)
+def test_a_source_that_makes_no_sense_is_one_sentence(place: str) -> None:
+    assert place[:40] in refused(place)
+
+
 def test_a_source_that_changed_is_refused() -> None:
     Path("x.csv.gz").write_bytes(gzip.compress(CONTENT.encode()))
     sha256 = hashlib.sha256(Path("x.csv.gz").read_bytes()).hexdigest()
