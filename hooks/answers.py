@@ -23,7 +23,10 @@ COLUMN = (r"\S(.*\S)?", "the name of a column")
 # A pattern for the whole answer, and what it stands for.
 CHECKS = {
     "project_name": (r"(?=.*[^\W\d_])\S(.{0,58}\S)?", "up to 60 characters with a letter"),
-    "slug": (r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, - and _, no sign first"),
+    "slug": (
+        r"[a-z0-9][a-z0-9_-]{0,99}",
+        "up to 100 lower-case letters, digits, - and _, no sign first",
+    ),
     "description": (r"\S.{0,299}", "a sentence of up to 300 characters"),
     "data_source": (
         rf"(pkg|https?|s3|gs|hf|zip)://(?!\S*://[^/]*@)(?![^/]*@)(?!{OTHER})\S+|{BELOW_SOURCE}",

@@ -20,6 +20,9 @@ from src.core.processes import alone
 LOGS = Path("logs")
 ERROR_FILE = "STAGE_ERROR_FILE"  # the variable that names a file for the sentence of a failed stage
 
+# Escape sequences and what turns the direction of writing; tabs and line ends stay.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 log = logging.getLogger("src.core.stage")
 
 
@@ -120,6 +123,13 @@ def _memory() -> str:
     return f" and at most {int(found[1]) // 1024} MiB" if found else ""
 
 
+class _Formatter(logging.Formatter):
+    """Lines in which no name or text of a stranger moves the cursor of a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().format(record))
+
+
 def _start_log(name: str, *, to_file: bool) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if to_file:
@@ -129,6 +139,8 @@ def _start_log(name: str, *, to_file: bool) -> None:
         which = re.sub(r"[^\w@.-]+", "-", os.environ.get("DVC_STAGE", name))
         file = LOGS / f"{stamp}-{which}-{os.getpid()}.log"
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers)
+    for handler in handlers:
+        handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=handlers)
     logging.getLogger("src").setLevel(logging.INFO)  # of libraries, warnings only
     logging.captureWarnings(True)

@@ -171,7 +171,7 @@ if __name__ == "__main__":
 
 def run_stage(tmp_path: Path, fail: str) -> tuple[int, str, str]:
     (tmp_path / "work.py").write_text(STAGE)
-    words = [sys.executable, "work.py", "somewhere", "--fail", fail]
+    words = [sys.executable, "work.py", "some\x1b[31m\u202ewhere", "--fail", fail]
     env = {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     (file,) = (tmp_path / "logs").glob("*.log")
@@ -183,7 +183,7 @@ def test_a_run_logs_the_same_lines_to_stderr_and_its_own_file(tmp_path: Path) ->
     code, stderr, file = run_stage(tmp_path, "no")
     assert code == 0
     assert stderr == file
-    assert "INFO src.work: working on somewhere" in file
+    assert r"INFO src.work: working on some\x1b[31m\u202ewhere" in file
     assert re.search(r"INFO src\.core\.stage: work took [\d.]+ s and at most \d+ MiB\n$", file)
 
 

@@ -236,6 +236,7 @@ def test_every_prompt_has_a_sentence() -> None:
         ("project_name", "two\nlines"),
         ("slug", "../up"),
         ("slug", "Tickets"),
+        ("slug", "t" * 101),
         ("description", ""),
         ("description", "Sorts {{ tickets }}"),
         ("data_source", "/etc/passwd"),
