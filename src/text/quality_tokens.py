@@ -36,12 +36,14 @@ def tokens(
     tokenizer = _tokenizer(checkpoint)
     length, unknown, characters = _count(tokenizer, sample)
     over = round(float((length > max_length).mean()), 6)
-    lost = round(float(np.maximum(length - max_length, 0).sum() / length.sum()), 6)
+    lost = round(float(np.maximum(length - max_length, 0).sum() / max(1, length.sum())), 6)
     special = tokenizer.num_special_tokens_to_add(False)
     shares: dict[str, float] = {}
     density: dict[str, float] = {}  # characters a token, in texts of letters
     for name, rows in _parts(sample, ["label", *slices]):
-        share = float(unknown[rows].sum() / length[rows].sum())
+        # A tokenizer without a token for what it does not know leaves nothing of a text.
+        nothing = float((length[rows] <= special).mean())
+        share = max(float(unknown[rows].sum() / max(1, length[rows].sum())), nothing)
         shares[name] = round(share, 6)
         if name != "all" and share > max_unknown:
             survey.find("unknown_tokens", part=name, share=shares[name], checkpoint=checkpoint)

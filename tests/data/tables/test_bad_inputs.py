@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import QUALITY, SPLIT, TOPICS, make_texts
 from loading import PACK, here, loaded, refused, rejected
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from src.core.errors import InputError
 from src.core.markdown import plain
@@ -564,6 +565,17 @@ def test_42_texts_longer_than_the_model_reads(checkpoint: Path) -> None:
     told = {"share": tokens["over_max_length"], "lost": tokens["lost"], "max_length": 50}
     assert found(figures, "over_max_length") == [told]
     assert "- 1.7 % of the texts have more than 50 tokens, and 7.9 % of all tokens are not " in page
+
+
+def test_a_tokenizer_that_leaves_nothing_of_the_texts(tmp_path: Path) -> None:
+    """As a byte-level one without its vocabulary, which has no token for the unknown either."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    (tmp_path / "empty").mkdir()
+    tokenizer.save(str(tmp_path / "empty/tokenizer.json"))
+    loaded(rows_as_csv(many()))
+    figures, _ = looked_over(tmp_path / "empty")
+    assert {finding["share"] for finding in found(figures, "unknown_tokens")} == {1.0}
 
 
 def test_43_texts_of_other_languages(checkpoint: Path) -> None:

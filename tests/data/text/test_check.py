@@ -15,7 +15,7 @@ from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
 from src.core.errors import InputError
-from src.tables import examples, sources
+from src.tables import download, examples
 from src.tables.places import File
 from src.text import load
 from src.text.check import __main__ as check
@@ -585,7 +585,7 @@ def test_what_else_the_labels_may_be_is_said(
 def test_places_that_are_not_there_are_told_as_they_were_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sources, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
     Path("data/source/a.csv.dvc").touch()
     for name, sentence in (
         ("data/source/a.csv", "does not exist: `dvc pull data/source/a.csv` brings it."),
