@@ -18,7 +18,8 @@ from jinja2.ext import Extension
 BELOW_SOURCE = r"data/source/?|data/source/(?!.*\.\.)[^\s/].*"
 # Parameters of a URL that let nobody in; what another one may hold, git would keep.
 PUBLIC = ("id", "usp", "export", "download", "dl", "raw", "format", "gid", "output", "ref", "sheet")
-OTHER = rf"\S*[?&;#](?!(?:{'|'.join(PUBLIC)})=)[^=&;#\s]*="
+# A value of the environment, $NAME, is none of the URL.
+OTHER = rf"\S*[?&;#](?!(?:{'|'.join(PUBLIC)})=)[^=&;#\s]*=(?!\$[A-Z_][A-Z0-9_]*(?:[&;#]|$))"
 COLUMN = (r"\S(.*\S)?", "the name of a column")
 # A pattern for the whole answer, and what it stands for.
 CHECKS = {

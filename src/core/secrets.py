@@ -2,17 +2,22 @@
 
 import os
 import re
+from urllib.parse import quote, unquote
 
 from src.core.errors import InputError
 
 # Parameters whose value lets in who has it, in any spelling: X-Amz-Signature, accessToken, pwd.
 _NAME = re.compile(
-    r"(token|secret|passw(or)?d|passphrase|signature|credentials?|api[-_]?key|access[-_]?key"
-    r"([-_]?id)?|(^|[^a-z])(key|pass|pwd|pw|sig|sas|auth|authorization|jwt|bearer))$",
+    r"(token|secret|passw(or)?d|passphrase|signature|credentials?|hmac|session([-_]?id)?"
+    r"|key([-_]?id)?"
+    r"|(^|[^a-z])(code|pass|pwd|pw|sig|sign|sas|auth|authorization|jwt|bearer|ticket))(\[\])?$",
     re.IGNORECASE,
 )
 _PARAMETER = re.compile(r"[?&;#]([^=&;#?]+)=([^&;#\s'\"]*)")
 _VARIABLE = re.compile(r"\$([A-Z_][A-Z0-9_]*)")
+_SHORT = 4  # characters, below which a value of the environment is no secret
+
+_filled: dict[str, str] = {}  # the variables that were filled in, by their values
 
 
 def secret_in(place: str) -> str:
@@ -23,14 +28,14 @@ def secret_in(place: str) -> str:
     for url in place.split("::"):
         if "://" not in url:
             continue
-        authority = re.split(r"[/?#]", url.partition("://")[2])[0]
-        user, _, password = authority.rpartition("@")[0].partition(":")
+        authority = re.search(r"://([^/?\s]*)@", url)
+        user, _, password = (authority[1] if authority else "").partition(":")
         if _VARIABLE.sub("", password):
             return "a password"
         if _VARIABLE.sub("", user) and url.lower().startswith("http") and not password:
             return "a user name alone, as tokens are given,"
         for name, value in _PARAMETER.findall(url):
-            if _NAME.search(name) and _VARIABLE.sub("", value):
+            if _NAME.search(unquote(name)) and _VARIABLE.sub("", value):
                 return f"the parameter {name}"
     return ""
 
@@ -62,14 +67,19 @@ def filled(place: str, setting: str) -> str:
                 f"{setting} names the variable {found[1]}, in {without_secrets(place)}, and the "
                 "environment has none of this name: set it."
             )
-        return os.environ[found[1]]
+        secret = os.environ[found[1]]
+        if len(secret) >= _SHORT:
+            _filled[secret] = _filled[quote(secret, safe="")] = found[0]
+        return secret
 
     return _VARIABLE.sub(value, place) if "://" in place else place
 
 
 def without_secrets(text: str) -> str:
-    """Remove what may be a secret from URLs: all before an @, and the parameters."""
-    text = re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    """Remove what may be a secret from URLs: what is before @, parameters, what was filled in."""
+    for secret, variable in _filled.items():
+        text = text.replace(secret, variable)
+    text = re.sub(r"(?<=://)[^/\s'\"]*@", "", text)
     text = re.sub(r"(://[^\s'\"?#;]*)[?#;][^\s'\"]*", r"\1", text)
     # As HTTP libraries quote it in their messages, without the host.
     return re.sub(r"(url: /[^\s'\"?#;]*)[?#;][^\s'\"]*", r"\1", text)

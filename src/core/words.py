@@ -1,7 +1,6 @@
 """Words of every script, as patterns: letters, digits and what belongs to them."""
 
 import itertools
-import sys
 import unicodedata
 
 
@@ -11,7 +10,8 @@ def _joined() -> str:
     These are the marks that Unicode combines with letters, such as the vowel signs of Indic
     scripts, and the joiners within words of Persian and these. Python counts neither as ``\w``.
     """
-    marks = [c for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c))[0] == "M"]
+    places = (*range(0x1F000), *range(0xE0000, 0xE0200))  # there are none elsewhere
+    marks = [c for c in places if unicodedata.category(chr(c))[0] == "M"]
     marks += [ord("\u200c"), ord("\u200d")]
     runs = itertools.groupby(enumerate(sorted(marks)), key=lambda pair: pair[1] - pair[0])
     ends = [(run[0][1], run[-1][1]) for run in (list(run) for _, run in runs)]

@@ -178,7 +178,7 @@ def _refuse_contradictions(options: Options) -> None:
             )
     if options.resume and not output.is_local:
         raise InputError(
-            f"--resume needs an --output that is a file of this machine, not {output.name}, since "
+            f"--resume needs an --output that is a file of this machine, not {output}, since "
             "scores are kept beside it: leave --resume out, or write a file here and send it on."
         )
 

@@ -21,6 +21,7 @@ Logits = npt.NDArray[np.float32]
 Engine = Literal["onnxruntime", "openvino", "cuda"]
 Run = Callable[[Tokens, Tokens], Logits]
 
+REMEDY = "get the model again, or lower --batch_tokens where memory is short"
 TRIED = ("a text", "and one of other length")  # what a model has to score before it is used
 
 
@@ -116,7 +117,7 @@ class Classifier:
 
     def _computed(self, tokens: Tokens, mask: Tokens) -> Logits:
         """Run the graph on a batch; a shape that only looks like one would be spread over it."""
-        with refusing(f"{self._graph} can't score texts"):
+        with refusing(f"{self._graph} can't score texts", REMEDY):
             found = np.asarray(self._run(tokens, mask))
         expected = len(tokens), len(self.labels)
         if found.shape != expected or found.dtype.kind != "f":

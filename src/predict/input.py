@@ -51,7 +51,7 @@ class Dialect:
             )
         try:
             "".encode(self.encoding)
-        except LookupError:
+        except (LookupError, ValueError):
             raise InputError(
                 f"--encoding is {self.encoding!r}, which Python does not know: give a name such as "
                 "utf-8, cp1252 or utf-16."
@@ -145,36 +145,37 @@ def reading(
     Raises:
         InputError: it can't be read, has no such column, or one of those to come.
     """
-    with place.open(seek=format == "parquet") as stream:
-        if format == "parquet":
-            found = _parquet(Rows(stream, place), place, text_column, batch_rows)
-        else:
-            start = stream.peek(64)
-            place.refuse_other_kinds(start, f"a {format} file")
-            encoding = dialect.encoding
-            mark = mark_of(start)
-            if mark and not codecs.lookup(encoding).name.startswith(mark):
-                raise InputError(
-                    f"{place} has the byte-order mark of {mark}, not of {encoding}: pass "
-                    f"--encoding {mark}."
-                )
-            lines = Lines(text_of(stream, encoding, "surrogateescape"), FIELD)
-            if format == "jsonl":
-                found = _json_lines(lines, place, text_column, batch_rows, verbatim, added)
+    try:
+        with place.open(seek=format == "parquet") as stream:
+            if format == "parquet":
+                found = _parquet(Rows(stream, place), place, text_column, batch_rows)
             else:
-                found = _delimited(lines, format, dialect, place, text_column, batch_rows)
-            found.share = stream.share
-        if taken := [name for name in added if name in found.columns]:
-            raise InputError(
-                f"{place} has a column {taken[0]!r}, as the predictions have: set --prefix, for "
-                "example to 'predicted_'."
-            )
-        try:
+                start = stream.peek(64)
+                place.refuse_other_kinds(start, f"a {format} file")
+                encoding = dialect.encoding
+                mark = mark_of(start)
+                if mark and not codecs.lookup(encoding).name.startswith(mark):
+                    raise InputError(
+                        f"{place} has the byte-order mark of {mark}, not of {encoding}: pass "
+                        f"--encoding {mark}."
+                    )
+                lines = Lines(text_of(stream, encoding, "surrogateescape"), FIELD)
+                if format == "jsonl":
+                    found = _json_lines(lines, place, text_column, batch_rows, verbatim, added)
+                else:
+                    found = _delimited(lines, format, dialect, place, text_column, batch_rows)
+                found.share = stream.share
+            if taken := [name for name in added if name in found.columns]:
+                raise InputError(
+                    f"{place} has a column {taken[0]!r}, as the predictions have: set --prefix, "
+                    "for example to 'predicted_'."
+                )
             yield found
-        except UnicodeDecodeError as error:  # of an encoding whose characters have several bytes
-            raise InputError(
-                f"{place} is not {dialect.encoding} ({error.reason}): pass the right --encoding."
-            ) from None
+    # Of an encoding whose characters have several bytes, also while rows are read on.
+    except UnicodeError as error:
+        raise InputError(
+            f"{place} is not {dialect.encoding} ({error}): pass the right --encoding."
+        ) from None
 
 
 def _refuse_columns(column: str, found: Sequence[str], place: Place) -> None:
@@ -229,6 +230,8 @@ def _delimited(
     if first is None:
         raise InputError(f"{place} has no header: name the columns in the first line.")
     header = [] if isinstance(first, Broken) else first.fields
+    if header:  # which utf-16-le leaves there, in contrast to utf-16
+        header[0] = header[0].removeprefix("\ufeff")
     if header and (mark := re.fullmatch("sep=(.?)", dialect.delimiter.join(header))):
         raise InputError(
             f"{place} begins with {mark[0]!r}, which only Excel understands: take this line out, "

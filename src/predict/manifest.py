@@ -166,7 +166,10 @@ def _read(path: Path) -> bytes:
         target = os.path.realpath(path, strict=True)
         inside = Path(target).is_relative_to(os.path.realpath(path.parent))
         if not inside and not IN_CACHE.search(Path(target).as_posix()):
-            raise InputError(f"{path} is a link out of its folder: put the file itself there.")
+            raise InputError(
+                f"{path} is a link out of its folder: put the file itself "
+                "there, as `hf download --local-dir` does."
+            )
         if not Path(target).is_file():
             raise InputError(f"{path} is a folder, pipe or device: get the model again.")
         with Path(target).open("rb") as file:
@@ -199,11 +202,12 @@ def json_object(content: bytes, path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
+def refusing(what: str, remedy: str = "get the model again") -> Iterator[None]:
     """Turn whatever a library raises over foreign content into one sentence.
 
     Args:
         what: the start of the sentence: what can't be used, and for what.
+        remedy: its end.
 
     Raises:
         InputError: the library raised something.
@@ -214,7 +218,7 @@ def refusing(what: str) -> Iterator[None]:
         # Rust's panics are no Exception. Ctrl+C and the like are none either, and go on.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise InputError(f"{what} ({one_line(error)}): get the model again.") from error
+        raise InputError(f"{what} ({one_line(error)}): {remedy}.") from error
 
 
 def one_line(error: BaseException | str) -> str:

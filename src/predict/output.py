@@ -176,7 +176,7 @@ def writing(
     Raises:
         InputError: the format can't hold a column, or can't be compressed so.
     """
-    packing = packed(stream, place.packing, place.name, "wb")
+    packing = packed(stream, place.packing, str(place), "wb")
     if format == "parquet":
         output: Output = Parquet(packing, schema, added)
     elif format == "jsonl":

@@ -98,17 +98,20 @@ class Connections(ServerState):
 
     async def make_room(self, size: int, but: "Share") -> bool:
         """Close silent clients until there is room for ``size`` bytes; tell whether there is."""
+        leaving: list[Share] = []  # of those that were closed, until their requests have ended
         while self.held + size > self.most_bytes:
-            until = time.monotonic() - SILENT
-            for connection, since in self.waiting.items():
-                if since > until:
+            if self.held + size - sum(share.size for share in leaving) > self.most_bytes:
+                until = time.monotonic() - SILENT
+                for connection, since in self.waiting.items():
+                    if since > until:
+                        return False
+                    if (share := connection.share) and share is not but:
+                        leaving.append(share)
+                        connection.end(_full())
+                        break
+                else:
                     return False
-                if connection.share and connection.share is not but:
-                    connection.end(_full())
-                    break
-            else:
-                return False
-            await asyncio.sleep(0.01)  # in which its request ends
+            await asyncio.sleep(0.01)
         return True
 
 
@@ -255,7 +258,7 @@ class Connection(H11Protocol):
         self._refuse(Problem(400, "Validation", "The request is not valid HTTP: correct it."))
 
     def end(self, problem: Problem) -> None:
-        """Close the connection, with an answer to a request of which a part is awaited."""
+        """Close the connection, with an answer to a request of whose body a part is awaited."""
         self.server_state.waiting.pop(self, None)
         if self.conn.our_state is h11.SEND_RESPONSE and not self.flow.write_paused:
             self._refuse(problem)

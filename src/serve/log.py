@@ -35,7 +35,11 @@ class Lines(logging.Handler):
             self._seen.clear()
         place = record.pathname, record.lineno
         self._seen[place] += 1
-        line = self.format(record)
+        try:
+            line = self.format(record)
+        except Exception:  # as every handler does, so that a wrong line of the log ends no request
+            self.handleError(record)
+            return
         if self._left_out:
             line = f"{self._left_out} lines of this log were left out\n{line}"
         if self._seen[place] <= MOST and self._write(f"{line}\n".encode(errors="replace")):

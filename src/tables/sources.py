@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs
 from src.core import files as checksums
 from src.core.errors import InputError, closest
 from src.core.packages import package_path
-from src.core.secrets import refuse_secret
+from src.core.secrets import refuse_secret, without_secrets
 from src.tables.download import download, download_link
 from src.tables.places import File, Place, refuse
 from src.tables.streams import UNKNOWN
@@ -56,12 +56,15 @@ def find(
         for path in paths:
             if path in found:
                 raise InputError(
-                    f"{path} is in {setting} twice, by {found[path]} and by {source}: take one "
-                    "of them out."
+                    f"{without_secrets(path)} is in {setting} twice, by {found[path]} and by "
+                    f"{Place(source, setting)}: take one of them out."
                 )
-            found[path] = source
-            target = folder / str(len(files))
-            files.append(_bring(fs, File(path, setting, target, max_bytes), source))
+            found[path] = str(Place(source, setting))
+            # Of a chain, such as simplecache::https://..., the path is a URL that was filled in.
+            filled = "://" in path and path != source
+            name = without_secrets(path) if filled else path
+            file = File(name, setting, folder / str(len(files)), max_bytes)
+            files.append(_bring(fs, path, file, source))
     if sha256:
         _refuse_change(files, sha256)
     return files
@@ -114,8 +117,8 @@ def _files_at(fs: AbstractFileSystem, path: str) -> list[str]:
     return list(fs.find(path)) if is_folder else [path]
 
 
-def _bring(fs: AbstractFileSystem, file: File, source: str) -> File:
-    """Copy a file to its path, unless it is on this machine."""
+def _bring(fs: AbstractFileSystem, place: str, file: File, source: str) -> File:
+    """Copy a file to its path from where it is in ``fs``, unless it is on this machine."""
     if "file" in fs.protocol:
         if not Path(file.name).is_file():  # such as a pipe, which would be waited for
             raise InputError(f"{file} is not a regular file: take it out of {file.setting}.")
@@ -124,12 +127,12 @@ def _bring(fs: AbstractFileSystem, file: File, source: str) -> File:
         return replace(file, name=download(file))
     log.info("copying %s of %s", file, source)
     try:
-        with fs.open(file.name) as stream, file.path.open("wb") as copy:
+        with fs.open(place) as stream, file.path.open("wb") as copy:
             while chunk := stream.read(CHUNK):
                 copy.write(chunk)
                 if "zip" in fs.protocol:
                     file.refuse_excess(copy.tell())
-        size = fs.info(file.name).get("size")
+        size = fs.info(place).get("size")
     except Exception as error:
         refuse(Place(source, file.setting), error, *UNKNOWN)
     found = file.path.stat().st_size

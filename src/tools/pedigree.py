@@ -155,17 +155,20 @@ def _environment(stages: Sequence[Any], problems: list[str]) -> dict[str, Any]:
             elif others := _other_params(record.get("params", {}), s):
                 problems.append(
                     f"{s.addressing} ran with other params than dvc.lock says, by its record "
-                    f"{shown(str(path))}: {', '.join(others)}; it was started by hand and "
-                    f"committed: `dvc repro --force --single-item {s.addressing}`."
+                    f"{shown(str(path))}: {', '.join(others)}; it was started by "
+                    "hand and committed, or is of the run cache, after a run with these: "
+                    f"`dvc repro --force --single-item {s.addressing}`."
                 )
     return found
 
 
 def _other_params(recorded: Mapping[str, Any], s: Any) -> list[str]:
-    """Name the recorded params that dvc.lock has with another value for a stage, or not at all."""
-    ran = [section for dep in s.deps if is_params(dep) for section in dep.hash_info.value.values()]
-    locked = {name: value for section in ran for name, value in section.items()}
-    return [name for name, value in recorded.items() if locked.get(name) != value]
+    """Name the recorded params that dvc.lock has with another value for a stage."""
+    ran: dict[str, Any] = {}
+    for dep in filter(is_params, s.deps):
+        for name, value in dep.hash_info.value.items():  # of a section, or of one param of it
+            ran |= value if isinstance(value, dict) else {name.rpartition(".")[2]: value}
+    return [name for name, value in recorded.items() if ran.get(name, value) != value]
 
 
 def _is_of(record: Mapping[str, Any], out: Any) -> bool:

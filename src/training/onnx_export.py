@@ -81,10 +81,12 @@ def refuse_unexportable(classifier: Any, batch: dict[str, torch.Tensor]) -> None
     if kind in KNOWN:
         return
     log.info("trying whether a model of %s can be exported", kind)
-    logging.getLogger("torch").setLevel(logging.CRITICAL)  # it prints all of a graph that fails
+    library = logging.getLogger("torch")
+    level = library.level
+    library.setLevel(logging.CRITICAL)  # it prints all of a graph that fails
     try:
         differences = _differences(classifier.eval(), batch)
-    except (RuntimeError, ValueError) as error:  # of the model, torch's exporter or onnxruntime
+    except Exception as error:  # of the model, torch's exporter or onnxruntime, each with its own
         cause = error.__cause__ or error
         said = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
         raise InputError(
@@ -92,6 +94,8 @@ def refuse_unexportable(classifier: Any, batch: dict[str, torch.Tensor]) -> None
             f"all that follows training needs: choose a checkpoint of another, such as "
             f"{', '.join(sorted(KNOWN))}."
         ) from error
+    finally:
+        library.setLevel(level)
     if not differences.max() <= DIFFERENCE:
         raise InputError(
             f"A model of the architecture {kind} gives other logits once it is exported, by up to "

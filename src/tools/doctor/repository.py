@@ -26,7 +26,7 @@ SECRET = re.compile(
     r"|oss_key_id"
 )
 NO_SECRET = re.compile(r"^ask_|^exclude_|_command$")
-URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
+URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\",]+(?<![\]}])", re.IGNORECASE)
 # What people and DVC write URLs of data into, in any folder.
 WITH_URLS = (graph.PIPELINE, graph.LOCK, "params.yaml", "*.dvc")
 
@@ -203,10 +203,15 @@ def secrets() -> Iterator[str]:
         text = Path(name).read_text("utf-8", "replace") if Path(name).is_file() else ""
         for url in dict.fromkeys(URL.findall(text)):
             if part := secret_in(url):
+                remedy = (
+                    f"import it from a remote, whose secrets are in {LOCAL}"
+                    if name.endswith(".dvc")
+                    else "write $NAME in its place in params.yaml, and set the variable NAME where "
+                    "stages run"
+                )
                 yield (
                     f"{name}, which is for git, has a secret in {without_secrets(url)}, {part}: "
-                    "write $NAME in its place in params.yaml, set the variable NAME where stages "
-                    "run, and change the secret itself if it was ever committed."
+                    f"{remedy}; change the secret itself if it was ever committed."
                 )
 
 

@@ -292,7 +292,8 @@ def test_only_regular_files_of_the_folder_are_read(folder: Path) -> None:
 
     kind = "tokenizer.json is a folder, pipe or device: get the model again."
     assert replaced_by(lambda: os.mkfifo(path)).endswith(kind)
-    out = "tokenizer.json is a link out of its folder: put the file itself there."
+    out = "tokenizer.json is a link out of its folder: put the file itself there, as "
+    out += "`hf download --local-dir` does."
     for target in (other, "../other.json", "/dev/zero"):
         assert replaced_by(lambda target=target: path.symlink_to(target)).endswith(out)  # type: ignore[misc]
     assert "is missing" in replaced_by(lambda: path.symlink_to("nothing"))

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,11 @@ def test_saved_files_are_equal_in_every_process_and_for_any_number_of_jobs(
         contents.append({path.relative_to(folder): path.read_bytes() for path in files})
     assert len(contents[0]) == 1 + 1 + 3 + 1
     assert contents[0] == contents[1]
+
+
+def test_every_mark_of_unicode_goes_on_with_a_word() -> None:
+    marks = [chr(c) for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c))[0] == "M"]
+    assert all(re.fullmatch(LONGER, f"a{mark}") for mark in marks)
 
 
 @pytest.mark.parametrize(

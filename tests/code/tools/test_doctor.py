@@ -183,7 +183,7 @@ def test_a_secret_in_a_url_of_data(project: Project) -> None:
     (project.root / "x.csv.dvc").write_text(f"deps:\n- path: {url}\nouts:\n- path: x.csv\n")
     lock = project.root / "dvc.lock"
     lock.write_text(lock.read_text().replace("data/source", url, 1))
-    (project.root / "dvc.yaml").write_text("vars: [x: 'https://h/x?token=$TOKEN&id=hush']\n")
+    (project.root / "dvc.yaml").write_text("vars: [{x: https://h/x?id=hush&token=$TOKEN}]\n")
     said = list(repository.secrets())
     assert [one.split(",")[0] for one in said] == ["dvc.lock", "qa/params.yaml", "x.csv.dvc"]
     assert "has a secret in https://h/x, the parameter token: write $NAME in its place" in said[1]

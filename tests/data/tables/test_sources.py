@@ -260,11 +260,14 @@ SECRETS = [
     "https://hush@127.0.0.1/x.csv",
     "zip://x.csv::https://ann:hush@127.0.0.1/x.zip",
     "ftp://ann:hush@127.0.0.1/x.csv",
+    "http://ann:p@hush@127.0.0.1/x.csv",
+    "http://ann:hush#1@127.0.0.1/x.csv",
     *(
         f"https://127.0.0.1/x.csv{separator}{name}=hush"
         for separator, name in [
             *(("?", "token"), ("?a=1&", "X-Amz-Signature"), ("?", "sig"), ("?", "apiKey")),
             *(("?", "accessToken"), ("?", "AWSAccessKeyId"), ("#", "token"), (";", "password")),
+            *(("?", "code"), ("?", "sasKey"), ("?", "access_token%5B%5D"), ("?", "sessionid")),
             *(("?", "auth"), ("?", "pwd"), ("?", "client_secret"), ("?", "X-Goog-Credential")),
         ]
     ),
@@ -307,13 +310,18 @@ def test_a_secret_of_the_environment_reaches_the_server_alone(
         asked.append(handler.path)
         send(handler, CONTENT[:300].encode(), {1: 503, 3: 404}.get(number, 200))
 
-    url = f"{serve(answer)}/x.csv?token=$TICKETS_TOKEN"
+    url = f"{serve(answer)}/$TICKETS_TOKEN/x.csv?token=$TICKETS_TOKEN"
     assert "the variable TICKETS_TOKEN" in refused(url)
     monkeypatch.setenv("TICKETS_TOKEN", "hush")
     load.main(Path("watched"), Path("raw"), Path("rejected.csv"), **LOAD | {"source": [url]})
     told = refused(url)
     assert "404 Client Error" in told
-    assert asked == ["/x.csv?token=hush"] * 3
+    assert asked == ["/hush/x.csv?token=hush"] * 3
+    (file,) = found(f"simplecache::{url}")
+    assert "hush" not in file.name
+    assert content(file) == CONTENT[:300]
+    assert asked[3:] == ["/hush/x.csv?token=hush"] * len(asked[3:])
+    assert "hush" not in refused(f"simplecache::{url}", f"simplecache::{url}")
     written = [path.read_bytes() for path in Path("raw").iterdir()]
     assert not any(b"hush" in content for content in written)
     assert "trying again" in caplog.text
