@@ -1,6 +1,5 @@
 """Bring labelled texts from their source into one table, and set unusable rows apart."""
 
-import csv
 import itertools
 import logging
 import os
@@ -19,7 +18,7 @@ from src.core import stage
 from src.core.command_line import Count, Interval
 from src.core.errors import InputError
 from src.core.files import replacing, scratch, write_json
-from src.tables import examples, sources
+from src.tables import delimited, examples, sources
 from src.tables.examples import Hashes
 from src.tables.rows import ENDINGS, Batch, Format, Reader
 from src.tables.streams import PACKED
@@ -187,7 +186,7 @@ class Rows:
     def write_rejected(self, path: Path) -> None:
         """Write the dropped rows as csv."""
         with path.open("w", encoding="utf-8", newline="") as stream:
-            out = csv.writer(stream, lineterminator="\n")
+            out = delimited.writer(stream)
             out.writerow(["file", "line", "id", "reason", "label", "text"])
             out.writerows(self.rejected())
 
