@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from src.core.errors import InputError
 from src.tables import places
@@ -21,7 +20,7 @@ from src.tables.encodings import refuse_encoding, refuse_other_files, text_of, w
 from src.tables.folders import LabelledText, root_of, texts_of
 from src.tables.json_rows import AS_WRITTEN, Item, as_text, json_lines, json_list
 from src.tables.lines import Broken, Lines
-from src.tables.parquet_rows import Rows, is_text, strings
+from src.tables.parquet_rows import Rows
 from src.tables.places import File
 
 Format = Literal["auto", places.Format, "folder"]
@@ -29,6 +28,7 @@ ENDINGS: dict[str, Format] = {**places.ENDINGS, ".txt": "folder"}
 ROWS = 10_000  # of a batch at most
 CHARACTERS = 1 << 24  # of a batch, beyond which it is handed on
 FIELD = 1 << 26  # characters of one line or field at most
+NAMED = 5  # classes that the log names
 COLUMNS = 1000  # of a file at most; a row of JSON has a place for each
 Row = TypeVar("Row", Record, Item)
 STRAY = "double a quote inside a quoted text, or set load.quote to '' if quotes mean nothing there"
@@ -112,7 +112,7 @@ class Reader:
             raise InputError(f"{file} is empty (0 bytes): get it again, or correct {file.setting}.")
         with file.open() as stream:
             if kind == "parquet":
-                yield from _parquet(Rows(stream, file), file, roles)
+                yield from _parquet(Rows(stream, file, FIELD), file, roles)
                 return
             refuse_other_files(stream, kind, self.encodings[0], file)
             try:
@@ -270,16 +270,17 @@ def _parquet(rows: Rows, file: File, roles: Roles) -> Iterator[Batch]:
     names = rows.schema.names
     roles.check_header(names, file)
     found = roles.find(names, file)
+    for name, classes in rows.classes.items():
+        shown = ", ".join(classes[:NAMED]) + ", ..." * (len(classes) > NAMED)
+        log.info("%s: the numbers in column %r are read as their names: %s", file, name, shown)
     left_out: set[str] = set()
     row = 0
     for part in rows.batches(ROWS):
         columns = {}
         reasons = [""] * len(part)
         for name, column in zip(names, part.columns, strict=True):
-            if pa.types.is_floating(column.type):  # pandas writes what is absent as NaN
-                column = pc.if_else(pc.is_nan(column), None, column)
             try:
-                text = column if is_text(column.type) else column.cast(pa.string())
+                columns[name] = rows.texts(name, column, wanted=name in found.values())
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 if name in found.values():
                     raise InputError(
@@ -288,7 +289,6 @@ def _parquet(rows: Rows, file: File, roles: Roles) -> Iterator[Batch]:
                     ) from error
                 left_out.add(name)
                 continue
-            columns[name] = strings(text)
             _mend(name, columns[name], reasons)
         lines = list(range(row + 1, row + len(part) + 1))
         row += len(part)

@@ -2,15 +2,21 @@
 
 import csv
 import io
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import make_texts
-from loading import loaded, rejected
+from loading import here, loaded, refused, rejected
 
+from src.core.errors import InputError
 from src.predict.input import Batch, reading
-from src.tables import lines
+from src.tables import lines, parquet_rows
+from src.tables import rows as rows_of_sources
 from src.tables.places import Place
 from src.text import evaluate
 
@@ -90,3 +96,105 @@ def test_mistakes_quote_carriage_returns(tmp_path: Path) -> None:
     assert (tmp_path / "mistakes.csv").read_bytes() == (
         b'id,label,predicted,score,text\n2,y,x,0.9,"c ""d"", e"\n1,x,y,0.75,"a\rb"\n'
     )
+
+
+def parquet(columns: dict[str, pa.Array], features: dict[str, Any] | None = None) -> str:
+    """A file with the metadata that Hugging Face writes."""
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})} if features else {}
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), "x.parquet")
+    return "x.parquet"
+
+
+def test_classes_that_the_metadata_names_are_no_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    kind = {"names": ["ham", "spam"], "_type": "ClassLabel"}
+    features = {"label": kind, "side": {"names": ["l", "r"], "_type": "ClassLabel"}, "text": {}}
+    columns = {"text": pa.array(["a", "b", "c", "d"]), "side": pa.array([0, 1, None, 0], pa.int8())}
+    labels = pa.array([0, 1, -1, 0])
+    name = parquet(columns | {"label": labels, "n": labels}, features)
+    kept = loaded(name, missing_labels="drop")
+    assert list(kept["label"]) == ["ham", "spam", "ham"]
+    assert list(kept["side"]) == ["l", "r", "l"]
+    assert list(kept["n"]) == ["0", "1", "0"]
+    told = f"{here(name)}: the numbers in column 'label' are read as their names: ham, spam"
+    assert caplog.messages.count(told) == 1
+    assert refused(name) == (
+        f"{here(name)}, line 3 has no label: add one, or set load.missing_labels to drop to leave "
+        "such rows out."
+    )
+    wrong = parquet(columns | {"label": pa.array([0, 1, 2, 0])}, features)
+    assert refused(wrong) == (
+        f"{here(name)} has 2 in column 'label', and its metadata names 2 classes, from 0 on: "
+        "correct it, or save the names as strings."
+    )
+    words = parquet(columns | {"label": pa.array(["x", "y", "x", "y"])}, features)
+    assert list(loaded(words)["label"]) == ["x", "y", "x", "y"]
+    parquet(columns | {"label": pa.array([0, 1, 0, 1])}, {"label": {"names": 2}})
+    assert list(loaded(name)["label"]) == ["0", "1", "0", "1"]
+
+
+def test_categories_are_their_names() -> None:
+    for kind in ("category", "string"):
+        frame = pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"]}).astype(kind)
+        frame.to_parquet("x.parquet")
+        assert list(loaded("x.parquet")["label"]) == ["x", "y"]
+        assert scored("x.parquet") == (["a", "b"], [])
+    pd.DataFrame({"text": ["a", "b"], "label": [7, 8]}).astype("category").to_parquet("x.parquet")
+    assert list(loaded("x.parquet")["label"]) == ["7", "8"]
+
+
+TEXT_TYPES = [
+    *(pa.string(), pa.large_string(), pa.string_view()),
+    *(pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(3)),
+    *(pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int8(), pa.binary())),
+]
+
+
+@pytest.mark.parametrize("kind", TEXT_TYPES, ids=str)
+def test_texts_of_every_type_of_parquet(kind: pa.DataType) -> None:
+    def column(*values: str | None) -> pa.Array:
+        plain = pa.array([v and v.encode() for v in values], pa.binary())
+        if not pa.types.is_dictionary(kind):
+            plain = plain if kind != pa.binary(3) else pa.array(plain.to_pylist(), kind)
+            return plain if kind == pa.binary(3) else plain.cast(kind)
+        return plain.cast(kind.value_type).dictionary_encode().cast(kind)
+
+    parquet({"text": column("abc", None, "dé", "   "), "label": column("x y", "y x", "y x", "x x")})
+    assert list(loaded("x.parquet")["text"]) == ["abc", "dé"]
+    assert list(loaded("x.parquet")["label"]) == ["x y", "y x"]
+    assert scored("x.parquet") == (["abc", "dé"], [(2, "no text"), (4, "no text")])
+
+
+def test_views_inside_of_other_columns_are_no_hindrance_to_prediction() -> None:
+    views = pa.array([["a"], ["b"]], pa.list_(pa.string_view()))
+    objects = pa.array([{"k": "a"}, {"k": "b"}], pa.struct([("k", pa.string_view())]))
+    parquet({"text": pa.array(["a", ""]), "label": pa.array(["x", "y"]), "v": views, "o": objects})
+    assert scored("x.parquet") == (["a"], [(2, "no text")])
+
+
+def test_bytes_that_are_not_utf_8_break_their_row_alone() -> None:
+    odd = pa.array([b"abc", b"\xff\xfe", b"d"])
+    parquet({"text": odd, "label": pa.array(["x", "y", "y"]), "image": odd})
+    assert scored("x.parquet") == (["abc", "d"], [(2, "not UTF-8: byte 0xff")])
+    kept = loaded("x.parquet")
+    assert list(kept["text"]) == ["abc", "d"]
+    assert "image" not in kept
+    assert [row[1:3] for row in rejected()] == [["2", "malformed: not UTF-8: byte 0xff in 'text'"]]
+
+
+def test_a_value_that_is_no_text_by_its_length_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_of_sources, "FIELD", 10)
+    for text in (
+        pa.array(["é" * 10, "b" * 11]),
+        pa.array(["é" * 10, "b" * 11]).dictionary_encode(),
+    ):
+        parquet({"text": text, "label": pa.array(["x", "y"])})
+        assert refused("x.parquet") == (
+            f"{here('x.parquet')}, row 2 can't be read: a value of more than 10 characters in "
+            "column 'text'; cut it, or leave the row out."
+        )
+    parquet({"text": pa.array(["é" * 10, "b" * 10]), "label": pa.array(["x", "y"])})
+    assert len(loaded("x.parquet")) == 2
+    parquet({"text": pa.array(["a", "b" * (parquet_rows.CELL + 1)])})
+    with pytest.raises(InputError, match=r"^x\.parquet, row 2 can't be read: a value of more than"):
+        scored("x.parquet")
