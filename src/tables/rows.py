@@ -58,7 +58,7 @@ class Reader:
     quote: str  # around a field of a csv or tsv file that holds the delimiter or a line end
     columns: Sequence[str]  # their names in csv and tsv files that have no header line
     ids: str  # the column of the ids, "" for ``id`` where there is one
-    nested: set[str] = field(default_factory=set)  # keys of JSON that held a list or an object
+    nested: set[str] = field(default_factory=set)  # columns that held a list or an object
 
     def read(self, files: Sequence[File]) -> Iterator[tuple[str, Batch]]:
         """Yield the name of a file and a batch of its rows; roles are columns ``id text label``.
@@ -112,7 +112,7 @@ class Reader:
             raise InputError(f"{file} is empty (0 bytes): get it again, or correct {file.setting}.")
         with file.open() as stream:
             if kind == "parquet":
-                yield from _parquet(Rows(stream, file, FIELD), file, roles)
+                yield from _parquet(Rows(stream, file, FIELD), file, roles, self.nested)
                 return
             refuse_other_files(stream, kind, self.encodings[0], file)
             try:
@@ -266,7 +266,7 @@ def _folder(files: Sequence[File], encodings: Sequence[str]) -> Iterator[tuple[s
             rows, size = [], 0
 
 
-def _parquet(rows: Rows, file: File, roles: Roles) -> Iterator[Batch]:
+def _parquet(rows: Rows, file: File, roles: Roles, nested: set[str]) -> Iterator[Batch]:
     names = rows.schema.names
     roles.check_header(names, file)
     found = roles.find(names, file)
@@ -285,9 +285,10 @@ def _parquet(rows: Rows, file: File, roles: Roles) -> Iterator[Batch]:
                 if name in found.values():
                     raise InputError(
                         f"{file} has {column.type} in column {name!r}, which is not text: save it "
-                        f"as strings ({error})."
+                        f"as strings, one a row ({error})."
                     ) from error
                 left_out.add(name)
+                nested.add(name)
                 continue
             _mend(name, columns[name], reasons)
         lines = list(range(row + 1, row + len(part) + 1))

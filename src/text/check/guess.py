@@ -94,12 +94,17 @@ def _try(
     """
     tried, alone = [], ""
     for number, way in enumerate(ways):
+        reader = _reader(load | way)
         try:
-            frame, malformed = next(_read(_reader(load | way), files))
+            frame, malformed = next(_read(reader, files))
         except InputError as error:
             refused.setdefault(_sign(way), error)
             continue
-        if len(frame.columns) > 1:
+        if not len(frame.columns):
+            nested = ", ".join(sorted(reader.nested))
+            why = f"{files[0].name} has lists or objects in all columns ({nested}): give each row "
+            refused.setdefault(_sign(way), InputError(f"{why}one text and one label."))
+        elif len({*frame.columns, *reader.nested}) > 1:
             tried.append((malformed / len(frame), -len(frame.columns), number))
         else:
             alone = alone or str(frame.columns[0])
@@ -217,8 +222,8 @@ def _sample(
         numbered = [f"column_{k + 1}" for k in range(len(frame.columns))]
         return _sample(files, load | {"column_names": [*given] if fitting else numbered})
     # One list among texts is a mistake, which `load` tells with its line.
-    left_out = [name for name in sorted(reader.nested) if is_nested(frame[name])]
-    frame = frame.drop(columns=left_out)
+    left_out = [n for n in sorted(reader.nested) if n not in frame or is_nested(frame[n])]
+    frame = frame.drop(columns=left_out, errors="ignore")
     frame.attrs["nested"] = left_out
     return load, frame
 

@@ -57,6 +57,11 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
     nested = frame.attrs.get("nested", [])
     apart = f" ({', '.join(nested)} left out, for lists or objects)" if nested else ""
     for option, name in (("text", text), ("label", label)):
+        if name in nested:
+            raise InputError(
+                f"--{option}_column is {name!r}, which holds lists or objects: give each row one "
+                "value."
+            )
         if name and name not in names:
             raise InputError(
                 f"--{option}_column is {name!r}{closest(name, names)}: choose among "
@@ -72,9 +77,15 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
         others = [name for name in names if name != text]
         label, *tied = _labels(frame, others, load["label_column"]) or [""]
         if not label:
+            lists = [n for n in nested if n == load["label_column"] or LABEL.search(n.lower())]
+            remedy = (
+                f"give each row one value in {lists[0]!r}, or add a column of labels"
+                if lists
+                else "add it, or name it by --label_column"
+            )
             raise InputError(
                 f"No column of labels, with few different values, stands beside {text!r} among "
-                f"{', '.join(names)}{apart}: add it, or name it by --label_column."
+                f"{', '.join(names)}{apart}: {remedy}."
             )
     free = [name for name in names if name not in (text, label)]
     ids = {"id_column": _id(frame, free, load["id_column"])}

@@ -15,7 +15,7 @@ from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
 from src.core.errors import InputError
-from src.tables import examples, sources
+from src.tables import download, examples
 from src.tables.places import File
 from src.text import load
 from src.text.check import __main__ as check
@@ -585,7 +585,7 @@ def test_what_else_the_labels_may_be_is_said(
 def test_places_that_are_not_there_are_told_as_they_were_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sources, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
     Path("data/source/a.csv.dvc").touch()
     for name, sentence in (
         ("data/source/a.csv", "does not exist: `dvc pull data/source/a.csv` brings it."),
@@ -635,3 +635,63 @@ def test_the_command_says_a_mistake_in_one_sentence() -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert sentence in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", ["train eval", "TRAIN Dev TEST", "training testing"])
+def test_a_split_of_the_authors_is_taken(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sides = words.split()
+    source = written(
+        "a.csv",
+        table(",", "text label part", lambda k, t: [t["text"], t["label"], sides[k % len(sides)]]),
+    )
+    check.main(source, write=True)
+    assert params()["split"]["strategy"] == "predefined"
+    assert params()["split"]["column"] == "part"
+    told = capsys.readouterr().out
+    assert ("'eval' is taken for validation" in told) is ("eval" in words)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "warned"),
+    [
+        ("split", "0 1", "'0', '1'"),
+        ("is_test", "no yes", "'no', 'yes'"),
+        ("source", "train extra test", "'extra'"),
+        ("source", "web mail", ""),
+    ],
+)
+def test_a_split_in_other_words_is_not_passed_over(
+    name: str, words: str, warned: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides = words.split()
+    source = written(
+        "a.csv",
+        table(
+            ",", f"text label {name}", lambda k, t: [t["text"], t["label"], sides[k % len(sides)]]
+        ),
+    )
+    check.main(source, write=True)
+    assert params()["split"]["strategy"] == "stratified"
+    told = capsys.readouterr().out
+    sentence = f"Column {name!r} looks like a split of your own, and {warned} in it name no side"
+    assert (sentence in told) is bool(warned)
+
+
+@pytest.mark.parametrize("label", ["", "label"])
+def test_labels_in_lists_are_told_with_a_remedy_that_helps(label: str) -> None:
+    rows = [{"text": t["text"], "label": [t["label"]]} for t in TEXTS]
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pd.DataFrame(rows).to_parquet("a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        with pytest.raises(InputError) as raised:
+            check.main(name, label_column=label)
+        told = str(raised.value)
+        if label:
+            assert told == (
+                "--label_column is 'label', which holds lists or objects: give each row one value."
+            )
+        else:
+            assert "among text (label left out, for lists or objects): give each row one " in told
+    pd.DataFrame({"messages": [["a"]] * 60}).to_parquet("a.parquet")
+    with pytest.raises(InputError, match=r"has lists or objects in all columns \(messages\): give"):
+        check.main("a.parquet")

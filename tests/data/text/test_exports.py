@@ -14,7 +14,7 @@ from conftest import make_texts
 from loading import here, loaded, refused, rejected
 
 from src.core.errors import InputError
-from src.predict.input import Batch, reading
+from src.predict.input import Batch, own_format, reading
 from src.tables import lines, parquet_rows
 from src.tables import rows as rows_of_sources
 from src.tables.places import Place
@@ -31,7 +31,7 @@ def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def scored(name: str) -> tuple[list[str], list[tuple[int, str]]]:
     """The texts that prediction reads, and the line and reason of each row that it rejects."""
     place = Place(name, "--input")
-    with reading(place, place.format or "csv", "text", 100, False, []) as table:
+    with reading(place, own_format(place) or "csv", "text", 100, False, []) as table:
         batches: list[Batch] = list(table.batches)
     texts = [text for batch in batches for text in batch.texts]
     return texts, [(one.line, one.reason) for batch in batches for one in batch.rejected]
@@ -198,3 +198,37 @@ def test_a_value_that_is_no_text_by_its_length_is_refused(monkeypatch: pytest.Mo
     parquet({"text": pa.array(["a", "b" * (parquet_rows.CELL + 1)])})
     with pytest.raises(InputError, match=r"^x\.parquet, row 2 can't be read: a value of more than"):
         scored("x.parquet")
+
+
+@pytest.mark.parametrize(
+    "several", ["['a', 'b']", '["a", "b"]', "('a', 'b')", "{'b', 'a'}", "['a' 'b']"]
+)
+def test_lists_that_a_program_printed_are_no_labels(several: str) -> None:
+    frame = pd.DataFrame({"text": ["t", "u", "v"], "label": ["['a']", "['b']", several]})
+    frame.to_csv("x.csv", index=False)
+    assert refused("x.csv") == (
+        f"Column 'label' has lists of labels, such as {several}, and this pipeline takes one label "
+        "a text: keep one of each, or give each combination a name of its own."
+    )
+
+
+@pytest.mark.parametrize("one", ["['{}']", '["{}"]', "('{}',)", "{{'{}'}}", '["it\'s {}"]'])
+def test_lists_of_one_label_are_refused_as_those_of_json_are(one: str) -> None:
+    labels = [one.format("a"), one.format("b")]
+    pd.DataFrame({"text": ["t", "u"], "label": labels}).to_csv("x.csv", index=False)
+    assert refused("x.csv") == (
+        f"Column 'label' has lists of one label each, such as {labels[0]}: write the label alone, "
+        "without brackets and quotes."
+    )
+
+
+def test_brackets_and_quotes_may_be_part_of_a_label() -> None:
+    labels = ["[urgent]", "(a, b)", "'quoted'", "a;b", "[1]", "['a'] or b"]
+    pd.DataFrame({"text": [*"tuvwxy"], "label": labels}).to_csv("x.csv", index=False)
+    assert list(loaded("x.csv")["label"]) == labels
+
+
+def test_a_column_of_lists_in_parquet_is_told_to_hold_them() -> None:
+    parquet({"text": pa.array(["a"]), "label": pa.array([["x"]])})
+    told = refused("x.parquet")
+    assert "in column 'label', which is not text: save it as strings, one a row" in told
