@@ -56,6 +56,7 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
     names = [str(name) for name in frame if str(name).strip()]
     nested = frame.attrs.get("nested", [])
     apart = f" ({', '.join(nested)} left out, for lists or objects)" if nested else ""
+    text, label, present = (as_named(n, names) for n in (text, label, load["text_column"]))
     for option, name in (("text", text), ("label", label)):
         if name in nested:
             raise InputError(
@@ -67,7 +68,6 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
                 f"--{option}_column is {name!r}{closest(name, names)}: choose among "
                 f"{', '.join(names)}{apart}."
             )
-    present = load["text_column"]
     if not text and present in names and present != label and is_prose(frame[present]):
         text = present
     free = [name for name in names if name != label]
@@ -75,7 +75,7 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
     tied: list[str] = []
     if not label:
         others = [name for name in names if name != text]
-        label, *tied = _labels(frame, others, load["label_column"]) or [""]
+        label, *tied = _labels(frame, others, as_named(load["label_column"], names)) or [""]
         if not label:
             lists = [n for n in nested if n == load["label_column"] or LABEL.search(n.lower())]
             remedy = (
@@ -88,8 +88,25 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
                 f"{', '.join(names)}{apart}: {remedy}."
             )
     free = [name for name in names if name not in (text, label)]
-    ids = {"id_column": _id(frame, free, load["id_column"])}
+    ids = {"id_column": _id(frame, free, as_named(load["id_column"], names))}
     return {"text_column": text, "label_column": label} | ids, tied
+
+
+def as_named(name: str, names: Sequence[str]) -> str:
+    """Return the column that `load` takes for a name, or the name where there is none."""
+    alike = [other for other in names if examples.fold(other) == examples.fold(name)]
+    return alike[0] if name and name not in names and len(alike) == 1 else name
+
+
+def on_one_line(name: str, names: Sequence[str]) -> str:
+    """Return a name by which `load` takes a column, for the params: on one line if that will do."""
+    plain = " ".join(name.split())
+    return plain if breaks_a_line(name) and as_named(plain, names) == name else name
+
+
+def breaks_a_line(value: str) -> bool:
+    """Tell whether a value can't stand in the command lines that DVC makes of the params."""
+    return len(f"{value}.".splitlines()) > 1 or "\0" in value
 
 
 def _labels(frame: pd.DataFrame, names: Sequence[str], present: str) -> list[str]:

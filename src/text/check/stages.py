@@ -19,6 +19,7 @@ from src.project import params
 from src.tables import examples
 from src.text import load, split
 from src.text.check import guess_columns
+from src.text.check.guess_columns import breaks_a_line
 from src.text.split_strategies import sides_of
 
 TEXTS = 2000  # whose tokens are counted, and that `quality` looks at
@@ -228,7 +229,7 @@ def settle_columns(check: Check) -> None:
     names = [
         name
         for name in examples.column_names(path)
-        if name.strip() and name not in examples.COLUMNS
+        if name.strip() and name not in examples.COLUMNS and not breaks_a_line(name)
     ]
     frame = pq.read_table(path, columns=names).to_pandas()
     section = check.params["split"]

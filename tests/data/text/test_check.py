@@ -695,3 +695,38 @@ def test_labels_in_lists_are_told_with_a_remedy_that_helps(label: str) -> None:
     pd.DataFrame({"messages": [["a"]] * 60}).to_parquet("a.parquet")
     with pytest.raises(InputError, match=r"has lists or objects in all columns \(messages\): give"):
         check.main("a.parquet")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x0b", "\u2028"])
+def test_a_line_end_in_a_header_stays_out_of_the_command_line(end: str) -> None:
+    source = written(
+        "a.csv",
+        f'"What do{end}you think?","Your{end}{end}rating ","Seen{end}on",id\n'
+        + "".join(f"{t['text']},{t['label']},{t['language']},{k}\n" for k, t in enumerate(TEXTS)),
+    )
+    check.main(source, write=True)
+    assert params()["load"]["text_column"] == "What do you think?"
+    assert params()["load"]["label_column"] == "Your rating"
+    assert params()["evaluate"]["slices"] == []
+    assert len(loaded()) == 60
+    before = Path("params.yaml").read_bytes()
+    check.main(source, text_column="what do you think?", label_column="Your rating", write=True)
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_what_no_command_line_can_name_is_refused() -> None:
+    rows = "".join(f"{t['text']},{t['label']},0\n" for t in TEXTS)
+    items = "".join(f'{{"a\\u0000b": "{t["text"]}", "label": "{t["label"]}"}}\n' for t in TEXTS)
+    before = Path("params.yaml").read_bytes()
+    table, objects = f'"a\nb",label,a b\n{rows}', written("a.jsonl", items)
+    for source, name in ((written("a.csv", table), "a\nb"), (objects, "a\0b")):
+        with pytest.raises(InputError) as raised:
+            check.main(source, label_column="label", write=True)
+        assert str(raised.value) == (
+            f"load.text_column would be {name!r}, and DVC can't run a command with a line end or a "
+            "zero byte in it: rename that first."
+        )
+    source = written("a\nb.csv", "text,label,n\n" + rows)
+    with pytest.raises(InputError, match=r"^load\.source would be 'data/source/a\\nb\.csv', and"):
+        check.main(source, write=True)
+    assert Path("params.yaml").read_bytes() == before
