@@ -134,9 +134,14 @@ class Reader:
         roles.check_header(header, file)
         found = roles.find(header, file)
         rows: list[tuple[int, str, list[str]]] = []
-        size = spanning = 0
+        size = spanning = wide = count = 0
 
         def batch() -> Batch:
+            if wide == count > 1:
+                raise InputError(
+                    f"{file} has one field more in each row than in its header, as R writes names "
+                    "of rows: save it with row.names = FALSE, or name every field in the header."
+                )
             numbers, reasons, fields = map(list, zip(*rows, strict=True))
             columns = map(list, zip(*fields, strict=True))
             values: dict[str, Any] = dict(zip(header, columns, strict=True))
@@ -145,6 +150,7 @@ class Reader:
         merged = delimiter == "\t" and bool(self.quote)
         last = 0
         for last, record, source in records:
+            count, wide = count + 1, wide + (len(record) == len(header) + 1)
             if reason := width_reason(record, len(header)):
                 whole = delimiter.join(record)
                 record = [whole if name == found.get("text") else "" for name in header]

@@ -79,7 +79,7 @@ def main(
         majority = conflicting_labels == "majority"
         load_cleaning.drop_repeated(rows.keys, rows.codes, rows.reasons, majority=majority)
         load_cleaning.drop_rare(rows.codes, rows.reasons, min_class_texts)
-        rows.refuse_repeated_ids()
+        rows.tell_ids_apart()
         counts = rows.counts()
         _log_dropped(rows, counts)
         with replacing(rejected) as apart:  # kept when load stops below: it lists what to fix
@@ -108,8 +108,10 @@ class Rows:
         self._known: dict[str, int] = {}
         self._parts: list[tuple[Codes, Hashes, Reasons, Hashes]] = []
         self._files: Counter[str] = Counter()  # rows so far
+        self._runs: list[tuple[int, int]] = []  # of each batch, the number of its file, and rows
         self._columns: dict[str, None] = dict.fromkeys(examples.COLUMNS)
         self._stripped = 0
+        self._by_file = False  # whether ids begin with the name of their file
 
     def add(self, name: str, batch: Batch, rules: Rules) -> None:
         """Take in a batch of the file ``name``."""
@@ -133,6 +135,7 @@ class Rows:
         keys = load_cleaning.hash_rows(alike | {FILE: pa.array([name] * rows)})
         ids = load_cleaning.hash_rows({"id": columns["id"]})
         self._parts.append((codes, keys, reasons, ids))
+        self._runs.append(([*self._files].index(name), rows))
         self._columns |= dict.fromkeys(columns)
         names = batch.names or [name] * rows
         columns |= {FILE: pa.array(names), LINE: pa.array(batch.lines, pa.int64())}
@@ -208,6 +211,8 @@ class Rows:
                 start += len(table)
                 columns = {name: table[name] for name in table.column_names}
                 columns["label"] = labels.take(codes)
+                if self._by_file:
+                    columns["id"] = _within(stems[table[FILE][0].as_py()], table["id"])
                 if several:
                     if "file" in columns:
                         columns[own] = columns["file"]
@@ -223,20 +228,37 @@ class Rows:
             yield table, self.reasons[start : start + len(table)]
             start += len(table)
 
-    def refuse_repeated_ids(self) -> None:
-        """Stop if two rows that are kept have one id, and name the places of both."""
-        for part in examples.partitions(self.ids):
+    def tell_ids_apart(self) -> None:
+        """Put the name of the file before each id if ids start anew in each file.
+
+        Raises:
+            InputError: two rows of one file that are kept have one id; names the places of both.
+        """
+        pair = self._repeated(self.ids)
+        if pair and len({*map(_stem, self._files)}) == len(self._files):
+            files = np.concatenate([np.full(rows, k) for k, rows in self._runs])
+            salts = np.random.default_rng(0).integers(2**63, size=len(self._files), dtype=np.uint64)
+            pair = self._repeated(self.ids + salts[files])
+            if not pair:
+                self._by_file = True
+                log.warning("Ids start anew in each file: each gets the name of its file before it")
+        if pair:
+            (name, first), (_, second) = map(self._place, pair)
+            raise InputError(
+                f"The id {name!r} is in {first} and in {second}: set load.id_column to a "
+                "column whose values are all different, or rename the column or one of the "
+                "files."
+            )
+
+    def _repeated(self, ids: Hashes) -> list[int]:
+        """Return two rows that are kept and have one id, [] for none."""
+        for part in examples.partitions(ids):
             rows = part[self.reasons[part] == 0]
-            order = rows[np.argsort(self.ids[rows], kind="stable")]
-            same = np.flatnonzero(np.diff(self.ids[order]) == 0)
+            order = rows[np.argsort(ids[rows], kind="stable")]
+            same = np.flatnonzero(np.diff(ids[order]) == 0)
             if len(same):
-                pair = sorted(order[same[0] : same[0] + 2].tolist())
-                (name, first), (_, second) = map(self._place, pair)
-                raise InputError(
-                    f"The id {name!r} is in {first} and in {second}: set load.id_column to a "
-                    "column whose values are all different, or rename the column or one of the "
-                    "files."
-                )
+                return sorted(order[same[0] : same[0] + 2].tolist())
+        return []
 
     def _place(self, row: int) -> tuple[str, str]:
         """Name a row by its id, and by the file and line that it is in."""
@@ -262,6 +284,12 @@ def _warn_of_unwatched(source: Sequence[str], watched: Path) -> None:
         local = Path(re.split(r"[*?\[]", place.split("::")[-1].removeprefix("file://"))[0])
         if local.exists() and not local.resolve().is_relative_to(watched.resolve()):
             log.warning("DVC can't see when %s changes: move it into %s", place, watched)
+
+
+def _within(stem: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Put the name of their file before ids, but for those of rows that are numbered by it."""
+    own = pc.binary_join_element_wise(pa.scalar(stem), ids, ":")
+    return pc.if_else(pc.starts_with(ids, f"{stem}:"), ids, own)
 
 
 def _stem(name: str) -> str:

@@ -37,6 +37,8 @@ CODES = frozenset(
     )
 )
 ID = re.compile(r"(^|[_ -])(u?u?id|guid|key|nr|no)$|[a-z]I[dD]$")
+TRUE = ("1", "1.0", "true", "True", "TRUE")  # and what is not, in columns of one class each
+MARKS = {*TRUE, "0", "0.0", "false", "False", "FALSE"}
 MEASURED = r"[-+]?\d+[.,](?!0+$)\d+|\d{4}-\d\d-\d\d.*"  # numbers and dates, which label nothing
 
 
@@ -87,9 +89,29 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
                 f"No column of labels, with few different values, stands beside {text!r} among "
                 f"{', '.join(names)}{apart}: {remedy}."
             )
+        _refuse_a_column_a_class(frame, others, label, tied)
     free = [name for name in names if name not in (text, label)]
     ids = {"id_column": _id(frame, free, as_named(load["id_column"], names))}
     return {"text_column": text, "label_column": label} | ids, tied
+
+
+def _refuse_a_column_a_class(
+    frame: pd.DataFrame, names: Sequence[str], label: str, tied: Sequence[str]
+) -> None:
+    """Stop if columns of 0 and 1, all as likely, are one for each class or label of a text."""
+    marks = [name for name in names if {*filled(frame[name])} <= MARKS and len({*frame[name]}) > 1]
+    if label not in marks or not {*tied} & {*marks}:
+        return
+    if (frame[marks].isin([*TRUE]).sum(axis=1) == 1).all():
+        raise InputError(
+            f"Columns {', '.join(marks)} are one for each class: make one column of labels of "
+            "them, or name one by --label_column to learn that class alone."
+        )
+    if len(marks) > 2:
+        raise InputError(
+            f"Columns {', '.join(marks)} look like several labels of a text, of which only one is "
+            "learnt: name it by --label_column."
+        )
 
 
 def as_named(name: str, names: Sequence[str]) -> str:

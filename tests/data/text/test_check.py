@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from src.core.errors import InputError
 from src.tables import download, examples
 from src.tables.places import File
-from src.text import load
+from src.text import findings, load
 from src.text.check import __main__ as check
 from src.text.check import guess, guess_columns, guess_encoding, timing
 
@@ -730,3 +730,51 @@ def test_what_no_command_line_can_name_is_refused() -> None:
     with pytest.raises(InputError, match=r"^load\.source would be 'data/source/a\\nb\.csv', and"):
         check.main(source, write=True)
     assert Path("params.yaml").read_bytes() == before
+
+
+def test_columns_of_one_class_each_are_no_label(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["film", "money", "sport"]
+    alone, several = (
+        [[t["text"], *(str(int(t["label"] == n or k % 5 < odd)) for n in names)]
+         for k, t in enumerate(TEXTS)]
+        for odd in (0, 2)
+    )  # fmt: skip
+    for rows, told in (
+        (alone, "Columns film, money, sport are one for each class: make one column of labels of"),
+        (several, "Columns film, money, sport look like several labels of a text, of which only"),
+    ):
+        for true, false in (("1", "0"), ("True", "False")):
+            lines = [",".join(row).replace(",1", f",{true}").replace(",0", f",{false}")
+                     for row in rows]  # fmt: skip
+            source = written("a.csv", "\n".join(["text,film,money,sport", *lines, ""]))
+            with pytest.raises(InputError) as raised:
+                check.main(source)
+            assert str(raised.value).startswith(told)
+    check.main(source, label_column="film")
+    assert "label   film" in capsys.readouterr().out
+    two = "".join(f"{t['text']},{k % 2},{k % 3 // 2}\n" for k, t in enumerate(TEXTS))
+    check.main(written("a.csv", "text,label,is_reply\n" + two))
+    assert "label   label" in capsys.readouterr().out
+
+
+def test_a_few_words_without_spaces_do_not_change_the_features(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [f"{t['text']},{t['label']}\n" for t in TEXTS]
+    rows += [f"{chr(97 + k) * 6000},sport\n" for k in range(6)]
+    check.main(written("a.csv", "text,label\n" + "".join(rows)), write=True)
+    assert params()["baseline"]["analyzer"] == "word"
+    told = capsys.readouterr().out
+    assert "Texts of one word of more than 200 characters" in told
+    assert "tokenizer knows little: 6. Are they encoded" in told
+    genes = "".join(f"{'ACGT'[k % 4] * 30}{'TCAG'[k % 3] * k},{k % 2}\n" for k in range(60))
+    check.main(written("a.csv", "text,label\n" + genes), text_column="text", write=True)
+    assert params()["baseline"]["analyzer"] == "char"
+
+
+def test_no_param_is_named_that_does_not_join_the_labels() -> None:
+    told = findings.sentence({"code": "label_variants", "labels": ["0", "0.0"]})
+    assert told == "Labels ['0', '0.0'] may be one: write them alike in the source, if they are."
+    for labels in (["Pos", "pos"], ["a ", "a"], ["1", "1.0", "1 "]):
+        told = findings.sentence({"code": "label_variants", "labels": labels})
+        assert "load.normalize_labels joins those" in told

@@ -232,3 +232,50 @@ def test_a_column_of_lists_in_parquet_is_told_to_hold_them() -> None:
     parquet({"text": pa.array(["a"]), "label": pa.array([["x"]])})
     told = refused("x.parquet")
     assert "in column 'label', which is not text: save it as strings, one a row" in told
+
+
+def test_names_of_rows_that_r_writes_are_no_malformed_rows() -> None:
+    for sign in ",;":
+        body = "\n".join(f'"{k}"{sign}"text {k}"{sign}"{"xy"[k % 2]}"' for k in range(60))
+        Path("x.csv").write_text(f'"text"{sign}"label"\n{body}\n')
+        told = (
+            f"{here()} has one field more in each row than in its header, as R writes names of "
+            "rows: save it with row.names = FALSE, or name every field in the header."
+        )
+        assert refused("x.csv", delimiter=sign) == told
+    Path("x.csv").write_text("text,label\na,x\nb, c,y\nd, e,y\nf,y\n")
+    loaded("x.csv")
+    assert [row[2] for row in rejected()] == ["malformed: expected 2 fields, found 3"] * 2
+
+
+def test_ids_that_start_anew_in_each_file_get_the_name_of_their_file(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("train", "dev"):
+        Path(f"{name}.csv").write_text(f"id,text,label\n0,{name} a,x\n1,{name} b,y\n,{name} c,x\n")
+    ids = list(loaded("*.csv")["id"])
+    assert ids == ["dev:0", "dev:1", "dev:3", "train:0", "train:1", "train:3"]
+    assert "Ids start anew in each file: each gets the name of its file before it" in caplog.text
+    Path("dev.csv").write_text("id,text,label\n0,a,x\n0,b,y\n")
+    assert refused("*.csv").startswith(f"The id '0' is in {here('dev.csv')}, line 2 and in ")
+    Path("a").mkdir()
+    Path("a/train.csv").write_text("id,text,label\n0,a,x\n1,b,y\n")
+    assert refused("train.csv", "a/train.csv").startswith("The id '0' is in ")
+
+
+@pytest.mark.parametrize(
+    "name", ["_SUCCESS", "LICENSE", "README.md", "Thumbs.db", ".DS_Store", "x.csv.crc"]
+)
+def test_what_stands_beside_the_files_of_a_folder_is_left_out(name: str) -> None:
+    Path("texts").mkdir()
+    Path("texts", name).write_bytes(b"\x00\x01 no table")
+    Path("texts/part-0.csv").write_text("text,label\na,x\nb,y\n")
+    assert list(loaded("texts")["text"]) == list(loaded("texts/*")["text"]) == ["a", "b"]
+    if not name.startswith("."):
+        assert "Can't tell the format" in refused(f"texts/{name}"), "what is named is read"
+
+
+def test_a_file_that_begins_with_an_underscore_may_be_a_table() -> None:
+    Path("texts").mkdir()
+    Path("texts/_train.csv").write_text("text,label\na,x\nb,y\n")
+    assert list(loaded("texts")["text"]) == ["a", "b"]
