@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from src.core.errors import InputError
 from src.tables import places
-from src.tables.columns import Roles
+from src.tables.columns import Columns, Roles
 from src.tables.delimited import Record, Records, width_reason
 from src.tables.encodings import refuse_encoding, refuse_other_files, text_of, why_not_text
-from src.tables.folders import LabelledText, root_of, texts_of
+from src.tables.folders import LabelledText, columns_of, root_of, texts_of
 from src.tables.json_rows import AS_WRITTEN, Item, as_text, json_lines, json_list
 from src.tables.lines import Broken, Lines
 from src.tables.parquet_rows import Rows
@@ -273,7 +273,8 @@ def _folder(files: Sequence[File], encodings: Sequence[str]) -> Iterator[tuple[s
 
 
 def _parquet(rows: Rows, file: File, roles: Roles, nested: set[str]) -> Iterator[Batch]:
-    names = rows.schema.names
+    outside = {k: v for k, v in columns_of(file.name).items() if k not in rows.schema.names}
+    names = [*rows.schema.names, *outside]
     roles.check_header(names, file)
     found = roles.find(names, file)
     for name, classes in rows.classes.items():
@@ -282,9 +283,9 @@ def _parquet(rows: Rows, file: File, roles: Roles, nested: set[str]) -> Iterator
     left_out: set[str] = set()
     row = 0
     for part in rows.batches(ROWS):
-        columns = {}
+        columns: Columns = {name: [value] * len(part) for name, value in outside.items()}
         reasons = [""] * len(part)
-        for name, column in zip(names, part.columns, strict=True):
+        for name, column in zip(rows.schema.names, part.columns, strict=True):
             try:
                 columns[name] = rows.texts(name, column, wanted=name in found.values())
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -72,7 +72,7 @@ def main(
     rules = Rules(max_characters, control_characters == "strip", missing_labels == "stop")
     with scratch(raw.parent / "load") as folder:
         files = sources.find(source, folder, sha256, max_bytes)
-        rows = Rows(folder)
+        rows = Rows(folder, [file.name for file in files])
         for name, batch in reader.read(files):
             rows.add(name, batch, rules)
         rows.finish(normalize_labels)
@@ -100,8 +100,8 @@ class Rows:
     reasons: Reasons  # why each row is dropped
     ids: Hashes
 
-    def __init__(self, folder: Path) -> None:
-        """Keep batches in ``folder``."""
+    def __init__(self, folder: Path, files: Sequence[str]) -> None:
+        """Keep batches of files in ``folder``."""
         self.labels: list[str] = []  # in the order of their codes
         self._folder = folder
         self._batches = 0
@@ -111,6 +111,7 @@ class Rows:
         self._runs: list[tuple[int, int]] = []  # of each batch, the number of its file, and rows
         self._columns: dict[str, None] = dict.fromkeys(examples.COLUMNS)
         self._stripped = 0
+        self._stems = _stems(files)
         self._by_file = False  # whether ids begin with the name of their file
 
     def add(self, name: str, batch: Batch, rules: Rules) -> None:
@@ -118,7 +119,7 @@ class Rows:
         rows = len(batch.lines)
         columns = {key: pa.array(values, pa.string()) for key, values in batch.columns.items()}
         numbers = range(self._files[name] + 1, self._files[name] + rows + 1)
-        numbered = pa.array([f"{_stem(name)}:{row}" for row in numbers], pa.string())
+        numbered = pa.array([f"{self._stem(name)}:{row}" for row in numbers], pa.string())
         own = columns.get("id", pa.nulls(rows, pa.string()))
         # A row without an id of its own, and one whose fields may have shifted, is numbered.
         own = pc.if_else(pa.array([bool(why) for why in batch.reasons]), None, own)
@@ -195,7 +196,7 @@ class Rows:
 
     def write_kept(self, path: Path) -> None:
         """Write the rows that are kept as examples, a batch at a time."""
-        stems = {name: _stem(name) for name in self._files}
+        stems = {name: self._stem(name) for name in self._files}
         several = len(stems) > 1
         own = "file"  # what the source's own column of that name is called beside ours
         while several and own in self._columns:
@@ -235,7 +236,7 @@ class Rows:
             InputError: two rows of one file that are kept have one id; names the places of both.
         """
         pair = self._repeated(self.ids)
-        if pair and len({*map(_stem, self._files)}) == len(self._files):
+        if pair and len(self._files) > 1:
             files = np.concatenate([np.full(rows, k) for k, rows in self._runs])
             salts = np.random.default_rng(0).integers(2**63, size=len(self._files), dtype=np.uint64)
             pair = self._repeated(self.ids + salts[files])
@@ -259,6 +260,9 @@ class Rows:
             if len(same):
                 return sorted(order[same[0] : same[0] + 2].tolist())
         return []
+
+    def _stem(self, name: str) -> str:
+        return self._stems.get(name) or _stem(name)  # that of a folder
 
     def _place(self, row: int) -> tuple[str, str]:
         """Name a row by its id, and by the file and line that it is in."""
@@ -290,6 +294,16 @@ def _within(stem: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
     """Put the name of their file before ids, but for those of rows that are numbered by it."""
     own = pc.binary_join_element_wise(pa.scalar(stem), ids, ":")
     return pc.if_else(pc.starts_with(ids, f"{stem}:"), ids, own)
+
+
+def _stems(names: Sequence[str]) -> dict[str, str]:
+    """Shorten names of files, to more where the last part of several is the same."""
+    found = {name: _stem(name) for name in names}
+    for parts in range(2, 1 + max((len(PurePosixPath(name).parts) for name in names), default=0)):
+        for name in [name for name, stem in found.items() if [*found.values()].count(stem) > 1]:
+            folders = PurePosixPath(name).parts[-parts:-1]
+            found[name] = "/".join([*folders, _stem(name)])
+    return found
 
 
 def _stem(name: str) -> str:

@@ -778,3 +778,30 @@ def test_no_param_is_named_that_does_not_join_the_labels() -> None:
     for labels in (["Pos", "pos"], ["a ", "a"], ["1", "1.0", "1 "]):
         told = findings.sentence({"code": "label_variants", "labels": labels})
         assert "load.normalize_labels joins those" in told
+
+
+def test_texts_without_an_ending_in_folders_of_their_labels_are_found() -> None:
+    for k, t in enumerate(TEXTS):
+        path = Path("data/source", t["label"], str(5000 + k))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(f"From: a, b; c\n{t['text']} é".encode("cp1252" if k == 7 else "utf-8"))
+    check.main("data/source", write=True)
+    assert params()["load"]["format"] == "folder"
+    assert {*loaded()["label"]} == {t["label"] for t in TEXTS}
+    assert len(loaded()) == 60
+
+
+@pytest.mark.parametrize("form", ["__label__{} {}", "{}:x\t{}"])
+def test_labels_before_texts_are_told_with_a_command_that_parts_them(form: str) -> None:
+    label = str if form.startswith("_") else str.upper
+    lines = [form.format(label(t["label"]), f'{t["text"]}, yes, " or no') for t in TEXTS]
+    source = written("a b.txt", "\n".join([*lines, ""]))
+    with pytest.raises(InputError) as raised:
+        check.main(source)
+    assert "a b.txt has the label before each text, as " in str(raised.value)
+    command = str(raised.value).split("`")[1].replace("> texts", "> data/source/texts")
+    subprocess.run(["bash", "-c", command], check=True)
+    check.main("data/source/texts.tsv", write=True)
+    found = loaded()
+    assert len(found) == 60
+    assert {*found["label"]} == {lines[k].split()[0].removeprefix("__label__") for k in range(3)}

@@ -259,8 +259,12 @@ def test_ids_that_start_anew_in_each_file_get_the_name_of_their_file(
     Path("dev.csv").write_text("id,text,label\n0,a,x\n0,b,y\n")
     assert refused("*.csv").startswith(f"The id '0' is in {here('dev.csv')}, line 2 and in ")
     Path("a").mkdir()
-    Path("a/train.csv").write_text("id,text,label\n0,a,x\n1,b,y\n")
-    assert refused("train.csv", "a/train.csv").startswith("The id '0' is in ")
+    Path("b").mkdir()
+    for name in ("a", "b"):
+        Path(name, "train.csv").write_text(f"text,label\n{name} a,x\n{name} b,y\n")
+    both = loaded("a/train.csv", "b/train.csv")
+    assert list(both["id"]) == ["a/train:1", "a/train:2", "b/train:1", "b/train:2"]
+    assert list(both["file"]) == ["a/train", "a/train", "b/train", "b/train"]
 
 
 @pytest.mark.parametrize(
@@ -279,3 +283,40 @@ def test_a_file_that_begins_with_an_underscore_may_be_a_table() -> None:
     Path("texts").mkdir()
     Path("texts/_train.csv").write_text("text,label\na,x\nb,y\n")
     assert list(loaded("texts")["text"]) == ["a", "b"]
+
+
+def test_folders_of_a_partitioned_table_are_its_columns() -> None:
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": ["x y", "z", None], "lang": "en"})
+    for name, part in (("x%20y", [0]), ("z", [1]), ("__HIVE_DEFAULT_PARTITION__", [2])):
+        folder = Path("texts/lang=en", f"label={name}")
+        folder.mkdir(parents=True)
+        frame.loc[part, ["text"]].to_parquet(folder / "part-0.parquet")
+    kept = loaded("texts", missing_labels="drop").sort_values("text")
+    assert kept[["text", "label", "lang"]].to_numpy().tolist() == [
+        ["a", "x y", "en"],
+        ["b", "z", "en"],
+    ]
+    assert rejected()[0][2:] == ["no_label", "c"]
+
+
+def test_a_file_without_labels_is_told_to_be_left_out() -> None:
+    Path("a.csv").write_text("text,label\na,x\nb,y\n")
+    Path("b.csv").write_text("text,id\na,1\n")
+    assert refused("*.csv") == (
+        f"{here('a.csv')} has a column 'label' that {here('b.csv')} lacks: rename or remove "
+        f"it, or leave {here('b.csv')} out if its texts have no labels."
+    )
+
+
+def test_a_dataset_that_hugging_face_saved_is_told_what_it_is() -> None:
+    table = pa.table({"text": ["a", "b"], "label": ["x", "y"]})
+    with pa.OSFile("x.arrow", "wb") as stream, pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    with pa.OSFile("y.arrow", "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table)
+    for name in ("x.arrow", "y.arrow"):
+        assert refused(name, format="csv") == (
+            f"{here(name)} is an Arrow file by its first bytes, not a csv file: save it again as "
+            "parquet, what save_to_disk of Hugging Face wrote by load_from_disk and then "
+            "to_parquet."
+        )
