@@ -87,10 +87,12 @@ class Roles:
             )
         for other, columns in self._headers.items():
             if set(columns) != set(header):
-                odd = min(set(columns) ^ set(header))
+                differing = set(columns) ^ set(header)
+                odd = next((n for n in (self.label, "label") if n in differing), min(differing))
                 has, lacks = (other, file) if odd in columns else (file, other)
                 raise InputError(
-                    f"{has} has a column {odd!r} that {lacks} lacks: rename or remove it."
+                    f"{has} has a column {odd!r} that {lacks} lacks: rename or remove it, or leave "
+                    f"{lacks} out if its texts have no labels."
                 )
         self._headers[file.name] = list(header)
 

@@ -1,14 +1,18 @@
 """Rows of CSV and TSV, with the physical line that each starts on; the standard library alone.
 
+A CR within a line is part of a field, whether quoted or not, and is quoted where we write it.
+
 A row that is broken is told apart, with its line and the reason, and the rows after it are read
 on. Who can't go on without it stops at the first.
 """
 
 import csv
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from src.tables.lines import Broken, Lines, TooLongError
+
+CR = "\ud800"  # stands for one that ends no line, for csv; no text that was decoded has it
 
 
 class Record(NamedTuple):
@@ -34,10 +38,12 @@ class Records:
         """Read rows from ``lines``."""
         csv.field_size_limit(lines.longest)
         self._lines = lines
+        self._hidden = False  # whether a line of the present row has a CR within
+        shown = map(self._hide, lines)
         if quote:
-            self._reader = csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
+            self._reader = csv.reader(shown, delimiter=delimiter, quotechar=quote, strict=True)
         else:
-            self._reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+            self._reader = csv.reader(shown, delimiter=delimiter, quoting=csv.QUOTE_NONE)
 
     def __iter__(self) -> Iterator[Record | Broken]:
         return self
@@ -47,10 +53,13 @@ class Records:
         while True:
             taken: list[str] = []
             lines.taken = taken
+            self._hidden = False
             try:
                 fields = next(self._reader)
             except (csv.Error, TooLongError) as error:
                 return self.give_up(self._reason(error))
+            if self._hidden:
+                fields = [field.replace(CR, "\r") for field in fields]
             if fields:
                 return Record(lines.number - len(taken) + 1, fields, taken)
 
@@ -59,6 +68,15 @@ class Records:
         first = self._lines.taken[0]
         self._lines.put_back_all_but_one()
         return Broken.of(self._lines.number, reason, first)
+
+    def _hide(self, line: str) -> str:
+        if "\r" not in line:
+            return line
+        body = line.rstrip("\r\n")
+        if "\r" not in body:
+            return line
+        self._hidden = True
+        return body.replace("\r", CR) + line[len(body) :]
 
     def _reason(self, error: Exception) -> str:
         reason = str(error)
@@ -72,3 +90,19 @@ class Records:
 def width_reason(fields: list[str], width: int) -> str:
     """Return why a row does not fit a header of ``width`` fields, "" if it does."""
     return "" if len(fields) == width else f"expected {width} fields, found {len(fields)}"
+
+
+class _Ends:
+    """Rows that end in CR LF, which has csv quote fields with either, end in LF here."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
+
+    def write(self, row: str) -> None:
+        """Take a row."""
+        self._text.write(f"{row[:-2]}\n")
+
+
+def writer(text: IO[str]) -> Any:
+    """Return what csv.writer does, for rows that end in LF and fields that may hold a CR."""
+    return csv.writer(_Ends(text), lineterminator="\r\n")

@@ -1,9 +1,10 @@
-"""Labelled texts in a folder: one file a text, ``<label>/<id>.txt``."""
+"""What folders tell: the labels of texts, as ``<label>/<id>.txt``, or the value of a column."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from src.core.errors import InputError
 from src.tables.encodings import decode, refuse_other_files
@@ -17,6 +18,16 @@ class LabelledText(NamedTuple):
     text: str
     label: str
     name: str
+
+
+def columns_of(name: str) -> dict[str, str | None]:
+    """Return the columns that the folders of a file name, as in ``label=ham/part-0.parquet``."""
+    pairs = [part.partition("=") for part in PurePosixPath(name).parts[:-1]]
+    return {
+        key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+        for key, sign, value in pairs
+        if sign and key.isidentifier()
+    }
 
 
 def root_of(files: Sequence[File]) -> str:

@@ -1,10 +1,14 @@
-"""Physical lines of a text, for the readers of CSV and JSON lines; the standard library alone."""
+"""Physical lines of a text, for the readers of CSV and JSON lines; the standard library alone.
+
+A line ends in LF or CR LF. A CR alone ends one only in a text of an old Mac, which has no LF.
+"""
 
 from collections import deque
 from dataclasses import dataclass
 from typing import TextIO
 
 EXCERPT = 200  # characters of a broken row that are kept
+AHEAD = 1 << 20  # characters that have an LF, unless lines end in CR
 
 
 @dataclass(frozen=True)
@@ -40,23 +44,52 @@ class Lines:
         self.taken: list[str] = []  # the lines of the present row, set anew by who reads
         self._text = text
         self._back: deque[str] = deque()
+        self._ends = ""  # what a line may end in, once an end was seen
 
     def __iter__(self) -> "Lines":
         return self
 
     def __next__(self) -> str:
-        line = self._back.popleft() if self._back else self._text.readline(self.longest)
+        line = self._back.popleft() if self._back else self._next()
         if not line:
             raise StopIteration
-        if len(line) == self.longest and line[-1] not in "\r\n":
-            while (rest := self._text.readline(self.longest)) and rest[-1] not in "\r\n":
-                pass
-            line = _Long(line[:EXCERPT])
         self.number += 1
         self.taken.append(line)
         if line.__class__ is _Long:
             raise TooLongError(f"a line of more than {self.longest} characters")
         return line
+
+    def _next(self) -> str:
+        line = self._text.readline(self.longest)
+        if line.endswith("\r") and self._ends != "\r":
+            line = self._joined(line)
+        elif not self._ends and line.endswith("\n"):
+            self._ends = "\n"
+        ends = self._ends or "\r\n"
+        if len(line) >= self.longest and line[-1] not in ends:
+            while (rest := self._text.readline(self.longest)) and rest[-1] not in ends:
+                pass
+            line = _Long(line[:EXCERPT])
+        return line
+
+    def _joined(self, line: str) -> str:
+        """Add what follows a CR up to the LF that ends the line, if the text has any."""
+        parts, size = [line], len(line)
+        most = self.longest if self._ends else min(self.longest, AHEAD)
+        while size < most and not parts[-1].endswith("\n"):
+            part = self._text.readline(most - size)
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+        if not self._ends and not parts[-1].endswith("\n"):
+            self._ends = "\r"
+            if not parts[-1].endswith("\r"):
+                parts[-1] += self._text.readline(self.longest)
+            self._back.extend(parts[1:])
+            return line
+        self._ends = "\n"
+        return "".join(parts)
 
     def put_back_all_but_one(self) -> None:
         """Give up the first of the lines taken; the others come again."""

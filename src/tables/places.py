@@ -29,6 +29,8 @@ ENDINGS: dict[str, Format] = {
 }
 STANDARD = "-"  # standard input or output
 
+ARROW = (b"\xff\xff\xff\xff", b"ARROW1")
+
 # What files of other kinds begin with.
 MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -40,6 +42,7 @@ MAGIC = {
     b"%PDF": "PDF",
     b"\xd0\xcf\x11\xe0": "an old Office file, as .xls is",
     b"SQLite format 3": "an SQLite database",
+    **dict.fromkeys(ARROW, "an Arrow file"),
 }
 
 
@@ -143,10 +146,13 @@ class Place:
             )
         for magic, kind in MAGIC.items():
             if start.startswith(magic):
-                raise InputError(
-                    f"{self} is {kind} by its first bytes, not {expected}: give it the ending of "
-                    "what it is, or save it again as csv."
+                remedy = (
+                    "save it again as parquet, what save_to_disk of Hugging Face wrote by "
+                    "load_from_disk and then to_parquet"
+                    if magic in ARROW
+                    else "give it the ending of what it is, or save it again as csv"
                 )
+                raise InputError(f"{self} is {kind} by its first bytes, not {expected}: {remedy}.")
 
 
 @dataclass(frozen=True)

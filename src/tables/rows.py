@@ -11,17 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from src.core.errors import InputError
 from src.tables import places
-from src.tables.columns import Roles
+from src.tables.columns import Columns, Roles
 from src.tables.delimited import Record, Records, width_reason
 from src.tables.encodings import refuse_encoding, refuse_other_files, text_of, why_not_text
-from src.tables.folders import LabelledText, root_of, texts_of
+from src.tables.folders import LabelledText, columns_of, root_of, texts_of
 from src.tables.json_rows import AS_WRITTEN, Item, as_text, json_lines, json_list
 from src.tables.lines import Broken, Lines
-from src.tables.parquet_rows import Rows, is_text, strings
+from src.tables.parquet_rows import Rows
 from src.tables.places import File
 
 Format = Literal["auto", places.Format, "folder"]
@@ -29,6 +28,7 @@ ENDINGS: dict[str, Format] = {**places.ENDINGS, ".txt": "folder"}
 ROWS = 10_000  # of a batch at most
 CHARACTERS = 1 << 24  # of a batch, beyond which it is handed on
 FIELD = 1 << 26  # characters of one line or field at most
+NAMED = 5  # classes that the log names
 COLUMNS = 1000  # of a file at most; a row of JSON has a place for each
 Row = TypeVar("Row", Record, Item)
 STRAY = "double a quote inside a quoted text, or set load.quote to '' if quotes mean nothing there"
@@ -58,7 +58,7 @@ class Reader:
     quote: str  # around a field of a csv or tsv file that holds the delimiter or a line end
     columns: Sequence[str]  # their names in csv and tsv files that have no header line
     ids: str  # the column of the ids, "" for ``id`` where there is one
-    nested: set[str] = field(default_factory=set)  # keys of JSON that held a list or an object
+    nested: set[str] = field(default_factory=set)  # columns that held a list or an object
 
     def read(self, files: Sequence[File]) -> Iterator[tuple[str, Batch]]:
         """Yield the name of a file and a batch of its rows; roles are columns ``id text label``.
@@ -112,7 +112,7 @@ class Reader:
             raise InputError(f"{file} is empty (0 bytes): get it again, or correct {file.setting}.")
         with file.open() as stream:
             if kind == "parquet":
-                yield from _parquet(Rows(stream, file), file, roles)
+                yield from _parquet(Rows(stream, file, FIELD), file, roles, self.nested)
                 return
             refuse_other_files(stream, kind, self.encodings[0], file)
             try:
@@ -134,9 +134,14 @@ class Reader:
         roles.check_header(header, file)
         found = roles.find(header, file)
         rows: list[tuple[int, str, list[str]]] = []
-        size = spanning = 0
+        size = spanning = wide = count = 0
 
         def batch() -> Batch:
+            if wide == count > 1:
+                raise InputError(
+                    f"{file} has one field more in each row than in its header, as R writes names "
+                    "of rows: save it with row.names = FALSE, or name every field in the header."
+                )
             numbers, reasons, fields = map(list, zip(*rows, strict=True))
             columns = map(list, zip(*fields, strict=True))
             values: dict[str, Any] = dict(zip(header, columns, strict=True))
@@ -145,6 +150,7 @@ class Reader:
         merged = delimiter == "\t" and bool(self.quote)
         last = 0
         for last, record, source in records:
+            count, wide = count + 1, wide + (len(record) == len(header) + 1)
             if reason := width_reason(record, len(header)):
                 whole = delimiter.join(record)
                 record = [whole if name == found.get("text") else "" for name in header]
@@ -266,29 +272,31 @@ def _folder(files: Sequence[File], encodings: Sequence[str]) -> Iterator[tuple[s
             rows, size = [], 0
 
 
-def _parquet(rows: Rows, file: File, roles: Roles) -> Iterator[Batch]:
-    names = rows.schema.names
+def _parquet(rows: Rows, file: File, roles: Roles, nested: set[str]) -> Iterator[Batch]:
+    outside = {k: v for k, v in columns_of(file.name).items() if k not in rows.schema.names}
+    names = [*rows.schema.names, *outside]
     roles.check_header(names, file)
     found = roles.find(names, file)
+    for name, classes in rows.classes.items():
+        shown = ", ".join(classes[:NAMED]) + ", ..." * (len(classes) > NAMED)
+        log.info("%s: the numbers in column %r are read as their names: %s", file, name, shown)
     left_out: set[str] = set()
     row = 0
     for part in rows.batches(ROWS):
-        columns = {}
+        columns: Columns = {name: [value] * len(part) for name, value in outside.items()}
         reasons = [""] * len(part)
-        for name, column in zip(names, part.columns, strict=True):
-            if pa.types.is_floating(column.type):  # pandas writes what is absent as NaN
-                column = pc.if_else(pc.is_nan(column), None, column)
+        for name, column in zip(rows.schema.names, part.columns, strict=True):
             try:
-                text = column if is_text(column.type) else column.cast(pa.string())
+                columns[name] = rows.texts(name, column, wanted=name in found.values())
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 if name in found.values():
                     raise InputError(
                         f"{file} has {column.type} in column {name!r}, which is not text: save it "
-                        f"as strings ({error})."
+                        f"as strings, one a row ({error})."
                     ) from error
                 left_out.add(name)
+                nested.add(name)
                 continue
-            columns[name] = strings(text)
             _mend(name, columns[name], reasons)
         lines = list(range(row + 1, row + len(part) + 1))
         row += len(part)

@@ -22,6 +22,12 @@ from src.tables.download import download, download_link
 from src.tables.places import File, Place, refuse
 from src.tables.streams import UNKNOWN
 
+# What programs and people put beside the files of a folder.
+BESIDE = re.compile(
+    r"/(_SUCCESS|_(common_)?metadata|_(committed|started)_\w+|[^/]*\.crc|Thumbs\.db|desktop\.ini"
+    r"|(README|LICEN[CS]E|COPYING|NOTICE|CHANGELOG|CITATION|MANIFEST)(\.(md|rst|cff))?)$",
+    re.IGNORECASE,
+)
 CHUNK = 1 << 20  # bytes of a copy
 
 log = logging.getLogger("src.tables.sources")
@@ -100,6 +106,9 @@ def _list(source: Place) -> tuple[AbstractFileSystem, list[str]]:
     named = len(re.split(r"[*?\[]", path)[0])
     paths = sorted(p for p in paths if not re.search(r"(^|/)\.|\.dvc$", p[named:]))
     paths = [p for p in paths if not PurePosixPath(p).name.startswith(".")]
+    if beside := [p for p in paths if p != path and BESIDE.search(p)]:
+        log.info("of %s these are no texts and left out: %s", source, ", ".join(beside))
+        paths = [p for p in paths if p not in beside]
     if not paths:
         names = {p.name for p in Path(url).parent.glob("*")}
         near = closest(Path(url).name, names - {Path(url).name})

@@ -16,7 +16,7 @@ from src.core.errors import InputError, closest
 from src.core.files import replacing, write_json
 from src.metrics import bootstrap, classification
 from src.metrics.classification import Floats, Integers
-from src.tables import examples
+from src.tables import delimited, examples
 
 CHUNK = 1024  # texts between two lines of progress
 
@@ -95,7 +95,10 @@ def _write_predictions(
     wrong = frame.assign(score=probabilities.max(axis=1), text=test["text"])
     wrong = wrong[labels != predicted].sort_values("score", ascending=False, kind="stable")
     columns = ["id", "label", "predicted", "score", "text"]
-    wrong[columns].head(mistakes).to_csv(folder / "mistakes.csv", index=False)
+    with (folder / "mistakes.csv").open("w", encoding="utf-8", newline="") as stream:
+        out = delimited.writer(stream)
+        out.writerow(columns)
+        out.writerows(wrong[columns].head(mistakes).itertuples(index=False, name=None))
 
 
 def _probabilities(

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from src.tables.examples import fold
+
 # A JSON object: "code", and the values that the sentence of this code is made of. `quality` writes
 # them into data/quality.json; whoever decides by one reads its code, and not its sentence.
 Finding = dict[str, Any]
@@ -69,8 +71,12 @@ SENTENCES: dict[str, Callable[..., str]] = {
         "than accuracy, and train.class_weight balanced may help."
     ),
     "label_variants": lambda labels: (
-        f"Labels {list(labels)} may be one: load.normalize_labels joins those that differ in case, "
-        "spaces or Unicode form alone."
+        f"Labels {list(labels)} may be one: "
+        + (
+            "load.normalize_labels joins those that differ in case, spaces or Unicode form alone."
+            if len(set(map(fold, labels))) < len(labels)
+            else "write them alike in the source, if they are."
+        )
     ),
     "unknown_tokens": lambda part, share, checkpoint: (
         f"{100 * share:.1f} % of the tokens of {_part(part)} are unknown to the tokenizer of "
@@ -88,6 +94,10 @@ SENTENCES: dict[str, Callable[..., str]] = {
     "unspaced": lambda share: (
         f"{100 * share:.0f} % of the texts have no spaces between words: make baseline.analyzer "
         "char."
+    ),
+    "long_words": lambda texts, longest: (
+        f"Texts of one word of more than {longest} characters, of which a tokenizer knows little: "
+        f"{texts}. Are they encoded, or the spaces lost?"
     ),
     "other_scripts": lambda share, scripts, expected: (
         f"{100 * share:.0f} % of the letters are not of quality.scripts {list(expected)}, but of "

@@ -1,6 +1,5 @@
 """Bring labelled texts from their source into one table, and set unusable rows apart."""
 
-import csv
 import itertools
 import logging
 import os
@@ -19,7 +18,7 @@ from src.core import stage
 from src.core.command_line import Count, Interval
 from src.core.errors import InputError
 from src.core.files import replacing, scratch, write_json
-from src.tables import examples, sources
+from src.tables import delimited, examples, sources
 from src.tables.examples import Hashes
 from src.tables.rows import ENDINGS, Batch, Format, Reader
 from src.tables.streams import PACKED
@@ -73,14 +72,14 @@ def main(
     rules = Rules(max_characters, control_characters == "strip", missing_labels == "stop")
     with scratch(raw.parent / "load") as folder:
         files = sources.find(source, folder, sha256, max_bytes)
-        rows = Rows(folder)
+        rows = Rows(folder, [file.name for file in files])
         for name, batch in reader.read(files):
             rows.add(name, batch, rules)
         rows.finish(normalize_labels)
         majority = conflicting_labels == "majority"
         load_cleaning.drop_repeated(rows.keys, rows.codes, rows.reasons, majority=majority)
         load_cleaning.drop_rare(rows.codes, rows.reasons, min_class_texts)
-        rows.refuse_repeated_ids()
+        rows.tell_ids_apart()
         counts = rows.counts()
         _log_dropped(rows, counts)
         with replacing(rejected) as apart:  # kept when load stops below: it lists what to fix
@@ -101,23 +100,26 @@ class Rows:
     reasons: Reasons  # why each row is dropped
     ids: Hashes
 
-    def __init__(self, folder: Path) -> None:
-        """Keep batches in ``folder``."""
+    def __init__(self, folder: Path, files: Sequence[str]) -> None:
+        """Keep batches of files in ``folder``."""
         self.labels: list[str] = []  # in the order of their codes
         self._folder = folder
         self._batches = 0
         self._known: dict[str, int] = {}
         self._parts: list[tuple[Codes, Hashes, Reasons, Hashes]] = []
         self._files: Counter[str] = Counter()  # rows so far
+        self._runs: list[tuple[int, int]] = []  # of each batch, the number of its file, and rows
         self._columns: dict[str, None] = dict.fromkeys(examples.COLUMNS)
         self._stripped = 0
+        self._stems = _stems(files)
+        self._by_file = False  # whether ids begin with the name of their file
 
     def add(self, name: str, batch: Batch, rules: Rules) -> None:
         """Take in a batch of the file ``name``."""
         rows = len(batch.lines)
         columns = {key: pa.array(values, pa.string()) for key, values in batch.columns.items()}
         numbers = range(self._files[name] + 1, self._files[name] + rows + 1)
-        numbered = pa.array([f"{_stem(name)}:{row}" for row in numbers], pa.string())
+        numbered = pa.array([f"{self._stem(name)}:{row}" for row in numbers], pa.string())
         own = columns.get("id", pa.nulls(rows, pa.string()))
         # A row without an id of its own, and one whose fields may have shifted, is numbered.
         own = pc.if_else(pa.array([bool(why) for why in batch.reasons]), None, own)
@@ -134,6 +136,7 @@ class Rows:
         keys = load_cleaning.hash_rows(alike | {FILE: pa.array([name] * rows)})
         ids = load_cleaning.hash_rows({"id": columns["id"]})
         self._parts.append((codes, keys, reasons, ids))
+        self._runs.append(([*self._files].index(name), rows))
         self._columns |= dict.fromkeys(columns)
         names = batch.names or [name] * rows
         columns |= {FILE: pa.array(names), LINE: pa.array(batch.lines, pa.int64())}
@@ -187,13 +190,13 @@ class Rows:
     def write_rejected(self, path: Path) -> None:
         """Write the dropped rows as csv."""
         with path.open("w", encoding="utf-8", newline="") as stream:
-            out = csv.writer(stream, lineterminator="\n")
+            out = delimited.writer(stream)
             out.writerow(["file", "line", "id", "reason", "label", "text"])
             out.writerows(self.rejected())
 
     def write_kept(self, path: Path) -> None:
         """Write the rows that are kept as examples, a batch at a time."""
-        stems = {name: _stem(name) for name in self._files}
+        stems = {name: self._stem(name) for name in self._files}
         several = len(stems) > 1
         own = "file"  # what the source's own column of that name is called beside ours
         while several and own in self._columns:
@@ -209,6 +212,8 @@ class Rows:
                 start += len(table)
                 columns = {name: table[name] for name in table.column_names}
                 columns["label"] = labels.take(codes)
+                if self._by_file:
+                    columns["id"] = _within(stems[table[FILE][0].as_py()], table["id"])
                 if several:
                     if "file" in columns:
                         columns[own] = columns["file"]
@@ -224,20 +229,40 @@ class Rows:
             yield table, self.reasons[start : start + len(table)]
             start += len(table)
 
-    def refuse_repeated_ids(self) -> None:
-        """Stop if two rows that are kept have one id, and name the places of both."""
-        for part in examples.partitions(self.ids):
+    def tell_ids_apart(self) -> None:
+        """Put the name of the file before each id if ids start anew in each file.
+
+        Raises:
+            InputError: two rows of one file that are kept have one id; names the places of both.
+        """
+        pair = self._repeated(self.ids)
+        if pair and len(self._files) > 1:
+            files = np.concatenate([np.full(rows, k) for k, rows in self._runs])
+            salts = np.random.default_rng(0).integers(2**63, size=len(self._files), dtype=np.uint64)
+            pair = self._repeated(self.ids + salts[files])
+            if not pair:
+                self._by_file = True
+                log.warning("Ids start anew in each file: each gets the name of its file before it")
+        if pair:
+            (name, first), (_, second) = map(self._place, pair)
+            raise InputError(
+                f"The id {name!r} is in {first} and in {second}: set load.id_column to a "
+                "column whose values are all different, or rename the column or one of the "
+                "files."
+            )
+
+    def _repeated(self, ids: Hashes) -> list[int]:
+        """Return two rows that are kept and have one id, [] for none."""
+        for part in examples.partitions(ids):
             rows = part[self.reasons[part] == 0]
-            order = rows[np.argsort(self.ids[rows], kind="stable")]
-            same = np.flatnonzero(np.diff(self.ids[order]) == 0)
+            order = rows[np.argsort(ids[rows], kind="stable")]
+            same = np.flatnonzero(np.diff(ids[order]) == 0)
             if len(same):
-                pair = sorted(order[same[0] : same[0] + 2].tolist())
-                (name, first), (_, second) = map(self._place, pair)
-                raise InputError(
-                    f"The id {name!r} is in {first} and in {second}: set load.id_column to a "
-                    "column whose values are all different, or rename the column or one of the "
-                    "files."
-                )
+                return sorted(order[same[0] : same[0] + 2].tolist())
+        return []
+
+    def _stem(self, name: str) -> str:
+        return self._stems.get(name) or _stem(name)  # that of a folder
 
     def _place(self, row: int) -> tuple[str, str]:
         """Name a row by its id, and by the file and line that it is in."""
@@ -263,6 +288,22 @@ def _warn_of_unwatched(source: Sequence[str], watched: Path) -> None:
         local = Path(re.split(r"[*?\[]", place.split("::")[-1].removeprefix("file://"))[0])
         if local.exists() and not local.resolve().is_relative_to(watched.resolve()):
             log.warning("DVC can't see when %s changes: move it into %s", place, watched)
+
+
+def _within(stem: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Put the name of their file before ids, but for those of rows that are numbered by it."""
+    own = pc.binary_join_element_wise(pa.scalar(stem), ids, ":")
+    return pc.if_else(pc.starts_with(ids, f"{stem}:"), ids, own)
+
+
+def _stems(names: Sequence[str]) -> dict[str, str]:
+    """Shorten names of files, to more where the last part of several is the same."""
+    found = {name: _stem(name) for name in names}
+    for parts in range(2, 1 + max((len(PurePosixPath(name).parts) for name in names), default=0)):
+        for name in [name for name, stem in found.items() if [*found.values()].count(stem) > 1]:
+            folders = PurePosixPath(name).parts[-parts:-1]
+            found[name] = "/".join([*folders, _stem(name)])
+    return found
 
 
 def _stem(name: str) -> str:

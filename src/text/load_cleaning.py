@@ -1,6 +1,7 @@
 """Reasons to drop a row of the source, and to stop where too much of it is unusable."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ REASONS = (
 SPACE = r"\s\p{Z}\x0b\x{85}"
 INVISIBLE = r"\p{Cf}\x{115F}\x{1160}\x{3164}\x{FFA0}\x{2800}"  # zero-width, bidi, fillers
 CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"  # but for tab and line ends
+# Lists, tuples and sets of strings, as Python, NumPy and JSON print them.
+ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+LIST = re.compile(rf"[\[({{]\s*(?:(?:{ITEM})[\s,]*)+[\])}}]", re.DOTALL)
 FEW = 20  # texts, below which their labels may all differ
 
 Codes = npt.NDArray[np.int32]
@@ -162,9 +166,26 @@ def refuse_losses(counts: Mapping[str, Any], most: float, rejected: Path) -> Non
         )
 
 
+def refuse_lists(labels: Iterable[str], column: str) -> None:
+    """Stop if labels are lists as a program prints them, for a text has one label."""
+    lists = [label for label in labels if LIST.fullmatch(label.strip())]
+    several = next((one for one in lists if len(re.findall(ITEM, one)) > 1), "")
+    if several:
+        raise InputError(
+            f"Column {column!r} has lists of labels, such as {several:.60}, and this pipeline "
+            "takes one label a text: keep one of each, or give each combination a name of its own."
+        )
+    if lists:
+        raise InputError(
+            f"Column {column!r} has lists of one label each, such as {lists[0]:.60}: write the "
+            "label alone, without brackets and quotes."
+        )
+
+
 def refuse_odd_classes(counts: Mapping[str, Any], column: str) -> None:
-    """Stop if there is one class only, or nearly as many classes as texts."""
+    """Stop if labels are lists, there is one class only, or nearly as many classes as texts."""
     classes, kept = counts["classes"], counts["kept"]
+    refuse_lists(classes, column)
     if len(classes) < 2:
         raise InputError(
             f"Column {column!r} must have at least 2 classes, and has {len(classes)} in the {kept} "

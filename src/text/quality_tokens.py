@@ -19,6 +19,12 @@ from src.text.findings import Survey
 
 IDEOGRAPHS = re.compile("[\u3040-\u30ff\u3400-\u9fff]")  # of which each may well be a token
 SPELLED = 1.5  # characters a token, below which words are read letter by letter
+LONG = 200  # characters from which a word is none
+# Scripts of languages that put no spaces between words, in Unicode's names.
+WITHOUT_SPACES = (
+    *("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "YI", "THAI", "LAO", "KHMER", "MYANMAR"),
+    *("TIBETAN", "JAVANESE", "BALINESE", "TAI"),
+)
 UNSPACED = 20  # characters from which a text of a language with spaces has one
 
 Counts = npt.NDArray[np.int64]
@@ -128,17 +134,25 @@ def _script(character: str) -> str:
 def scripts(survey: Survey, sample: pa.Table, expected: Sequence[str]) -> None:
     """Count the letters of each script, and texts without spaces."""
     letters: Counter[str] = Counter()
-    unspaced = 0
+    unspaced = words = long = 0
     texts = sample["text"].to_pylist()
     for text in texts:
-        letters.update(_script(c) for c in text if c.isalpha())
-        unspaced += len(text) >= UNSPACED and not any(map(str.isspace, text.strip()))
+        own = Counter(_script(c) for c in text if c.isalpha())
+        letters += own
+        if len(text) >= UNSPACED and not any(map(str.isspace, text.strip())):
+            unspaced += 1
+            if 2 * sum(own[name] for name in WITHOUT_SPACES) <= own.total():
+                words += 1
+                long += len(text) > LONG
     total = max(1, letters.total())
     shares = {name: count / total for name, count in letters.most_common() if count > total / 1000}
     survey.figures["scripts"] = {name: round(share, 4) for name, share in shares.items()}
     survey.figures["unspaced"] = round(unspaced / len(texts), 6)
-    if unspaced > len(texts) / 20:
+    # One word says nothing of a language with spaces, unless most texts are such, as genes are.
+    if unspaced - words > len(texts) / 20 or unspaced > len(texts) / 2:
         survey.find("unspaced", share=round(unspaced / len(texts), 6))
+    if long and unspaced <= len(texts) / 2:
+        survey.find("long_words", texts=long, longest=LONG)
     wanted = {name.upper() for name in expected}
     others = {name: share for name, share in shares.items() if name not in wanted}
     share = sum(others.values())

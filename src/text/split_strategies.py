@@ -2,7 +2,8 @@
 
 import itertools
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,9 @@ NAMES = {
     "dev": "validation",
     "test": "test",
 }
+FURTHER = {"devel": "validation", "development": "validation", "testing": "test"}
+EITHER = ("eval", "evaluation")  # what test is called beside dev, and else validation
+NAMED = 5  # words that a message names
 TRAIN, VALIDATION, TEST, LEFT_OUT = range(4)  # sides, the first three in the order of SPLITS
 
 Numbers = npt.NDArray[np.int32]
@@ -72,17 +76,28 @@ def divide(rows: Rows, wanted: Division, path: Path) -> Sides:
     return sides
 
 
+def sides_of(words: Iterable[str]) -> dict[str, str]:
+    """Return the side that each of the words of a column names, "" where it names none."""
+    plain = {word: re.sub(r"[\s_-]*(set|data)$", "", word.strip().lower()) for word in words}
+    found = {word: {**NAMES, **FURTHER}.get(form, "") for word, form in plain.items()}
+    there = {*found.values()}
+    either = "test" if "validation" in there and "test" not in there else "validation"
+    return {word: either if plain[word] in EITHER else side for word, side in found.items()}
+
+
 def _given(rows: Rows, column: str) -> Sides:
-    sides = []
-    for value in rows.value_names:
-        name = NAMES.get(value.strip().lower())
-        if name is None:
-            raise InputError(
-                f"Expected one of {', '.join(NAMES)} in column {column!r}, found {value!r}: "
-                "correct it in the source, or set split.strategy to stratified."
-            )
-        sides.append(SPLITS.index(name))
-    return np.array(sides, np.int8)[rows.values]
+    sides = sides_of(rows.value_names)
+    if others := [repr(word) for word, side in sides.items() if not side]:
+        raise InputError(
+            f"Expected one of {', '.join(NAMES)} in column {column!r}, found "
+            f"{', '.join(others[:NAMED])}{', ...' * (len(others) > NAMED)}: "
+            "correct it in the source, or set split.strategy to stratified."
+        )
+    for word, side in sides.items():
+        if word.strip().lower() not in NAMES:
+            log.warning("Column %r: %r is taken for %s", column, word, side)
+    found = [SPLITS.index(sides[word]) for word in rows.value_names]
+    return np.array(found, np.int8)[rows.values]
 
 
 def _without_overlap(sides: Sides, groups: Numbers, column: str, overlap: str, path: Path) -> Sides:

@@ -52,6 +52,13 @@ def main(*files: str, text_column: str = "", label_column: str = "", write: bool
         check = Check(present, copy.deepcopy(present), Path(folder))
         look(check, files, text_column, label_column)
     changes = check.changes()
+    for name, (_, new) in changes.items():
+        for value in new if isinstance(new, list) else [new]:
+            if isinstance(value, str) and guess_columns.breaks_a_line(value):
+                raise InputError(
+                    f"{name} would be {value!r}, and DVC can't run a command with a line end or a "
+                    "zero byte in it: rename that first."
+                )
     if check.warnings:
         check.lines += ["What to look at:", *(f"- {sentence}" for sentence in check.warnings)]
     print("\n".join([*check.lines, ""]))
@@ -116,12 +123,15 @@ def _read(check: Check, found: Sequence[File], text_column: str, label_column: s
             f"The first line of {Path(found[0].name).name} is taken for a row, not for the names "
             "of columns: if it has the names, set load.column_names to []."
         )
-    section |= settings
+    names = [str(name) for name in frame]
+    columns = {role: settings[f"{role}_column"] for role in ("text", "label", "id")}
+    plain = {role: guess_columns.on_one_line(name, names) for role, name in columns.items()}
+    section |= settings | {f"{role}_column": name for role, name in plain.items()}
     if others:
         check.warnings.append(
             f"The labels may also be {_or(others)}: --label_column names the right column."
         )
-    if whole := guess_columns.combined(frame[section["label_column"]]):
+    if whole := guess_columns.combined(frame[columns["label"]]):
         check.warnings.append(
             f"Labels such as {whole!r} look like several of one text: only one label a text is "
             "learnt, so each such combination is a class of its own."
@@ -134,9 +144,8 @@ def _read(check: Check, found: Sequence[File], text_column: str, label_column: s
         f"{place}: format {kind}{encoding}{fields}",
         *([f"  {reads}"] if reads else []),
         *(
-            f"  {role:7} {name}, such as {_shown(frame[name])}"
+            f"  {role:7} {plain[role]}, such as {_shown(frame[columns[role]])}"
             for role in ("text", "label")
-            for name in [section[f"{role}_column"]]
         ),
     ]
     return frame

@@ -7,6 +7,7 @@ table of the fewest malformed rows wins.
 import io
 import itertools
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from src.tables.places import File
 from src.tables.rows import ENDINGS, Reader
 from src.text.check import guess_columns
 from src.text.check.guess_columns import ID, Params, is_label, is_nested, is_prose, roles
-from src.text.check.guess_encoding import PARQUET, encodings
+from src.text.check.guess_encoding import PARQUET, encodings, is_folder
 
 # First bytes that no table has: parquet, a list of objects, and an object a line.
 KINDS = {"parquet": PARQUET, "json": rb"\s*\[\s*\{", "jsonl": rb'\s*\{\s*"'}
@@ -32,6 +33,9 @@ WAYS: list[list[dict[str, str]]] = [
         *({"format": "csv", **table} for table in TABLES),
     ],
 ]
+FASTTEXT = re.compile(r"^__label__(\S+)\s+")
+TREC = re.compile(r"^([A-Z]+:[a-z]+)\s+")
+LINES = 20  # that such labels are looked for in
 # Names that are hardly values: of one word, or of one with another before or after it.
 HEADER = re.compile(
     r"(\w+[_-])?(labels?|class|category|target|sentiment|topic|intent|rating|stars|texts?|sentence|"
@@ -61,6 +65,7 @@ def reading(
     load = load | {"encoding": encodings(files, load["encoding"]), "column_names": []}
     start = _start(files[0], load["encoding"][0])
     _refuse_a_word_to_excel(start, files[0])
+    _refuse_labels_before_texts(start, files[0])
     all_ways, kind = _ways(files, load, start)
     refused: dict[str, InputError] = {}  # by the sign between fields
     alone = ""
@@ -94,12 +99,17 @@ def _try(
     """
     tried, alone = [], ""
     for number, way in enumerate(ways):
+        reader = _reader(load | way)
         try:
-            frame, malformed = next(_read(_reader(load | way), files))
+            frame, malformed = next(_read(reader, files))
         except InputError as error:
             refused.setdefault(_sign(way), error)
             continue
-        if len(frame.columns) > 1:
+        if not len(frame.columns):
+            nested = ", ".join(sorted(reader.nested))
+            why = f"{files[0].name} has lists or objects in all columns ({nested}): give each row "
+            refused.setdefault(_sign(way), InputError(f"{why}one text and one label."))
+        elif len({*frame.columns, *reader.nested}) > 1:
             tried.append((malformed / len(frame), -len(frame.columns), number))
         else:
             alone = alone or str(frame.columns[0])
@@ -133,6 +143,8 @@ def _ways(
     Returns:
         The lists, and the kind of the files if they are no tables, or "".
     """
+    if len(files) > 1 and is_folder(files) and _ending(files[0]) != "folder":
+        return [[{"format": "folder"}]], ""
     present = {"format": "auto", "delimiter": load["delimiter"], "quote": load["quote"]}
     lone = len(files) == 1 and Path(files[0].name).suffix.lower() == ".txt"  # no folder of texts
     folder = not lone and _ending(files[0]) == "folder"
@@ -169,6 +181,19 @@ def _refuse_a_word_to_excel(start: str, file: File) -> None:
             f"{file.name} has {start[:5]!r} on line 1, which Excel alone understands: remove that "
             "line."
         )
+
+
+def _refuse_labels_before_texts(start: str, file: File) -> None:
+    """Stop if each line is a label and a text, as fastText and TREC have them."""
+    lines = [line for line in start.split("\n")[:LINES] if line.strip()]
+    for form, kind in ((FASTTEXT, "as fastText reads them"), (TREC, "as TREC has them")):
+        if len(lines) > 1 and all(form.match(line) for line in lines[:-1]):
+            pattern = form.pattern.replace(r"\S+", "[^[:blank:]]+").replace(r"\s+", "[[:blank:]]+")
+            raise InputError(
+                f"{file.name} has the label before each text, {kind}: make a table of it by "
+                f"`(printf 'label\\ttext\\n'; sed -E 's/{pattern}/\\1\\t/' "
+                f"{shlex.quote(file.name)}) > texts.tsv`."
+            )
 
 
 def _is_quoted(files: Sequence[File], load: Params) -> bool:
@@ -217,8 +242,8 @@ def _sample(
         numbered = [f"column_{k + 1}" for k in range(len(frame.columns))]
         return _sample(files, load | {"column_names": [*given] if fitting else numbered})
     # One list among texts is a mistake, which `load` tells with its line.
-    left_out = [name for name in sorted(reader.nested) if is_nested(frame[name])]
-    frame = frame.drop(columns=left_out)
+    left_out = [n for n in sorted(reader.nested) if n not in frame or is_nested(frame[n])]
+    frame = frame.drop(columns=left_out, errors="ignore")
     frame.attrs["nested"] = left_out
     return load, frame
 

@@ -37,6 +37,8 @@ CODES = frozenset(
     )
 )
 ID = re.compile(r"(^|[_ -])(u?u?id|guid|key|nr|no)$|[a-z]I[dD]$")
+TRUE = ("1", "1.0", "true", "True", "TRUE")  # and what is not, in columns of one class each
+MARKS = {*TRUE, "0", "0.0", "false", "False", "FALSE"}
 MEASURED = r"[-+]?\d+[.,](?!0+$)\d+|\d{4}-\d\d-\d\d.*"  # numbers and dates, which label nothing
 
 
@@ -56,13 +58,18 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
     names = [str(name) for name in frame if str(name).strip()]
     nested = frame.attrs.get("nested", [])
     apart = f" ({', '.join(nested)} left out, for lists or objects)" if nested else ""
+    text, label, present = (as_named(n, names) for n in (text, label, load["text_column"]))
     for option, name in (("text", text), ("label", label)):
+        if name in nested:
+            raise InputError(
+                f"--{option}_column is {name!r}, which holds lists or objects: give each row one "
+                "value."
+            )
         if name and name not in names:
             raise InputError(
                 f"--{option}_column is {name!r}{closest(name, names)}: choose among "
                 f"{', '.join(names)}{apart}."
             )
-    present = load["text_column"]
     if not text and present in names and present != label and is_prose(frame[present]):
         text = present
     free = [name for name in names if name != label]
@@ -70,15 +77,58 @@ def roles(frame: pd.DataFrame, load: Params, text: str, label: str) -> tuple[Par
     tied: list[str] = []
     if not label:
         others = [name for name in names if name != text]
-        label, *tied = _labels(frame, others, load["label_column"]) or [""]
+        label, *tied = _labels(frame, others, as_named(load["label_column"], names)) or [""]
         if not label:
+            lists = [n for n in nested if n == load["label_column"] or LABEL.search(n.lower())]
+            remedy = (
+                f"give each row one value in {lists[0]!r}, or add a column of labels"
+                if lists
+                else "add it, or name it by --label_column"
+            )
             raise InputError(
                 f"No column of labels, with few different values, stands beside {text!r} among "
-                f"{', '.join(names)}{apart}: add it, or name it by --label_column."
+                f"{', '.join(names)}{apart}: {remedy}."
             )
+        _refuse_a_column_a_class(frame, others, label, tied)
     free = [name for name in names if name not in (text, label)]
-    ids = {"id_column": _id(frame, free, load["id_column"])}
+    ids = {"id_column": _id(frame, free, as_named(load["id_column"], names))}
     return {"text_column": text, "label_column": label} | ids, tied
+
+
+def _refuse_a_column_a_class(
+    frame: pd.DataFrame, names: Sequence[str], label: str, tied: Sequence[str]
+) -> None:
+    """Stop if columns of 0 and 1, all as likely, are one for each class or label of a text."""
+    marks = [name for name in names if {*filled(frame[name])} <= MARKS and len({*frame[name]}) > 1]
+    if label not in marks or not {*tied} & {*marks}:
+        return
+    if (frame[marks].isin([*TRUE]).sum(axis=1) == 1).all():
+        raise InputError(
+            f"Columns {', '.join(marks)} are one for each class: make one column of labels of "
+            "them, or name one by --label_column to learn that class alone."
+        )
+    if len(marks) > 2:
+        raise InputError(
+            f"Columns {', '.join(marks)} look like several labels of a text, of which only one is "
+            "learnt: name it by --label_column."
+        )
+
+
+def as_named(name: str, names: Sequence[str]) -> str:
+    """Return the column that `load` takes for a name, or the name where there is none."""
+    alike = [other for other in names if examples.fold(other) == examples.fold(name)]
+    return alike[0] if name and name not in names and len(alike) == 1 else name
+
+
+def on_one_line(name: str, names: Sequence[str]) -> str:
+    """Return a name by which `load` takes a column, for the params: on one line if that will do."""
+    plain = " ".join(name.split())
+    return plain if breaks_a_line(name) and as_named(plain, names) == name else name
+
+
+def breaks_a_line(value: str) -> bool:
+    """Tell whether a value can't stand in the command lines that DVC makes of the params."""
+    return len(f"{value}.".splitlines()) > 1 or "\0" in value
 
 
 def _labels(frame: pd.DataFrame, names: Sequence[str], present: str) -> list[str]:

@@ -4,7 +4,7 @@ import codecs
 import io
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from charset_normalizer import from_bytes
 
@@ -19,6 +19,15 @@ LINES = 1000  # of other characters than ASCII that an encoding is guessed from
 def is_parquet(file: File) -> bool:
     """Tell whether a file is one of parquet, by its first bytes."""
     return _first_bytes(file).startswith(PARQUET)
+
+
+def is_folder(files: Sequence[File]) -> bool:
+    """Tell whether files are texts in the folders of their labels, by endings or by none."""
+    names = [PurePosixPath(file.name) for file in files]
+    if all(name.suffix.lower() == ".txt" for name in names):
+        return True
+    roots, labels = {name.parent.parent for name in names}, {name.parent for name in names}
+    return not any(file.format for file in files) and len(roots) == 1 < len(labels)
 
 
 def _first_bytes(file: File) -> bytes:
@@ -43,7 +52,7 @@ def encodings(files: Sequence[File], present: list[str]) -> list[str]:
     odd = [file for file in files if not _fits(file, "utf-8")]
     if any(map(_is_nearly_utf_8, odd)):
         return ["utf-8"]  # so that what reads it says which bytes are wrong
-    folder = all(Path(file.name).suffix.lower() == ".txt" for file in files)  # of texts, mixed
+    folder = is_folder(files)  # of texts, mixed
     known = ["utf-8"] if not odd or (folder and len(odd) < len(files)) else []
     for encoding in _guesses(odd, present) if odd else known:
         if all(_fits(file, encoding) for file in odd):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,12 +19,16 @@ from src.project import params
 from src.tables import examples
 from src.text import load, split
 from src.text.check import guess_columns
-from src.text.split_strategies import NAMES
+from src.text.check.guess_columns import breaks_a_line
+from src.text.split_strategies import sides_of
 
 TEXTS = 2000  # whose tokens are counted, and that `quality` looks at
 WATCHED = Path("data/source")  # what DVC watches, as load is told in dvc.yaml
 FEWEST = 3  # texts of a class, one for each side of a split
 SHOWN = 20  # classes at most
+SPLIT = re.compile(
+    r"(data[ _-]?)?(split|subset|partition|set|fold)|is[ _-]?(train|test|val|valid)\w*"
+)
 SLICE = 20  # different values of a column whose values get metrics of their own, at most
 
 log = logging.getLogger("src.text.check")
@@ -200,8 +205,22 @@ def run_quality(check: Check) -> None:
 
 
 def _is_split(values: Iterable[object]) -> bool:
-    names = {value.strip().lower() for value in guess_columns.filled(values)}
-    return len(names) > 1 and names <= {*NAMES}
+    sides = sides_of({*guess_columns.filled(values)})
+    return len({*sides.values()}) > 1 and all(sides.values())
+
+
+def _warn_of_other_words(check: Check, name: str, values: Iterable[object]) -> None:
+    """Warn of a column that is a split by its name or some of its words, and names no sides."""
+    words = sorted({*guess_columns.filled(values)})
+    if not 2 <= len(words) <= SLICE:
+        return
+    sides = sides_of(words)
+    if SPLIT.fullmatch(examples.fold(name)) or "train" in sides.values():
+        unknown = ", ".join(repr(word) for word in words if not sides[word])
+        check.warnings.append(
+            f"Column {name!r} looks like a split of your own, and {unknown} in it name no side, so "
+            "texts are divided anew: write train, validation and test there to keep it."
+        )
 
 
 def settle_columns(check: Check) -> None:
@@ -210,11 +229,14 @@ def settle_columns(check: Check) -> None:
     names = [
         name
         for name in examples.column_names(path)
-        if name.strip() and name not in examples.COLUMNS
+        if name.strip() and name not in examples.COLUMNS and not breaks_a_line(name)
     ]
     frame = pq.read_table(path, columns=names).to_pandas()
     section = check.params["split"]
-    if sides := [name for name in names if _is_split(frame[name])]:
+    sides = [name for name in names if _is_split(frame[name])]
+    for name in names if not sides else ():
+        _warn_of_other_words(check, name, frame[name])
+    if sides:
         check.set("split", strategy="predefined", column=sides[0])
     elif section["column"] and section["column"] not in names:
         check.set("split", strategy="stratified", column="")

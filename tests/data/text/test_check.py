@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from src.core.errors import InputError
 from src.tables import download, examples
 from src.tables.places import File
-from src.text import load
+from src.text import findings, load
 from src.text.check import __main__ as check
 from src.text.check import guess, guess_columns, guess_encoding, timing
 
@@ -635,3 +635,173 @@ def test_the_command_says_a_mistake_in_one_sentence() -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert sentence in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", ["train eval", "TRAIN Dev TEST", "training testing"])
+def test_a_split_of_the_authors_is_taken(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sides = words.split()
+    source = written(
+        "a.csv",
+        table(",", "text label part", lambda k, t: [t["text"], t["label"], sides[k % len(sides)]]),
+    )
+    check.main(source, write=True)
+    assert params()["split"]["strategy"] == "predefined"
+    assert params()["split"]["column"] == "part"
+    told = capsys.readouterr().out
+    assert ("'eval' is taken for validation" in told) is ("eval" in words)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "warned"),
+    [
+        ("split", "0 1", "'0', '1'"),
+        ("is_test", "no yes", "'no', 'yes'"),
+        ("source", "train extra test", "'extra'"),
+        ("source", "web mail", ""),
+    ],
+)
+def test_a_split_in_other_words_is_not_passed_over(
+    name: str, words: str, warned: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides = words.split()
+    source = written(
+        "a.csv",
+        table(
+            ",", f"text label {name}", lambda k, t: [t["text"], t["label"], sides[k % len(sides)]]
+        ),
+    )
+    check.main(source, write=True)
+    assert params()["split"]["strategy"] == "stratified"
+    told = capsys.readouterr().out
+    sentence = f"Column {name!r} looks like a split of your own, and {warned} in it name no side"
+    assert (sentence in told) is bool(warned)
+
+
+@pytest.mark.parametrize("label", ["", "label"])
+def test_labels_in_lists_are_told_with_a_remedy_that_helps(label: str) -> None:
+    rows = [{"text": t["text"], "label": [t["label"]]} for t in TEXTS]
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pd.DataFrame(rows).to_parquet("a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        with pytest.raises(InputError) as raised:
+            check.main(name, label_column=label)
+        told = str(raised.value)
+        if label:
+            assert told == (
+                "--label_column is 'label', which holds lists or objects: give each row one value."
+            )
+        else:
+            assert "among text (label left out, for lists or objects): give each row one " in told
+    pd.DataFrame({"messages": [["a"]] * 60}).to_parquet("a.parquet")
+    with pytest.raises(InputError, match=r"has lists or objects in all columns \(messages\): give"):
+        check.main("a.parquet")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x0b", "\u2028"])
+def test_a_line_end_in_a_header_stays_out_of_the_command_line(end: str) -> None:
+    source = written(
+        "a.csv",
+        f'"What do{end}you think?","Your{end}{end}rating ","Seen{end}on",id\n'
+        + "".join(f"{t['text']},{t['label']},{t['language']},{k}\n" for k, t in enumerate(TEXTS)),
+    )
+    check.main(source, write=True)
+    assert params()["load"]["text_column"] == "What do you think?"
+    assert params()["load"]["label_column"] == "Your rating"
+    assert params()["evaluate"]["slices"] == []
+    assert len(loaded()) == 60
+    before = Path("params.yaml").read_bytes()
+    check.main(source, text_column="what do you think?", label_column="Your rating", write=True)
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_what_no_command_line_can_name_is_refused() -> None:
+    rows = "".join(f"{t['text']},{t['label']},0\n" for t in TEXTS)
+    items = "".join(f'{{"a\\u0000b": "{t["text"]}", "label": "{t["label"]}"}}\n' for t in TEXTS)
+    before = Path("params.yaml").read_bytes()
+    table, objects = f'"a\nb",label,a b\n{rows}', written("a.jsonl", items)
+    for source, name in ((written("a.csv", table), "a\nb"), (objects, "a\0b")):
+        with pytest.raises(InputError) as raised:
+            check.main(source, label_column="label", write=True)
+        assert str(raised.value) == (
+            f"load.text_column would be {name!r}, and DVC can't run a command with a line end or a "
+            "zero byte in it: rename that first."
+        )
+    source = written("a\nb.csv", "text,label,n\n" + rows)
+    with pytest.raises(InputError, match=r"^load\.source would be 'data/source/a\\nb\.csv', and"):
+        check.main(source, write=True)
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_columns_of_one_class_each_are_no_label(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["film", "money", "sport"]
+    alone, several = (
+        [[t["text"], *(str(int(t["label"] == n or k % 5 < odd)) for n in names)]
+         for k, t in enumerate(TEXTS)]
+        for odd in (0, 2)
+    )  # fmt: skip
+    for rows, told in (
+        (alone, "Columns film, money, sport are one for each class: make one column of labels of"),
+        (several, "Columns film, money, sport look like several labels of a text, of which only"),
+    ):
+        for true, false in (("1", "0"), ("True", "False")):
+            lines = [",".join(row).replace(",1", f",{true}").replace(",0", f",{false}")
+                     for row in rows]  # fmt: skip
+            source = written("a.csv", "\n".join(["text,film,money,sport", *lines, ""]))
+            with pytest.raises(InputError) as raised:
+                check.main(source)
+            assert str(raised.value).startswith(told)
+    check.main(source, label_column="film")
+    assert "label   film" in capsys.readouterr().out
+    two = "".join(f"{t['text']},{k % 2},{k % 3 // 2}\n" for k, t in enumerate(TEXTS))
+    check.main(written("a.csv", "text,label,is_reply\n" + two))
+    assert "label   label" in capsys.readouterr().out
+
+
+def test_a_few_words_without_spaces_do_not_change_the_features(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [f"{t['text']},{t['label']}\n" for t in TEXTS]
+    rows += [f"{chr(97 + k) * 6000},sport\n" for k in range(6)]
+    check.main(written("a.csv", "text,label\n" + "".join(rows)), write=True)
+    assert params()["baseline"]["analyzer"] == "word"
+    told = capsys.readouterr().out
+    assert "Texts of one word of more than 200 characters" in told
+    assert "tokenizer knows little: 6. Are they encoded" in told
+    genes = "".join(f"{'ACGT'[k % 4] * 30}{'TCAG'[k % 3] * k},{k % 2}\n" for k in range(60))
+    check.main(written("a.csv", "text,label\n" + genes), text_column="text", write=True)
+    assert params()["baseline"]["analyzer"] == "char"
+
+
+def test_no_param_is_named_that_does_not_join_the_labels() -> None:
+    told = findings.sentence({"code": "label_variants", "labels": ["0", "0.0"]})
+    assert told == "Labels ['0', '0.0'] may be one: write them alike in the source, if they are."
+    for labels in (["Pos", "pos"], ["a ", "a"], ["1", "1.0", "1 "]):
+        told = findings.sentence({"code": "label_variants", "labels": labels})
+        assert "load.normalize_labels joins those" in told
+
+
+def test_texts_without_an_ending_in_folders_of_their_labels_are_found() -> None:
+    for k, t in enumerate(TEXTS):
+        path = Path("data/source", t["label"], str(5000 + k))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(f"From: a, b; c\n{t['text']} é".encode("cp1252" if k == 7 else "utf-8"))
+    check.main("data/source", write=True)
+    assert params()["load"]["format"] == "folder"
+    assert {*loaded()["label"]} == {t["label"] for t in TEXTS}
+    assert len(loaded()) == 60
+
+
+@pytest.mark.parametrize("form", ["__label__{} {}", "{}:x\t{}"])
+def test_labels_before_texts_are_told_with_a_command_that_parts_them(form: str) -> None:
+    label = str if form.startswith("_") else str.upper
+    lines = [form.format(label(t["label"]), f'{t["text"]}, yes, " or no') for t in TEXTS]
+    source = written("a b.txt", "\n".join([*lines, ""]))
+    with pytest.raises(InputError) as raised:
+        check.main(source)
+    assert "a b.txt has the label before each text, as " in str(raised.value)
+    command = str(raised.value).split("`")[1].replace("> texts", "> data/source/texts")
+    subprocess.run(["bash", "-c", command], check=True)
+    check.main("data/source/texts.tsv", write=True)
+    found = loaded()
+    assert len(found) == 60
+    assert {*found["label"]} == {lines[k].split()[0].removeprefix("__label__") for k in range(3)}

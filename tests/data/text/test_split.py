@@ -231,3 +231,34 @@ def test_a_row_without_a_group_is_refused(tmp_path: Path) -> None:
     assert refused(frame, tmp_path, **BY_AUTHOR).startswith(
         "Column 'author' is empty in some rows: "
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train dev test", []),
+        (" Train VALID TEST ", []),
+        ("training validation testing", ["'testing' is taken for test"]),
+        ("trainset val_set test-data", ["'trainset' is taken for train"]),
+        ("train eval test", ["'eval' is taken for validation"]),
+        ("train dev eval", ["'eval' is taken for test"]),
+        ("train development evaluation", ["'evaluation' is taken for test"]),
+    ],
+)
+def test_words_of_a_given_split_are_taken_or_refused(
+    words: str, said: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sides = words.split(" ") if words.strip() == words else [words[:6], "VALID", "TEST "]
+    texts = ["one", "two", "three", "four", "five", "six"]
+    frame = frame_of(texts, ["a", "b"] * 3, part=[side for side in sides for _ in range(2)])
+    found = divided(frame, tmp_path, **GIVEN)
+    assert [list(rows["text"]) for rows in found.values()] == [texts[:2], texts[2:4], texts[4:]]
+    taken = [message for message in caplog.messages if "is taken for" in message]
+    assert [f"Column 'part': {one}" in taken for one in said] == [True] * len(said)
+    assert bool(taken) == bool(said)
+
+
+def test_words_that_name_no_side_are_all_named(tmp_path: Path) -> None:
+    frame = frame_of(["one", "two", "three"], ["a", "b", "a"], part=["train", "0", "extra"])
+    told = refused(frame, tmp_path, **GIVEN)
+    assert "in column 'part', found '0', 'extra': correct it in the source, or set" in told
