@@ -56,6 +56,10 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
     texts = pq.read_table(path, columns=["text"])["text"].to_pylist()
     texts = texts[:: -(-len(texts) // TEXTS)]
     ids = encoder.tokenize(tokenizer, texts, 10**9, params["max_characters"])
+    try:
+        encoder.refuse_unknown(tokenizer, ids)
+    except InputError as error:
+        check.stop("train", error)
     readable = encoder.readable(model, tokenizer)
     lengths = np.array([len(row) for row in ids])
     check.lines.append(_cut(lengths, params["max_length"], readable))
