@@ -31,10 +31,12 @@ check: .venv/installed
 	mypy
 	lint-imports --no-logo --no-cache
 
-# What a file of labelled texts needs to be trained on: make check-data FILE=data/source/tickets.csv
+# What a file of labelled texts needs to be trained on: make check-data FILE=data/source/tickets.csv;
+# TEXT and LABEL name its columns, WRITE=1 writes what it needs into params.yaml.
 check-data: .venv/installed
 	$(if $(FILE),,$(error FILE is missing: make check-data FILE=data/source/tickets.csv))
-	@python -m src.text.check '$(FILE)'
+	@python -m src.text.check '$(FILE)' $(if $(TEXT),--text_column '$(TEXT)') \
+		$(if $(LABEL),--label_column '$(LABEL)') $(if $(WRITE),--write)
 
 # Whether files and cache are what dvc.lock says; REMOTE=storage looks at what is on a remote.
 verify: .venv/installed

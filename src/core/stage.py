@@ -61,7 +61,8 @@ def run(
         if by_dvc:
             log.info(
                 "`dvc checkout` brings back what this stage wrote before, and "
-                "`git restore data/quality.* dvclive models` what git has of it."
+                "`git restore data/quality.* dvclive models` what git has of it; a param that `dvc "
+                "exp run -S` set stays in params.yaml until `git restore params.yaml`."
             )
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`

@@ -90,6 +90,11 @@ def main(
     ]
     if given:
         raise InputError(f"--{given[0]} is for tables: add --input, or leave it out.")
+    if len(texts) == 1 and Place(texts[0], "--input").format and Path(texts[0]).is_file():
+        raise InputError(
+            f"{texts[0]} is a file: pass --input {texts[0]} for its rows; a text that is called "
+            "like a file can come from standard input."
+        )
     classifier = Classifier(model, threads, engine)
     # At a terminal each line is answered at once.
     lines_at_once = 1 if sys.stdin.isatty() else LINES

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
-from src.core.errors import InputError
+from src.core.errors import InputError, closest
 from src.core.files import sha256, write_json
 
 MANIFEST = "manifest.json"
@@ -71,9 +71,13 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         found = json_object(_read(path), path)
     except (FileNotFoundError, NotADirectoryError):
+        fault = "has no manifest.json, so it is not an exported model"
+        if not folder.exists():
+            others = (other.parent.name for other in folder.parent.glob(f"*/{MANIFEST}"))
+            fault = f"does not exist, seen from {Path.cwd()}{closest(folder.name, others)}"
         raise InputError(
-            f"{folder} is not an exported model, it has no manifest.json: name a folder such as "
-            "models/onnx, which `dvc repro` makes and `dvc pull` brings."
+            f"{folder} {fault}: name a folder such as models/onnx, which `dvc repro` makes and "
+            "`dvc pull` brings."
         ) from None
     for name, (fits, expected) in SHAPE.items():
         if not fits(found.get(name)):

@@ -32,6 +32,7 @@ UPLOADS = 2  # files at once
 COLUMNS = 1000  # of a file
 MARKS = 400_000  # commas and line ends of a file: a field in memory takes 20 times its bytes
 LINE = 2**20  # characters of a line, and of a field
+NAMED = 10  # columns that an error lists
 NAME = 100  # characters of a column's name that an error repeats
 
 Row = tuple[int, list[str]]
@@ -178,9 +179,15 @@ def _check_utf8(content: bytes) -> None:
 def _check_header(header: list[str], column: str, prefix: str) -> None:
     if len(header) > COLUMNS:
         too_large(f"The file has {len(header)} columns: send at most {COLUMNS}.")
+    if len(header) == 1 and (marks := [mark for mark in ";\t|" if mark in header[0]]):
+        invalid(
+            f"The file has one column, {header[0][:NAME]!r}: save it with commas in place of "
+            f"{marks[0]!r}."
+        )
     if column not in header:
+        shown = ", ".join(repr(name[:NAME]) for name in header[:NAMED])
         hint = closest(column[:NAME], [name for name in header if len(name) <= NAME])
-        invalid(f"text_column must be one of the file's columns{hint}.")
+        invalid(f"text_column must be one of the file's columns, {shown}{hint}.")
     if len(set(header)) < len(header):
         name = next(name for name in header if header.count(name) > 1)
         invalid(f"The file has two columns {name[:NAME]!r}: rename one.")

@@ -46,7 +46,7 @@ class Roles:
             return {}
         roles = {}
         wanted = {"text": self.text, "label": self.label}
-        if self.ids or "id" in found:
+        if self.ids or "id" in map(examples.fold, found):
             wanted["id"] = self.ids or "id"
         for role, column in wanted.items():
             alike = [name for name in found if examples.fold(name) == examples.fold(column)]

@@ -4,6 +4,7 @@ import { parse } from "./csv.js";
 import { $, bar, count, element } from "./dom.js";
 import { ask, busy, chosen, complain, limitsOf, milliseconds } from "./server.js";
 
+const ROWS = 20; // of a chosen file, header included, that its texts are looked for in
 const MOST_ROWS = 8; // of a scored file, as a look at it
 
 let prefix = ""; // of the names of the new columns, so that none is there twice
@@ -17,12 +18,15 @@ export function look() {
 }
 
 async function offerColumns(file) {
-  const [header = []] = parse(await file.slice(0, 2 ** 16).text(), 1);
+  const [header = [], ...rows] = parse(await file.slice(0, 2 ** 16).text(), ROWS);
   const columns = header.map((name) => element("option", { value: name }, name));
   $("column").replaceChildren(...columns);
   $("column").disabled = !columns.length;
+  // Texts have a usual name, or are longer than all else.
+  const length = (k) => rows.reduce((sum, row) => sum + (row[k] ?? "").length, 0);
+  const longest = header.map((_, k) => k).sort((a, b) => length(b) - length(a))[0];
   const likely = header.find((name) => /^(text|content|message|body)$/i.test(name.trim()));
-  if (likely !== undefined) $("column").value = likely;
+  if (columns.length) $("column").value = likely ?? header[longest];
   const taken = (start) => header.includes(`${start}label`) || header.includes(`${start}score`);
   prefix = "";
   for (let number = 1; taken(prefix); number += 1) {

@@ -36,7 +36,7 @@ CODES = frozenset(
         """,
     )
 )
-ID = re.compile(r"(^|[_ -])(u?u?id|guid|key|nr|no)$|[a-z]I[dD]$")
+ID = re.compile(r"(?i:(^|[_ -])(u?u?id|guid|key|nr|no)$)|[a-z]I[dD]$")
 TRUE = ("1", "1.0", "true", "True", "TRUE")  # and what is not, in columns of one class each
 MARKS = {*TRUE, "0", "0.0", "false", "False", "FALSE"}
 MEASURED = r"[-+]?\d+[.,](?!0+$)\d+|\d{4}-\d\d-\d\d.*"  # numbers and dates, which label nothing

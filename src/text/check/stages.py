@@ -137,7 +137,7 @@ def run_load(check: Check) -> dict[str, Any]:
 
 def _leave_out(check: Check, small: list[str], classes: dict[str, int]) -> None:
     if len(classes) - len(small) < 2:
-        told = ", ".join(f"{name} {n}" for name, n in [*classes.items()][:SHOWN])
+        told = ", ".join(f"{n} of {name!r}" for name, n in [*classes.items()][:SHOWN])
         raise InputError(
             f"Expected at least 2 classes of {FEWEST} texts, one for each side of the split, "
             f"found {told}: add texts, or name the column of the labels by --label_column."

@@ -94,6 +94,8 @@ def _settle_epochs(check: Check, size: int) -> None:
     if batches * section["epochs"] < FEWEST_STEPS:
         epochs = min(math.ceil(FEWEST_STEPS / batches), MOST_EPOCHS)
         more = f"train.epochs {epochs} makes {batches * epochs}"
+        if batches * epochs < FEWEST_STEPS:
+            more += ", which are still few: add texts"
         check.warnings.append(
             f"{batches * section['epochs']} steps of training, {batches} an epoch, are too few for "
             f"a transformer to learn: {more if epochs > section['epochs'] else 'add texts'}."

@@ -65,7 +65,12 @@ def test_bad_input_gets_one_sentence(model: Path, tmp_path: Path) -> None:
     _, err = run(model, stdin=b"goal\n\xff\n", code=1)
     assert "Standard input is not UTF-8, it has byte 0xff on line 2: convert" in err
     _, err = run(tmp_path, "goal", code=1)
-    assert f"{tmp_path} is not an exported model, it has no manifest.json" in err
+    assert f"{tmp_path} has no manifest.json, so it is not an exported model" in err
+    _, err = run(model.with_name(f"{model.name}x"), "goal", code=1)
+    assert f"x does not exist, seen from {Path.cwd()} (did you mean '{model.name}'?): name" in err
+    _, err = run(model, "pyproject.toml.csv", code=0)
+    _, err = run(model, str(ROOT / "docs/tutorial/tickets.csv"), code=1)
+    assert "tickets.csv is a file: pass --input " in err
     _, err = run(model, "goal", "--batch_tokens", "0", code=1)
     assert "--batch_tokens is '0': expected a whole number at least 1; change it" in err
     _, err = run(model, "--goal", code=1)

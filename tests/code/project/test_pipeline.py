@@ -141,7 +141,7 @@ def test_a_mistake_is_one_sentence_and_loses_nothing(
     printed = project.dvc("repro", stage, code=255)
     assert f"ERROR src.core.stage: {sentence.format(root=project.root)}" in printed
     assert "`dvc checkout` brings back what this stage wrote before, and" in printed
-    assert "`git restore data/quality.* dvclive models` what git has of it." in printed
+    assert "`git restore data/quality.* dvclive models` what git has of it; a param" in printed
     assert "Traceback" not in printed
     project.dvc("checkout")
     project.git("restore", "data/quality.*", "dvclive", "models")

@@ -291,6 +291,18 @@ def test_a_file_comes_back_scored(page: Page, server: str, tmp_path: Path) -> No
     expect(page.locator("#scored tbody tr")).to_have_count(2)
 
 
+def test_the_column_of_the_longest_texts_is_chosen(page: Page, tmp_path: Path) -> None:
+    """Where none has a usual name."""
+    page.get_by_role("link", name="File").click()
+    rows = [["Nr", "Nachricht", "Sprache"], ["20117", GOAL, "en"]]
+    page.get_by_label("CSV file").set_input_files(write(tmp_path / "a.csv", rows))
+    expect(page.locator("#column")).to_have_value("Nachricht")
+    page.get_by_label("CSV file").set_input_files(
+        write(tmp_path / "b.csv", [["body", "comment"], ["a", GOAL]])
+    )
+    expect(page.locator("#column")).to_have_value("body")
+
+
 def test_the_answer_of_an_older_file_is_dropped(page: Page, tmp_path: Path) -> None:
     def send(rows: int) -> None:
         file = write(tmp_path / f"{rows}.csv", [["text"], *[[GOAL]] * rows])

@@ -344,7 +344,8 @@ def test_a_file_comes_back_with_labels_and_scores(
     assert mistyped.status_code == 422
     assert mistyped.json()["error"].startswith("modle is not known (did you mean 'model'?): send ")
     for content, status, message in (
-        (b"id,txt\n", 422, "text_column must be one of the file's columns (did you mean 'txt'?)"),
+        (b"id,txt\n", 422, "text_column must be one of the file's columns, 'id', 'txt' ("),
+        (b"id;text\n1;a\n", 422, "The file has one column, 'id;text': save it with commas in"),
         (b"text,label\n", 422, "The file has a column 'label' already: set prefix"),
         (b"text,a,text\n", 422, "The file has two columns 'text': rename one"),
         (b"text" + b",a" * 1000, 413, "The file has 1001 columns: send at most 1000"),

@@ -381,7 +381,7 @@ REFUSED |= {
     ),
     "rare.csv": (
         ("text,label\n" + "".join(f"{t['text']},film\n" for t in TEXTS[:40]) + "x,rare\n").encode(),
-        "classes of 3 texts, one for each side of the split, found film 40, rare 1: add texts",
+        "classes of 3 texts, one for each side of the split, found 40 of 'film', 1 of 'rare': add",
     ),
     "nested.json": (
         json.dumps({"data": [{"text": t["text"], "label": t["label"]} for t in TEXTS]}).encode(),
@@ -552,6 +552,17 @@ def test_params_of_training_are_as_the_stage_takes_them(capsys: pytest.CaptureFi
     check.main(source, write=True)
     assert params()["train"]["epochs"] == 30
     assert "too few for a transformer to learn: add texts." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["ID", "Nr", "Ticket_ID", "UUID", "ticketId"])
+def test_an_id_is_found_in_any_case(name: str) -> None:
+    """Else rows of equal texts would differ in it, and be kept."""
+    check.main(written("a.csv", table(",", f"text label {name}", with_ids)), write=True)
+    assert params()["load"]["id_column"] == name
+
+
+def with_ids(k: int, t: dict[str, str]) -> list[str]:
+    return [t["text"], t["label"], str(1000 + k)]
 
 
 def test_what_else_the_labels_may_be_is_said(
