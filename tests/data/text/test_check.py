@@ -642,7 +642,9 @@ def test_a_split_of_the_authors_is_taken(words: str, capsys: pytest.CaptureFixtu
     sides = words.split()
     source = written(
         "a.csv",
-        table(",", "text label part", lambda k, t: [t["text"], t["label"], sides[k % len(sides)]]),
+        table(
+            ",", "text label part", lambda k, t: [t["text"], t["label"], sides[k // 3 % len(sides)]]
+        ),
     )
     check.main(source, write=True)
     assert params()["split"]["strategy"] == "predefined"
