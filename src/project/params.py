@@ -1,6 +1,7 @@
 """Read, type and write a params.yaml; what a person wrote into it, comments too, stays."""
 
 from collections.abc import Callable, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,12 @@ def write(changes: Mapping[str, Any], path: Path = PARAMS) -> None:
     for name, value in changes.items():
         section, _, key = name.partition(".")
         _put(values[section], key, value)
+    text = StringIO()
+    yaml.dump(values, text)
+    end = "\r\n" if b"\r\n" in path.read_bytes() else "\n"  # which comments have kept
     with replacing(path) as fresh:
-        yaml.dump(values, fresh)
+        whole = text.getvalue().replace("\r\n", "\n")
+        fresh.write_text(whole, encoding="utf-8", newline=end)
 
 
 def _load(yaml: YAML, path: Path) -> Any:

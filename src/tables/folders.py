@@ -8,7 +8,8 @@ from urllib.parse import unquote
 
 from src.core.errors import InputError
 from src.tables.encodings import decode, refuse_other_files
-from src.tables.places import File
+from src.tables.places import ENDINGS, File
+from src.tables.streams import PACKED
 
 
 class LabelledText(NamedTuple):
@@ -28,6 +29,25 @@ def columns_of(name: str) -> dict[str, str | None]:
         for key, sign, value in pairs
         if sign and key.isidentifier()
     }
+
+
+def stems(names: Sequence[str]) -> dict[str, str]:
+    """Shorten names of files, to more where the last part of several is the same."""
+    found = {name: stem(name) for name in names}
+    for parts in range(2, 1 + max((len(PurePosixPath(name).parts) for name in names), default=0)):
+        count = Counter(found.values())
+        for name in [name for name, short in found.items() if count[short] > 1]:
+            folders = PurePosixPath(name).parts[-parts:-1]
+            found[name] = "/".join([*folders, stem(name)])
+    return found
+
+
+def stem(name: str) -> str:
+    """Take the folders, and the endings that tell the format, off the name of a file."""
+    found = PurePosixPath(name).name
+    while (suffix := PurePosixPath(found).suffix.lower()) and suffix in (*ENDINGS, ".txt", *PACKED):
+        found = found[: -len(suffix)]
+    return found
 
 
 def root_of(files: Sequence[File]) -> str:

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,8 +20,8 @@ from src.core.errors import InputError
 from src.core.files import replacing, scratch, write_json
 from src.tables import delimited, examples, sources
 from src.tables.examples import Hashes
-from src.tables.rows import ENDINGS, Batch, Format, Reader
-from src.tables.streams import PACKED
+from src.tables.folders import stem, stems
+from src.tables.rows import Batch, Format, Reader
 from src.text import load_cleaning
 from src.text.load_cleaning import REASONS, Codes, Reasons, Rules
 
@@ -72,7 +72,7 @@ def main(
     rules = Rules(max_characters, control_characters == "strip", missing_labels == "stop")
     with scratch(raw.parent / "load") as folder:
         files = sources.find(source, folder, sha256, max_bytes)
-        rows = Rows(folder, [file.name for file in files])
+        rows = Rows(folder, [file.name for file in files if file.suffix != ".txt"])
         for name, batch in reader.read(files):
             rows.add(name, batch, rules)
         rows.finish(normalize_labels)
@@ -111,7 +111,7 @@ class Rows:
         self._runs: list[tuple[int, int]] = []  # of each batch, the number of its file, and rows
         self._columns: dict[str, None] = dict.fromkeys(examples.COLUMNS)
         self._stripped = 0
-        self._stems = _stems(files)
+        self._stems = stems(files)
         self._by_file = False  # whether ids begin with the name of their file
 
     def add(self, name: str, batch: Batch, rules: Rules) -> None:
@@ -196,8 +196,8 @@ class Rows:
 
     def write_kept(self, path: Path) -> None:
         """Write the rows that are kept as examples, a batch at a time."""
-        stems = {name: self._stem(name) for name in self._files}
-        several = len(stems) > 1
+        short = {name: self._stem(name) for name in self._files}
+        several = len(short) > 1
         own = "file"  # what the source's own column of that name is called beside ours
         while several and own in self._columns:
             own = f"source_{own}"
@@ -213,11 +213,11 @@ class Rows:
                 columns = {name: table[name] for name in table.column_names}
                 columns["label"] = labels.take(codes)
                 if self._by_file:
-                    columns["id"] = _within(stems[table[FILE][0].as_py()], table["id"])
+                    columns["id"] = _within(short[table[FILE][0].as_py()], table["id"])
                 if several:
                     if "file" in columns:
                         columns[own] = columns["file"]
-                    columns["file"] = pa.array([stems[name] for name in table[FILE].to_pylist()])
+                    columns["file"] = pa.array([short[name] for name in table[FILE].to_pylist()])
                 absent = pa.nulls(len(table), pa.string())
                 whole = pa.table({name: columns.get(name, absent) for name in names})
                 writer.write_table(whole.filter(pa.array(reasons == 0)))
@@ -262,7 +262,7 @@ class Rows:
         return []
 
     def _stem(self, name: str) -> str:
-        return self._stems.get(name) or _stem(name)  # that of a folder
+        return self._stems.get(name) or stem(name)  # that of a folder
 
     def _place(self, row: int) -> tuple[str, str]:
         """Name a row by its id, and by the file and line that it is in."""
@@ -290,28 +290,10 @@ def _warn_of_unwatched(source: Sequence[str], watched: Path) -> None:
             log.warning("DVC can't see when %s changes: move it into %s", place, watched)
 
 
-def _within(stem: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+def _within(name: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
     """Put the name of their file before ids, but for those of rows that are numbered by it."""
-    own = pc.binary_join_element_wise(pa.scalar(stem), ids, ":")
-    return pc.if_else(pc.starts_with(ids, f"{stem}:"), ids, own)
-
-
-def _stems(names: Sequence[str]) -> dict[str, str]:
-    """Shorten names of files, to more where the last part of several is the same."""
-    found = {name: _stem(name) for name in names}
-    for parts in range(2, 1 + max((len(PurePosixPath(name).parts) for name in names), default=0)):
-        for name in [name for name, stem in found.items() if [*found.values()].count(stem) > 1]:
-            folders = PurePosixPath(name).parts[-parts:-1]
-            found[name] = "/".join([*folders, _stem(name)])
-    return found
-
-
-def _stem(name: str) -> str:
-    """Take the folders, and the endings that tell the format, off the name of a file."""
-    stem = PurePosixPath(name).name
-    while (suffix := PurePosixPath(stem).suffix.lower()) and suffix in (*ENDINGS, *PACKED):
-        stem = stem[: -len(suffix)]
-    return stem
+    own = pc.binary_join_element_wise(pa.scalar(name), ids, ":")
+    return pc.if_else(pc.starts_with(ids, f"{name}:"), ids, own)
 
 
 if __name__ == "__main__":

@@ -819,3 +819,15 @@ def test_labels_before_texts_are_told_with_a_command_that_parts_them(form: str) 
     found = loaded()
     assert len(found) == 60
     assert {*found["label"]} == {lines[k].split()[0].removeprefix("__label__") for k in range(3)}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_all_lines_of_the_params_keep_their_kind_of_end(end: str) -> None:
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text, newline=end)
+    check.main(as_semicolons(), write=True)
+    data = Path("params.yaml").read_bytes().decode()
+    assert data.count(end) == data.count("\n") > 100
+    assert data.count("\r") == (data.count("\n") if end == "\r\n" else 0)
+    assert comments(data) == comments(text)
+    assert params()["load"]["delimiter"] == ";"
