@@ -1,6 +1,5 @@
 """Write tables of predictions and of rejected rows: CSV, TSV, JSON lines and parquet."""
 
-import csv
 import io
 import json
 import logging
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from src.core.errors import InputError
 from src.predict.files import fresh
 from src.predict.input import Format
+from src.tables.delimited import writer
 from src.tables.lines import Broken
 from src.tables.places import Place
 from src.tables.streams import packed
@@ -52,17 +52,6 @@ class Output:
         """Leave it unfinished."""
 
 
-class _Ends:
-    """Rows that end in CR LF, which has the writer quote fields with either, end in LF here."""
-
-    def __init__(self, text: IO[str]) -> None:
-        self._text = text
-
-    def write(self, row: str) -> None:
-        """Take a row."""
-        self._text.write(f"{row[:-2]}\n")
-
-
 @dataclass
 class Delimited(Output):
     """CSV or TSV; ``excel_safe`` has no cell run as a formula."""
@@ -73,8 +62,7 @@ class Delimited(Output):
     def __post_init__(self) -> None:
         """Write the header."""
         self._text = io.TextIOWrapper(self.stream, "utf-8", newline="", write_through=False)
-        ends = _Ends(self._text)
-        self._writer = csv.writer(ends, delimiter=self.delimiter, lineterminator="\r\n")
+        self._writer = writer(self._text, self.delimiter)
         schema = self.schema or pa.schema([])
         for one in schema:
             _refuse_binary(one, "csv and tsv")

@@ -103,6 +103,6 @@ class _Ends:
         self._text.write(f"{row[:-2]}\n")
 
 
-def writer(text: IO[str]) -> Any:
+def writer(text: IO[str], delimiter: str = ",") -> Any:
     """Return what csv.writer does, for rows that end in LF and fields that may hold a CR."""
-    return csv.writer(_Ends(text), lineterminator="\r\n")
+    return csv.writer(_Ends(text), delimiter=delimiter, lineterminator="\r\n")
