@@ -110,7 +110,7 @@ def _predict_table(
     """Predict a table, by modules that texts can do without."""
     try:
         from src.predict.batch import Options, predict
-        from src.predict.input import Dialect
+        from src.predict.formats import Dialect
     except ImportError as error:
         raise InputError(
             f"--input needs packages that texts do without ({error}): `pip install pyarrow fsspec`."

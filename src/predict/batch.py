@@ -23,7 +23,8 @@ import pyarrow as pa
 from src.core.errors import InputError
 from src.predict.classifier import Classifier, Engine, Logits, softmax
 from src.predict.files import fresh, refuse_not_a_file
-from src.predict.input import Batch, Dialect, Format, Input, format_of, own_format, reading
+from src.predict.formats import Dialect, Format, format_of, own_format
+from src.predict.input import Batch, Input, reading
 from src.predict.output import NoTextError, rejections, writing
 from src.predict.ray_workers import on_ray
 from src.predict.resume import journal_of, key_of, remembered_by

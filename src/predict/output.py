@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from src.core.errors import InputError
 from src.predict.files import fresh
-from src.predict.input import Format
+from src.predict.formats import Format
 from src.tables.delimited import writer
 from src.tables.lines import Broken
 from src.tables.places import Place

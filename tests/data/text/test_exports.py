@@ -14,7 +14,8 @@ from conftest import make_texts
 from loading import here, loaded, refused, rejected
 
 from src.core.errors import InputError
-from src.predict.input import Batch, Dialect, own_format, reading
+from src.predict.formats import Dialect, own_format
+from src.predict.input import Batch, reading
 from src.tables import lines, parquet_rows
 from src.tables import rows as rows_of_sources
 from src.tables.places import Place
