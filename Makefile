@@ -14,8 +14,9 @@ run: .venv/installed
 setup: .venv/installed
 	@echo "Installed; . .venv/bin/activate puts it on your path."
 
-# One thread a process, for there are as many of these as cores. Python keeps what it has compiled.
-PYTEST = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# One thread a process; three processes, as each waits for those that it starts. Python keeps what it
+# has compiled.
+PYTEST = python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 test test-fast: export OMP_NUM_THREADS := 1
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
 test: check

@@ -216,9 +216,12 @@ def make_odd_model(folder: Path, endless: str = "loop") -> Path:
     return folder
 
 
-def make_checkpoint(folder: Path, kind: str = "bert", **config: Any) -> Path:
-    """Save a tiny classifier of an architecture with random weights, and its tokenizer."""
-    words = sorted({word for topic in TOPICS.values() for word in topic})
+def make_checkpoint(folder: Path, kind: str = "bert", text: str = "", **config: Any) -> Path:
+    """Save a tiny classifier of an architecture with random weights, and its tokenizer.
+
+    The tokenizer knows the words of the topics and those of ``text``.
+    """
+    words = sorted({word for topic in TOPICS.values() for word in topic} | {*text.lower().split()})
     pad = 1 if "roberta" in kind else 0  # as the real ones have it
     vocabulary = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", *words]
     vocabulary.insert(1 - pad, "[UNK]")

@@ -65,7 +65,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     set_params(template, SMALL)
     prompts = template.root / "cookiecutter.json"
     prompts.write_text(prompts.read_text().replace(CHECKPOINT, SMALL["train.checkpoint"]))
-    make_checkpoint(template.root / SMALL["train.checkpoint"])
+    tickets = (ROOT / "docs" / "tutorial" / "tickets.csv").read_text(encoding="cp1252")
+    text = tickets.replace(";", " ").replace('"', " ")
+    make_checkpoint(template.root / SMALL["train.checkpoint"], text=text)
     template.commit()
     folder = tmp_path_factory.mktemp("tutorial")
     home = tmp_path_factory.mktemp("home")

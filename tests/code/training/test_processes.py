@@ -23,15 +23,17 @@ PAIR: dict[str, Any] = {
     "save_steps": 5,
     "logging_steps": 1,
 }
-# Loaded by Python as it starts: each process writes down the texts of its batches.
+# Loaded by Python as it starts: each process writes down the texts of Trainer's batches.
 SPY = """
 import os
+import sys
 if "RANK" in os.environ:
     from src.text import encoder
     collate = encoder.collate
     def spy(ids, pad_token_id):
-        with open(f"seen-{os.environ['RANK']}", "a") as file:
-            file.writelines(f"{row.tolist()}\\n" for row in ids)
+        if sys._getframe(1).f_code.co_name == "_collate":
+            with open(f"seen-{os.environ['RANK']}", "a") as file:
+                file.writelines(f"{row.tolist()}\\n" for row in ids)
         return collate(ids, pad_token_id)
     encoder.collate = spy
 """
