@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import make_model, make_odd_model
+from conftest import make_odd_model
 from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -24,17 +23,6 @@ from src.predict.graph import LEADING, names_other_files
 from src.predict.manifest import DESCRIBING, SMALL, list_too, read_manifest
 
 SECRET = b"KEY=12345"
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def folder(good: Path, tmp_path: Path) -> Path:
-    """A folder to be changed."""
-    return Path(shutil.copytree(good, tmp_path / "model"))
 
 
 def change(folder: Path, **values: Any) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 from conftest import ROOT, make_model
+from served import PATIENCE, served, wait_until
 
 from src.serve import log as serve_log
 from src.serve.log import Lines
 
-PATIENCE = 60  # seconds for what is going to come
 HOST = b"Host: localhost\r\n"
 JSON = HOST + b"Content-Type: application/json\r\n"
 CSV = HOST + b"Content-Type: text/csv\r\n"
@@ -66,15 +66,6 @@ def rest_of(client: socket.socket) -> bytes:
     return found
 
 
-def wait_until(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise TimeoutError(condition)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"))
@@ -83,21 +74,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def started(folder: Path, log: Path, *words: str, files: int = 1024) -> Iterator[Running]:
     """Run a server that may open so many files."""
-    command = [sys.executable, "-m", "src.serve", str(folder), "--port", "0", "--watch", "0"]
-    limited = ["sh", "-c", f'ulimit -S -n {files} && exec "$@"', "sh", *command, *words]
-    with log.open("wb") as file:
-        process = subprocess.Popen(limited, cwd=ROOT, stderr=file)
-
-    def address() -> str:
-        assert process.poll() is None, log.read_text()
-        found = re.search(r"at (http://\S+)\n", log.read_text())
-        return found[1] if found else ""
-
-    try:
-        yield Running(wait_until(address), process, log)
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
+    with served(log, folder, "--watch", "0", *words, files=files) as (url, process):
+        yield Running(url, process, log)
 
 
 @pytest.fixture(scope="module")

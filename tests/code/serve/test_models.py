@@ -7,18 +7,17 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 import requests
-from conftest import ROOT, make_model, make_odd_model
+from conftest import make_odd_model
+from served import PATIENCE, served, wait_until
 
 from src.core.errors import InputError
 from src.predict.classifier import Classifier
@@ -28,19 +27,6 @@ from src.serve.app import Card
 from src.serve.models import FRONT_MATTER, Model
 from src.serve.request import Limits
 from src.serve.service import Service
-
-PATIENCE = 60  # seconds for what is going to come
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def folder(good: Path, tmp_path: Path) -> Path:
-    """A folder to be changed."""
-    return Path(shutil.copytree(good, tmp_path / "model"))
 
 
 def put(folder: Path, name: str, content: str) -> None:
@@ -177,10 +163,10 @@ def test_a_load_that_hangs_keeps_no_other_model_from_being_loaded(
 class Running:
     """A server of its own process."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+    def __init__(self, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.url = url
         self.process = process
         self._log = log
-        self.url = str(wait_until(lambda: re.findall(r"at (http://\S+)\n", self.log))[0])
 
     @property
     def log(self) -> str:
@@ -198,26 +184,12 @@ class Running:
         return sum(map(int, re.findall(pattern, self.get("/metrics").text)))
 
 
-def wait_until(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise TimeoutError(condition)
-
-
 @contextmanager
 def started(folder: Path, *words: str) -> Iterator[Running]:
+    """Run a server, and kill it at the end, as it may be busy with what never ends."""
     log = folder.parent / "log.txt"
-    command = [sys.executable, "-m", "src.serve", str(folder), "--port", "0", *words]
-    with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stderr=file, text=True)
-    try:
-        yield Running(process, log)
-    finally:
-        process.kill()
-        process.wait()
+    with served(log, folder, *words, end=subprocess.Popen.kill) as (url, process):
+        yield Running(url, process, log)
 
 
 def replace(folder: Path, make: Callable[[Path], object]) -> None:

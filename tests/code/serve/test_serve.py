@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +28,7 @@ from huggingface_hub import InferenceClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import to_builtins
+from served import PATIENCE, served, wait_until
 from tritonclient.utils import InferenceServerException
 
 from src.predict.classifier import Classifier, Logits, softmax
@@ -41,47 +42,20 @@ from src.serve.service import Service
 from src.serve.tei import ranked
 
 PRIVATE = "xylophone"  # a word of requests, which no log may have
-PATIENCE = 60  # seconds for what is going to come
 
 
 class Running(NamedTuple):
     """A server of its own process."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     log: Path
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise TimeoutError(condition)
 
 
 @contextmanager
 def started(log: Path, *words: str | Path, **environment: str) -> Iterator[Running]:
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "src.serve", *map(str, words), "--port", "0"],
-            cwd=ROOT,
-            env=os.environ | environment,
-            stderr=file,
-            text=True,
-        )
-
-    def address() -> str:
-        assert process.poll() is None, log.read_text()
-        found = re.search(r"at (http://\S+)\n", log.read_text())
-        return found[1] if found else ""
-
-    try:
-        yield Running(wait_until(address), process, log)
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
+    with served(log, *words, environment=environment) as (url, process):
+        yield Running(url, process, log)
 
 
 @pytest.fixture(scope="module")
