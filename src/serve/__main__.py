@@ -21,7 +21,7 @@ from src.serve.batching import END
 from src.serve.connections import most_connections
 from src.serve.models import Model
 from src.serve.request import Limits
-from src.serve.server import Server, in_address, listen, serve
+from src.serve.server import Server, give_back_memory, in_address, listen, serve
 from src.serve.service import Service
 from src.serve.upload import SLICE
 
@@ -66,6 +66,7 @@ def main(
     the client that is awaited for longest is closed.
     --hosts are the names that clients may use for the server, separated by commas, or * for any.
     """
+    give_back_memory()
     key = _key(api_key_file)
     loaded = _loaded([model, *more], engine, threads)
     _check_max_texts(max_texts, max_items, max_words)

@@ -22,7 +22,8 @@ from src.serve.errors import Problem
 
 PIECE = 2**14  # bytes that are read or written at once; those of a request beyond it are counted
 FILES = 128  # descriptors for all else: models, the log, connections that are being closed
-EVENTS = 64  # parts of requests, such as chunks, that are parsed before others have their turn
+EVENTS = 16  # parts of requests, such as chunks, that are parsed before others have their turn
+ENDED = 64  # overdue connections that are closed before others have their turn
 AT_ONCE = 16  # connections that are accepted before those before them are looked at
 SILENT = 1.0  # seconds after which a client may have to make room for the bytes of another
 TELL = 60.0  # seconds between lines of the log about the limit
@@ -90,7 +91,7 @@ class Connections(ServerState):
     def end_overdue(self) -> None:
         """Close connections of clients that are awaited for longer than ``patience``, a part."""
         until = time.monotonic() - self.patience
-        for connection, since in list(islice(self.waiting.items(), EVENTS)):
+        for connection, since in list(islice(self.waiting.items(), ENDED)):
             if since > until:
                 break
             message = "The request took too long to arrive: send it faster."

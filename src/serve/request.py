@@ -1,6 +1,7 @@
 """The body of a request, its limits and its deadline."""
 
 import asyncio
+import io
 import re
 import time
 from collections.abc import Awaitable, Sequence
@@ -76,7 +77,7 @@ async def body_of(
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > most + LINGER:
         raise too_many
-    content, size = bytearray(), 0
+    content, size = io.BytesIO(), 0  # whose value is no copy
     try:
         async with asyncio.timeout(until - time.monotonic()):
             async for chunk in request.stream():
@@ -84,14 +85,14 @@ async def body_of(
                 if size > most + LINGER:
                     raise too_many
                 if size <= most:
-                    content += chunk
+                    content.write(chunk)
                     await request.scope["share"].fill(size)
     except TimeoutError:
         message = "The body took too long to arrive: send it faster."
         raise Problem(408, "Deadline", message) from None
     if size > most:
         raise too_many
-    return bytes(content)
+    return content.getvalue()
 
 
 async def while_wanted(request: Request, work: Awaitable[Result], until: float) -> Result:

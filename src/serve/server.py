@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import signal
 import socket
@@ -19,6 +20,7 @@ from src.serve.service import Service
 
 LARGE = 2  # bodies of the largest size, whose bytes may be held at once
 BACKLOG = 2048  # connections that the system keeps until they are accepted
+MMAP_THRESHOLD = -3, 2**16  # of glibc's mallopt: blocks of more bytes are given back when freed
 
 log = logging.getLogger("src.serve")
 
@@ -103,6 +105,16 @@ class Server(uvicorn.Server):
         self.cut = len(left)
         for connection in left:
             connection.transport.abort()
+
+
+def give_back_memory() -> None:
+    """Let glibc give every large block back to the system when it is freed.
+
+    By itself it keeps blocks as large as the largest that was freed before, up to 32 MiB, so that
+    some uploads would make the process larger for good.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries have none
+        mallopt(*MMAP_THRESHOLD)
 
 
 def in_address(host: str) -> str:

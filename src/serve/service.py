@@ -33,6 +33,7 @@ class Service:
         deadline: seconds for a request.
         upload_deadline: seconds for a file.
         uploads: how many files are being scored.
+        reading: held while one of them is read, as the fields of two would take twice the memory.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Service:
         self.deadline = deadline
         self.upload_deadline = upload_deadline
         self.uploads = 0
+        self.reading = asyncio.Lock()
         self._default = models[0]
         self._turn = asyncio.Lock()
         self._loading: dict[str, asyncio.Task[None]] = {}

@@ -106,9 +106,10 @@ async def _score(service: Service, request: Request, content: bytes, until: floa
     except msgspec.ValidationError as error:
         invalid(sentence(error, Score))
     model = service.model(None if asked.model is UNSET else asked.model)
-    table = await asyncio.to_thread(
-        read_table, content, asked.text_column, asked.prefix, service.limits
-    )
+    async with service.reading:
+        table = await asyncio.to_thread(
+            read_table, content, asked.text_column, asked.prefix, service.limits
+        )
     work = _in_slices(service, model, table.texts, until)
     scores, cut = await while_wanted(request, work, until)
     return StreamingResponse(

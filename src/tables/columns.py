@@ -10,6 +10,8 @@ from src.tables.places import File
 
 Columns = dict[str, list[str | None]]
 
+NUMBERED = "#"  # in place of the column of ids: rows are numbered
+
 log = logging.getLogger("src.tables.columns")
 
 
@@ -24,7 +26,7 @@ class Roles:
 
     text: str  # "" if no column has a role
     label: str
-    ids: str  # "" for ``id`` where there is one
+    ids: str  # "" for ``id`` where there is one, ``NUMBERED`` for none
     _headers: dict[str, list[str]] = field(default_factory=dict)  # of the files read so far
 
     def check(self) -> None:
@@ -46,7 +48,8 @@ class Roles:
             return {}
         roles = {}
         wanted = {"text": self.text, "label": self.label}
-        if self.ids or "id" in map(examples.fold, found):
+        named = self.ids or "id" in map(examples.fold, found)
+        if named and self.ids != NUMBERED:
             wanted["id"] = self.ids or "id"
         for role, column in wanted.items():
             alike = [name for name in found if examples.fold(name) == examples.fold(column)]

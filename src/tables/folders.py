@@ -1,7 +1,7 @@
 """What folders tell: the labels of texts, as ``<label>/<id>.txt``, or the value of a column."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -21,13 +21,16 @@ class LabelledText(NamedTuple):
     name: str
 
 
-def columns_of(name: str) -> dict[str, str | None]:
-    """Return the columns that the folders of a file name, as in ``label=ham/part-0.parquet``."""
+def columns_of(name: str, own: Collection[str]) -> dict[str, str | None]:
+    """Return the columns that the folders of a file name, as in ``label=ham/part-0.parquet``.
+
+    Those that it has as its ``own`` are not among them.
+    """
     pairs = [part.partition("=") for part in PurePosixPath(name).parts[:-1]]
     return {
         key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
         for key, sign, value in pairs
-        if sign and key.isidentifier()
+        if sign and key.isidentifier() and key not in own
     }
 
 

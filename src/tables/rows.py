@@ -57,7 +57,7 @@ class Reader:
     delimiter: str  # between the fields of a csv file
     quote: str  # around a field of a csv or tsv file that holds the delimiter or a line end
     columns: Sequence[str]  # their names in csv and tsv files that have no header line
-    ids: str  # the column of the ids, "" for ``id`` where there is one
+    ids: str  # that of the ids, "" for ``id`` where there is one, "#" for none
     nested: set[str] = field(default_factory=set)  # columns that held a list or an object
 
     def read(self, files: Sequence[File]) -> Iterator[tuple[str, Batch]]:
@@ -131,8 +131,9 @@ class Reader:
     def _delimited(self, lines: Lines, delimiter: str, file: File, roles: Roles) -> Iterator[Batch]:
         records = _whole(Records(lines, delimiter, self.quote), file, STRAY)
         header = list(self.columns) or next((record.fields for record in records), [])
-        roles.check_header(header, file)
-        found = roles.find(header, file)
+        outside = columns_of(file.name, header)
+        roles.check_header([*header, *outside] if header else [], file)
+        found = roles.find([*header, *outside], file)
         rows: list[tuple[int, str, list[str]]] = []
         size = spanning = wide = count = 0
 
@@ -145,6 +146,7 @@ class Reader:
             numbers, reasons, fields = map(list, zip(*rows, strict=True))
             columns = map(list, zip(*fields, strict=True))
             values: dict[str, Any] = dict(zip(header, columns, strict=True))
+            values |= {name: [value] * len(rows) for name, value in outside.items()}
             return Batch(roles.name(values, found, len(rows)), numbers, reasons)
 
         merged = delimiter == "\t" and bool(self.quote)
@@ -189,8 +191,10 @@ class Reader:
                 size += sum(len(value) for value in item.value.values() if isinstance(value, str))
             if rows and (len(rows) == ROWS or size > CHARACTERS or not item):
                 names = list(dict.fromkeys(itertools.chain(*(row.value for row in rows))))
-                found = found or roles.find(names, file)
+                outside = columns_of(file.name, names)
+                found = found or roles.find([*names, *outside], file)
                 columns, reasons = self._values(rows, names, found, file)
+                columns |= {name: [value] * len(rows) for name, value in outside.items()}
                 lines = [row.line for row in rows]
                 yield Batch(roles.name(columns, found, len(rows)), lines, reasons)
                 rows, size = [], 0
@@ -273,7 +277,7 @@ def _folder(files: Sequence[File], encodings: Sequence[str]) -> Iterator[tuple[s
 
 
 def _parquet(rows: Rows, file: File, roles: Roles, nested: set[str]) -> Iterator[Batch]:
-    outside = {k: v for k, v in columns_of(file.name).items() if k not in rows.schema.names}
+    outside = columns_of(file.name, rows.schema.names)
     names = [*rows.schema.names, *outside]
     roles.check_header(names, file)
     found = roles.find(names, file)

@@ -19,6 +19,7 @@ from src.core.command_line import Count, Interval
 from src.core.errors import InputError
 from src.core.files import replacing, scratch, write_json
 from src.tables import delimited, examples, sources
+from src.tables.columns import NUMBERED
 from src.tables.examples import Hashes
 from src.tables.folders import stem, stems
 from src.tables.rows import Batch, Format, Reader
@@ -132,7 +133,8 @@ class Rows:
         labels = columns["label"].fill_null("").to_pylist()
         codes = np.array([self._known.setdefault(n, len(self._known)) for n in labels], np.int32)
         # The same text in two files may be on two sides of a split: both are kept.
-        alike = {key: values for key, values in columns.items() if key not in ("id", "label")}
+        other = {"label", "source_id", *(key for key in columns if examples.fold(key) == "id")}
+        alike = {key: values for key, values in columns.items() if key not in other}
         keys = load_cleaning.hash_rows(alike | {FILE: pa.array([name] * rows)})
         ids = load_cleaning.hash_rows({"id": columns["id"]})
         self._parts.append((codes, keys, reasons, ids))
@@ -246,9 +248,8 @@ class Rows:
         if pair:
             (name, first), (_, second) = map(self._place, pair)
             raise InputError(
-                f"The id {name!r} is in {first} and in {second}: set load.id_column to a "
-                "column whose values are all different, or rename the column or one of the "
-                "files."
+                f"The id {name!r} is in {first} and in {second}: set load.id_column to a column "
+                f"whose values are all different, or to {NUMBERED!r} to number the rows instead."
             )
 
     def _repeated(self, ids: Hashes) -> list[int]:

@@ -25,7 +25,8 @@ import pandas as pd
 from src.core import stage
 from src.core.errors import InputError, closest
 from src.project import params
-from src.tables import sources
+from src.tables import examples, sources
+from src.tables.columns import NUMBERED
 from src.tables.places import File
 from src.text import load
 from src.text.check import guess, guess_columns, guess_encoding, stages
@@ -80,13 +81,14 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     """Fill in the params and the report; InputError if the files are no labelled texts."""
     found = _find(check, files)
     frame = _read(check, found, text_column, label_column)
-    id_column = check.params["load"]["id_column"]
+    plain = next((name for name in map(str, frame) if examples.fold(name) == "id"), "")
+    guessed = check.params["load"]["id_column"] or plain
     counts = stages.run_load(check)
-    rows = "none: rows are numbered"
-    if id_column and not check.params["load"]["id_column"]:
-        rows += f", for {id_column} repeats"
-        id_column = ""
-    check.lines.append(f"  id      {id_column or ('id' if 'id' in frame else rows)}")
+    settled = check.params["load"]["id_column"] or plain
+    if settled == NUMBERED or not settled:
+        repeats = f", for {guessed} repeats" if guessed != settled else ""
+        settled = f"none: rows are numbered{repeats}"
+    check.lines.append(f"  id      {settled}")
     stages.settle_columns(check)
     stages.count(check, counts)
     sizes = stages.run_split(check, counts["kept"])

@@ -11,6 +11,7 @@ import pandas as pd
 
 from src.core.errors import InputError, closest
 from src.tables import examples
+from src.tables.columns import NUMBERED
 
 Params = dict[str, Any]  # of the section `load`
 
@@ -149,6 +150,8 @@ def _labels(frame: pd.DataFrame, names: Sequence[str], present: str) -> list[str
 
 def _id(frame: pd.DataFrame, names: Sequence[str], present: str) -> str:
     """Choose the column of the ids, "" if there is none or it needs no naming."""
+    if present == NUMBERED:
+        return present
     if present in names and frame[present].is_unique:
         return present
     ids = [name for name in names if ID.search(name) and frame[name].is_unique]

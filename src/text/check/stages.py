@@ -17,6 +17,7 @@ from src.core.command_line import bind
 from src.core.errors import InputError
 from src.project import params
 from src.tables import examples
+from src.tables.columns import NUMBERED
 from src.text import load, split
 from src.text.check import guess_columns
 from src.text.check.guess_columns import breaks_a_line
@@ -108,16 +109,18 @@ def hushed() -> Iterator[list[str]]:
 
 
 def run_load(check: Check) -> dict[str, Any]:
-    """Run `load`, settle what is dropped, and return what it counted."""
+    """Run `load`, settle ids and what is dropped, and return what it counted."""
     lenient = {"missing_labels": "drop", "max_dropped_fraction": 1.0}
     paths = (str(WATCHED.absolute()), "raw", "rejected.csv")
+    column = check.params["load"]["id_column"]
     try:
         check.run(load, *paths, **lenient)
     except InputError:
-        if not check.params["load"]["id_column"]:
+        if column == NUMBERED:
             raise
-        check.set("load", id_column="")  # a guess, that rows which were not looked at may refute
-        check.run(load, *paths, **lenient)
+        # A guess, that rows which were not looked at may refute, or an `id` that repeats.
+        check.set("load", id_column="" if column else NUMBERED)
+        return run_load(check)
     counts = check.read_json("raw/counts.json")
     if small := [name for name, count in counts["classes"].items() if count < FEWEST]:
         _leave_out(check, small, counts["classes"])

@@ -542,6 +542,16 @@ def test_an_id_that_repeats_where_nobody_looked_is_left(
     assert "  id      none: rows are numbered, for nr repeats\n" in capsys.readouterr().out
 
 
+def test_rows_are_numbered_where_ids_repeat(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = table(",", "id text label", lambda k, t: [str(k // 2), t["text"], t["label"]])
+    for _ in range(2):  # the second time with the param
+        check.main(written("a.csv", rows), write=True)
+        assert params()["load"]["id_column"] == "#"
+        assert "  id      none: rows are numbered" in capsys.readouterr().out
+    assert list(loaded()["id"][:2]) == ["a:1", "a:2"]
+    assert set(loaded()["source_id"][:2]) == {"0"}
+
+
 def test_params_of_training_are_as_the_stage_takes_them(capsys: pytest.CaptureFixture[str]) -> None:
     source = as_commas()
     for found in ("many", 0):

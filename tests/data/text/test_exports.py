@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -286,12 +288,18 @@ def test_a_file_that_begins_with_an_underscore_may_be_a_table() -> None:
     assert list(loaded("texts")["text"]) == ["a", "b"]
 
 
-def test_folders_of_a_partitioned_table_are_its_columns() -> None:
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_folders_of_a_partitioned_table_are_its_columns(kind: str) -> None:
     frame = pd.DataFrame({"text": ["a", "b", "c"], "label": ["x y", "z", None], "lang": "en"})
+    write: dict[str, Callable[[pd.DataFrame, Path], object]] = {
+        "parquet": pd.DataFrame.to_parquet,
+        "csv": partial(pd.DataFrame.to_csv, index=False),
+        "jsonl": partial(pd.DataFrame.to_json, orient="records", lines=True),
+    }
     for name, part in (("x%20y", [0]), ("z", [1]), ("__HIVE_DEFAULT_PARTITION__", [2])):
         folder = Path("texts/lang=en", f"label={name}")
         folder.mkdir(parents=True)
-        frame.loc[part, ["text"]].to_parquet(folder / "part-0.parquet")
+        write[kind](frame.loc[part, ["text"]], folder / f"part-0.{kind}")
     kept = loaded("texts", missing_labels="drop").sort_values("text")
     assert kept[["text", "label", "lang"]].to_numpy().tolist() == [
         ["a", "x y", "en"],

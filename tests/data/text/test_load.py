@@ -181,10 +181,19 @@ def test_own_columns_and_ids_are_not_lost() -> None:
     assert refused("key.csv", id_column="key").startswith(
         f"The id '1' is in {here('key.csv')}, line 2 and in "
     )
+    assert list(loaded("key.csv", id_column="#")["id"]) == ["key:1", "key:2"]
     row = '{"t": "%s", "label": "%s", "text": 1, "source_text": 2}\n'
     Path("two.jsonl").write_text(row % ("a", "x") + row % ("b", "y"))
     columns = list(loaded("two.jsonl", text_column="t").columns)
     assert columns == ["id", "text", "label", "source_source_text", "source_text"]
+
+
+def test_rows_are_numbered_in_place_of_ids_that_repeat() -> None:
+    Path("x.csv").write_text("ID,text,label\n1,a,x\n1,b,y\n2,a,x\n")
+    told = refused("x.csv")
+    assert told.endswith("are all different, or to '#' to number the rows instead.")
+    frame = loaded("x.csv", id_column="#")
+    assert frame[["id", "text", "ID"]].to_numpy().tolist() == [["x:1", "a", "1"], ["x:2", "b", "1"]]
 
 
 def test_unusable_rows_are_dropped_and_counted_by_reason() -> None:
