@@ -2,6 +2,7 @@
 
 A model folder is what ``save_pretrained`` writes: ``model.safetensors``, ``config.json`` with the
 labels and ``max_characters``, and a tokenizer whose ``model_max_length`` is the length in tokens.
+It is one of Hugging Face's sequence classifiers, or a ``MeanClassifier``.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from src.core.errors import InputError
 from src.predict.padding import batches
+from src.text.pooling import DENSE, MeanClassifier, Pooling, reads_mean
 from src.training import pretrained
 
 Tokens = npt.NDArray[np.int32]
@@ -23,14 +25,31 @@ MOST_UNKNOWN = 0.5  # share of the tokens, or of texts without any
 CHUNK = 10_000  # texts that are tokenized at once: what comes back is large
 
 
-def load(place: str, *, new_head: bool, **config: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Load a sequence classifier and its tokenizer, as ``pretrained.from_pretrained`` does.
+def load(
+    place: str, *, new_head: bool, pooling: Pooling = "auto", **config: Any
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load a classifier and its tokenizer, as ``pretrained.from_pretrained`` does.
+
+    Args:
+        place: a folder or a Hugging Face name.
+        new_head: whether it is to get a new head, and is not a folder that was trained here.
+        pooling: what a new head reads: the first token, or the mean of all; auto for what the
+            checkpoint was made for.
+        config: overrides the model's own config.
 
     Raises:
         InputError: likewise, or the tokenizer has no padding token, or pads on the left.
     """
-    kind = AutoModelForSequenceClassification
+    if new_head:
+        mean = reads_mean(place) if pooling == "auto" else pooling == "mean"
+    else:
+        mean = Path(place, DENSE).is_dir()
+    kind = AutoModel if mean else AutoModelForSequenceClassification
     model, tokenizer = pretrained.from_pretrained(place, kind, new_head=new_head, **config)
+    if mean:
+        model = MeanClassifier(model)
+        if not new_head:
+            model.load_head(Path(place))
     if tokenizer.padding_side != "right":
         raise InputError(
             f"The tokenizer of {place} pads texts on the left, as models that go on with a text "

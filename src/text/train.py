@@ -30,6 +30,8 @@ from src.metrics import classification
 from src.tables import examples
 from src.text import encoder
 from src.text.encoder import Texts
+from src.text.pooling import MeanClassifier, Pooling, reads_mean
+from src.text.probe import fit_head
 from src.training import launch, pretrained, provenance
 from src.training.checkpoints import ResumableTrainer, key_of
 from src.training.onnx_export import refuse_unexportable
@@ -38,6 +40,7 @@ from src.training.shortcuts import CutVocabulary, replace_dropout, shorten
 
 SPLITS = ("train.parquet", "validation.parquet", "labels.json")
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
+HEAD_LR = 10.0  # times train.lr, of a head that starts from a probe
 SETTINGS = ("precision", "processes", "threads", "seed")
 
 log = logging.getLogger("src.text.train")
@@ -52,6 +55,7 @@ def main(
     sha256: str,
     max_length: Annotated[int, Interval(ge=4)],
     max_characters: Count,
+    pooling: Pooling,
     lr: Annotated[float, Interval(gt=0, lt=1)],
     epochs: Count,
     batch_size: Count,
@@ -115,8 +119,8 @@ def _checkpoints(splits: Path, model: Path, start: str, params: Mapping[str, Any
     """Name the folder of the checkpoints by all that decides the result."""
     code = Path(__file__)  # a process of its own has no module of that name
     started = [splits / name for name in SPLITS if (splits / name).exists()]
-    machines = {"machines": os.environ.get("PET_NNODES", "1")}
-    key = key_of({**params, **machines}, [code, *started, *pretrained.files_of(start)])
+    others = {"machines": os.environ.get("PET_NNODES", "1"), "mean": reads_mean(start)}
+    key = key_of({**params, **others}, [code, *started, *pretrained.files_of(start)])
     return model.parent / ".checkpoints" / key
 
 
@@ -136,6 +140,10 @@ def _train(
     if first:
         few = train.ids[:2]
         refuse_unexportable(classifier, encoder.collate(few, tokenizer.pad_token_id))
+        if isinstance(classifier, MeanClassifier):
+            fit_head(
+                classifier, train.ids, train.labels, tokenizer.pad_token_id, params["class_weight"]
+            )
     cut = take_shortcuts(classifier, tokenizer, train, validation) if params["shortcuts"] else None
 
     # The parent of several processes has made the folder's place, and will move it.
@@ -159,7 +167,7 @@ def _train(
             cut.restore()
         if record:
             keep_best(record, trainer.state)
-            _save(trainer, folder)
+            _save(classifier, tokenizer, folder)
 
 
 def _start(place: str, labels: list[str], params: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -167,6 +175,7 @@ def _start(place: str, labels: list[str], params: Mapping[str, Any]) -> tuple[An
     classifier, tokenizer = encoder.load(
         place,
         new_head=True,
+        pooling=params["pooling"],
         problem_type=None,  # of a head for something else; other tools would score by it
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
@@ -193,8 +202,8 @@ def _texts(path: Path, tokenizer: Any, labels: list[str], max_characters: int) -
 
 def take_shortcuts(classifier: Any, tokenizer: Any, *datasets: Texts) -> CutVocabulary | None:
     """Let the classifier learn the same with less work; the ids of the texts become others."""
-    if not shorten(classifier):
-        log.info("no shorter last layer is known for %s", classifier.config.model_type)
+    if not shorten(classifier, first=not isinstance(classifier, MeanClassifier)):
+        log.info("no shorter layers are known for %s", classifier.config.model_type)
     replace_dropout(classifier)
     if not CutVocabulary.suits(classifier, tokenizer.pad_token_id):
         log.info("the embeddings of %s are trained as a whole", classifier.config.model_type)
@@ -240,11 +249,22 @@ def trainer_of(
         folder=checkpoints,
         save_steps=params["save_steps"],
     )
+    if isinstance(classifier, MeanClassifier):
+        _raise_lr(trainer, {*classifier.classifier.parameters()})
     # The log lines are ours, on stderr and in the file; only the progress bar is Trainer's.
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(Progress)
     return trainer
+
+
+def _raise_lr(trainer: ResumableTrainer, head: set[Any]) -> None:
+    """Let the head learn ``HEAD_LR`` times as fast as the encoder."""
+    optimizer: Any = trainer.create_optimizer()
+    for group in list(optimizer.param_groups):
+        moved = [weight for weight in group["params"] if weight in head]
+        group["params"] = [weight for weight in group["params"] if weight not in head]
+        optimizer.add_param_group({**group, "params": moved, "lr": HEAD_LR * group["lr"]})
 
 
 def _arguments(params: Mapping[str, Any], checkpoints: Path) -> dict[str, Any]:
@@ -290,10 +310,10 @@ def _collate(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, torch.T
     return batch | {"labels": torch.tensor([row["labels"] for row in rows])}
 
 
-def _save(trainer: ResumableTrainer, folder: Path) -> None:
-    trainer.save_model(str(folder))
-    (folder / "training_args.bin").unlink()  # a pickle, with paths of this machine
-    for file in folder.iterdir():
+def _save(classifier: Any, tokenizer: Any, folder: Path) -> None:
+    classifier.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for file in folder.rglob("*.*"):
         file.chmod(0o644)  # the weights come with 0600, which no colleague could read
 
 

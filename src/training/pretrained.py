@@ -128,9 +128,14 @@ def _expect_all_weights(model: Any, loaded: Any, place: str, new_head: bool) -> 
     missing = set(loaded["missing_keys"])
     bad = {name for name, *_ in loaded["mismatched_keys"]}
     if new_head:
-        base = f"{model.base_model_prefix}."
-        bad = {name for name in bad if name.startswith(base)}
-        if new := sorted(name for name in missing if name.startswith(base)):
+        prefix = f"{model.base_model_prefix}."
+        whole = not hasattr(model, model.base_model_prefix)  # an encoder without a head
+
+        def is_head(name: str) -> bool:
+            return name.startswith("pooler.") if whole else not name.startswith(prefix)
+
+        bad = {name for name in bad if not is_head(name)}
+        if new := sorted(name for name in missing if not is_head(name)):
             log.warning("%s has no weights for %s: they start at random", place, ", ".join(new[:5]))
     else:
         bad |= missing

@@ -1,7 +1,7 @@
 """The same classifier with less work: shortcuts leave logits, gradients or steps unchanged.
 
 * ``CutVocabulary``: only tokens that occur have a row in the table while it is trained.
-* ``shorten``: the last layer is computed for the first token alone, the one that the head reads.
+* ``shorten``: the last layer is computed for the first token alone, where the head reads no other.
 * ``replace_dropout``: masks are drawn from 16 random bits an element, not a float.
 """
 
@@ -146,8 +146,8 @@ ENCODERS: dict[str, tuple[str, Callable[[Any], Layer]]] = {
 }
 
 
-def shorten(model: Any) -> bool:
-    """Let a sequence classifier compute no more than its head reads.
+def shorten(model: Any, first: bool = True) -> bool:
+    """Let a classifier compute no more than its head reads: the ``first`` token, or all.
 
     Returns:
         Whether the architecture is one of ``ENCODERS``; any other is left as it is.
@@ -155,40 +155,45 @@ def shorten(model: Any) -> bool:
     name, read = ENCODERS.get(model.config.model_type, ("", _bert))
     if name:
         encoder = getattr(model.base_model, name)
-        setattr(model.base_model, name, FirstTokenEncoder(encoder.layer, read))
+        setattr(model.base_model, name, ShortEncoder(encoder.layer, read, first))
     return bool(name)
 
 
-class FirstTokenEncoder(nn.Module):
-    """An encoder that returns the last hidden state of the first token, [texts, 1, size].
+class ShortEncoder(nn.Module):
+    """An encoder that returns the last hidden state of the first token, or of all.
 
     It holds the layers of the encoder that it replaces, under the same names.
     """
 
-    def __init__(self, layers: nn.ModuleList, read: Callable[[Any], Layer]) -> None:
+    def __init__(self, layers: nn.ModuleList, read: Callable[[Any], Layer], first: bool) -> None:
         """Compute with ``layers``, each as ``read`` sees it."""
         super().__init__()
         self.layer = layers
         self._read = read
+        self._first = first
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """Encode hidden states [texts, tokens, size] under a mask [texts, 1, any, tokens]."""
+        """Encode hidden states [texts, tokens, size] under a mask [texts, 1, any, tokens].
+
+        Those of the last layer are [texts, 1, size] for the first token.
+        """
         if attention_mask is not None:  # one row does, as all tokens see the same
             attention_mask = attention_mask[:, :, :1]
             if attention_mask.dtype == torch.bool:
                 lowest = torch.finfo(hidden_states.dtype).min
                 attention_mask = torch.where(attention_mask, 0.0, lowest).to(hidden_states.dtype)
-        *layers, last = self.layer
-        for layer in layers:
+        for layer in self.layer[:-1] if self._first else self.layer:
             arguments = (self._read(layer), hidden_states, attention_mask)
             if self.training and getattr(layer, "gradient_checkpointing", False):
                 hidden_states = checkpoint(_encode, *arguments, use_reentrant=False)
             else:
                 hidden_states = _encode(*arguments)
-        first = _encode_first(self._read(last), hidden_states, attention_mask)
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=first)
+        if self._first:
+            last = self._read(self.layer[-1])
+            hidden_states = _encode_first(last, hidden_states, attention_mask)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden_states)
 
 
 def _encode(layer: Layer, x: Tensor, mask: Tensor | None) -> Tensor:

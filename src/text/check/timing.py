@@ -48,7 +48,9 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
     try:
         with hushed():
             place = pretrained.resolve(params["checkpoint"], params["sha256"], "train")
-            model, tokenizer = encoder.load(place, new_head=True, num_labels=classes)
+            model, tokenizer = encoder.load(
+                place, new_head=True, pooling=params["pooling"], num_labels=classes
+            )
     except InputError as error:
         check.lines.append(f"Tokens and training time: not measured. {error}")
         return
