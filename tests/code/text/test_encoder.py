@@ -61,12 +61,15 @@ def texts_of(splits: Path) -> list[str]:
     return list(examples.read(splits / "validation.parquet")["text"])
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [*((kind, "first") for kind in ARCHITECTURES), *((k, "mean") for k in ("bert", "distilbert"))],
+)
 def test_an_architecture_from_checkpoint_to_prediction(
-    kind: str, splits: Path, tmp_path: Path
+    kind: str, pooling: str, splits: Path, tmp_path: Path
 ) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", kind, **ARCHITECTURES[kind])
-    model = trained(splits, tmp_path, checkpoint, epochs=1)
+    model = trained(splits, tmp_path, checkpoint, pooling=pooling, epochs=1)
     export.main(splits, model, tmp_path / "fp32", tmp_path / "int8", tmp_path / "report", **EXPORT)
     report = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert report["fp32"]["max_logit_difference"] <= 1e-5

@@ -22,8 +22,14 @@ from src.training import checkpoints
 
 pytestmark = pytest.mark.slow
 
-# Six epochs of 23 steps.
-LONG = {"epochs": 6, "save_steps": 5, "logging_steps": 3, "early_stopping_patience": 0}
+# Six epochs of 23 steps, of a classifier with a part of its own and two learning rates.
+LONG = {
+    "pooling": "mean",
+    "epochs": 6,
+    "save_steps": 5,
+    "logging_steps": 3,
+    "early_stopping_patience": 0,
+}
 WAIT = 120  # seconds, after which what is waited for will not come
 
 # Processes that are forked from one that has imported all: the same as new ones, but at once there.

@@ -1,0 +1,143 @@
+"""A classifier of the mean reads all tokens, and starts from what its checkpoint knows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TRAIN, make_checkpoint
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from transformers import AutoModel, AutoTokenizer
+
+from src.core.files import write_json
+from src.tables import examples
+from src.text import encoder, probe, train
+from src.text.encoder import Texts
+from src.text.pooling import MeanClassifier, Pooling
+
+pytestmark = pytest.mark.slow
+
+
+def load(checkpoint: Path, classes: int) -> tuple[MeanClassifier, Any]:
+    torch.manual_seed(1)
+    return encoder.load(str(checkpoint), new_head=True, pooling="mean", num_labels=classes)
+
+
+@pytest.mark.parametrize("says", ["mean", "cls", "nothing"])
+def test_what_is_read_is_what_the_checkpoint_says_or_the_param(says: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    if says != "nothing":
+        (checkpoint / "1_Pooling").mkdir()
+        modes = {
+            f"pooling_mode_{mode}": mode.startswith(says) for mode in ("mean_tokens", "cls_token")
+        }
+        write_json(checkpoint / "1_Pooling" / "config.json", modes)
+    found: dict[Pooling, bool] = {
+        pooling: isinstance(
+            encoder.load(str(checkpoint), new_head=True, pooling=pooling)[0], MeanClassifier
+        )
+        for pooling in ("auto", "first", "mean")
+    }
+    assert found == {"auto": says == "mean", "first": False, "mean": True}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_the_head_starts_from_a_logistic_regression(
+    classes: int, class_weight: str, checkpoint: Path, splits: Path
+) -> None:
+    frame = examples.read(splits / "train.parquet")
+    labels = examples.label_ids(frame, examples.read_labels(splits))
+    frame, labels = frame[labels < classes].iloc[30:], labels[labels < classes][30:]
+    model, tokenizer = load(checkpoint, classes)
+    ids = encoder.tokenize(tokenizer, list(frame["text"]), 16, 1000)
+    probe.fit_head(model, ids, labels, 0, class_weight)
+    vectors = probe.vectors_of(model, ids, 0)
+    length = np.linalg.norm(vectors, axis=1).mean()
+    weights = None if class_weight == "none" else class_weight
+    expected = LogisticRegression(C=10, max_iter=1000, class_weight=weights)
+    expected.fit(vectors / length, labels)
+    with torch.inference_mode():
+        logits = model.eval()(**encoder.collate(ids, 0)).logits
+    assert logits.softmax(1).numpy() == pytest.approx(
+        expected.predict_proba(vectors / length), abs=1e-4
+    )
+    assert (logits.argmax(1).numpy() == labels).mean() > 0.9, "before any step of training"
+
+
+def test_a_probe_of_some_texts_has_all_classes(
+    checkpoint: Path, splits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "MOST", 20)
+    texts = list(examples.read(splits / "train.parquet")["text"])
+    labels = np.array([0] * (len(texts) - 2) + [1, 2])
+    model, tokenizer = load(checkpoint, 3)
+    probe.fit_head(model, encoder.tokenize(tokenizer, texts, 16, 1000), labels, 0, "none")
+    assert model.classifier.weight.abs().sum(1).min() > 0
+
+
+def test_the_head_learns_faster_than_the_encoder(checkpoint: Path, tmp_path: Path) -> None:
+    model, tokenizer = load(checkpoint, 3)
+    texts = Texts([np.array([2, 5, 3], np.int32)] * 8, np.arange(8) % 3)
+    params = TRAIN | {"class_weight": "none"}
+    trainer = train.trainer_of(
+        model,
+        tokenizer,
+        texts,
+        None,
+        params,
+        tmp_path,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+    )
+    optimizer: Any = trainer.optimizer
+    rates = {
+        id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]
+    }
+    for name, weight in model.named_parameters():
+        factor = 10 if name.startswith("classifier.") else 1
+        assert rates[id(weight)] == pytest.approx(factor * params["lr"]), name
+    weight_decay = {
+        id(w): group["weight_decay"] for group in optimizer.param_groups for w in group["params"]
+    }
+    assert weight_decay[id(model.classifier.weight)] == params["weight_decay"]
+    assert weight_decay[id(model.classifier.bias)] == 0
+
+
+def test_the_folder_is_one_of_sentence_transformers(
+    splits: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """What that library does with its files, done by hand, gives the logits."""
+    train.main(
+        splits,
+        tmp_path / "model",
+        tmp_path / "live",
+        **TRAIN | {"checkpoint": str(checkpoint), "pooling": "mean", "epochs": 1},
+    )
+    folder = tmp_path / "model"
+    modules = json.loads((folder / "modules.json").read_text())
+    assert [(module["path"], module["type"].split(".")[-1]) for module in modules] == [
+        ("", "Transformer"),
+        ("1_Pooling", "Pooling"),
+        ("2_Dense", "Dense"),
+    ]
+    assert json.loads((folder / "1_Pooling" / "config.json").read_text()) == {
+        "word_embedding_dimension": 32,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_cls_token": False,
+    }
+    dense = json.loads((folder / "2_Dense" / "config.json").read_text())
+    assert dense["activation_function"] == "torch.nn.modules.linear.Identity"
+    assert (dense["in_features"], dense["out_features"], dense["bias"]) == (32, 3, True)
+    head = load_file(folder / "2_Dense" / "model.safetensors")
+    stock = AutoModel.from_pretrained(folder)
+    tokens = AutoTokenizer.from_pretrained(folder)("goal match bank", return_tensors="pt")
+    with torch.inference_mode():
+        mean = stock(**tokens).last_hidden_state.mean(1)
+        expected = mean @ head["linear.weight"].T + head["linear.bias"]
+    found = encoder.TorchClassifier(folder, threads=1).logits(["goal match bank", "goal"], 100)
+    assert found[:1] == pytest.approx(expected.numpy(), abs=1e-5)
