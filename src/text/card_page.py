@@ -19,6 +19,7 @@ SCORES = {  # the metrics' names here, and the types and names that Hugging Face
     "log_loss": ("log_loss", "Log loss"),
     "ece": ("expected_calibration_error", "Expected calibration error"),
 }
+POOLINGS = {"first": "its first token", "mean": "the mean of all tokens"}
 SURE = 0.9  # the probability from which a mistake is a sure one
 CONFUSED = 5  # pairs of labels that the card names
 MATRIX = 12  # labels up to which the confusion matrix is still read as one
@@ -74,8 +75,8 @@ def purpose(
     return [
         f"It gives a text one of {len(labels)} labels, and a probability to each: "
         f"{', '.join(map(code, labels))}. It is an encoder of the kind "
-        f"{code(facts.config['model_type'])} with a classification head, exported to ONNX; its "
-        f"weights are {numbers}.",
+        f"{code(facts.config['model_type'])} with a classification head, which reads "
+        f"{POOLINGS[facts.config['pooling']]}, exported to ONNX; its weights are {numbers}.",
         "## Intended use",
         intended_use.strip() or unsaid,
         table(["", ""], said),

