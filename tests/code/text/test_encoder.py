@@ -83,7 +83,7 @@ def test_an_architecture_from_checkpoint_to_prediction(
     assert exported.labels == ["film", "money", "sport"]
     openvino = Classifier(tmp_path / "fp32", threads=1, engine="openvino")
     # It computes in bf16 on a processor that is made for it, which has 8 bits of a number.
-    bits = max(0.02, 0.01 * np.abs(expected).max())
+    bits = max(0.02, 0.01 * float(np.abs(expected).max()))
     assert openvino.logits(texts, batch_tokens=30) == pytest.approx(expected, abs=bits)
     int8 = Classifier(tmp_path / "int8", threads=1).logits(texts, batch_tokens=30)
     assert int8.shape == expected.shape
