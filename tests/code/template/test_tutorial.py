@@ -102,7 +102,7 @@ def test_the_reviewed_change_is_in_the_main_branch_with_its_models(
         "Start Ticket topics",
     ]
     params = YAML(typ="safe").load(clone.root / "params.yaml")
-    assert params["train"]["lr"] == 3e-4
+    assert params["train"]["lr"] == 2e-4
     assert params["load"]["text_column"] == "message"
     changed = clone.git("diff", "--numstat", "HEAD^", "HEAD", "params.yaml")
     assert changed.split() == ["1", "1", "params.yaml"], "one line, as the reviewer sees it"
