@@ -9,6 +9,7 @@ kills it, starts a real one, and so does the first pipeline of all tests.
 import atexit
 import ctypes
 import gc
+import hashlib
 import marshal
 import os
 import runpy
@@ -23,6 +24,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -171,6 +173,33 @@ def wait_for_requests(listener: socket.socket) -> Request:
             sys.exit()
 
 
+def remember_yaml(folder: Path) -> None:
+    """Let DVC parse each text of YAML once in all processes: it is most of what DVC still does.
+
+    The parser is written in Python, and reads params.yaml anew for every stage. What it makes of a
+    text depends on nothing else.
+    """
+    from dvc.utils import strictyaml
+    from dvc.utils.serialize import _yaml
+
+    parse = _yaml.parse_yaml
+
+    def parse_once(text: str, path: str, typ: str = "safe") -> Any:
+        if typ != "safe":  # what DVC changes and writes again, with comments
+            return parse(text, path, typ)
+        file = folder / hashlib.sha256(text.encode()).hexdigest()
+        if file.exists():
+            return marshal.loads(file.read_bytes())  # noqa: S302
+        parsed = parse(text, path, typ)
+        with suppress(ValueError):  # it holds what is no value of JSON
+            fresh = file.with_suffix(f".{os.getpid()}")
+            fresh.write_bytes(marshal.dumps(parsed))
+            fresh.rename(file)
+        return parsed
+
+    _yaml.parse_yaml = strictyaml.parse_yaml = parse_once
+
+
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
     """Return a request and its inputs and outputs, or nothing if the other end is closed."""
     try:
@@ -223,6 +252,7 @@ def end_with(request: Request, shim: str) -> None:
 if __name__ == "__main__":
     for module in MODULES:
         import_module(module)
+    remember_yaml(Path(sys.argv[2]).parent)
     gc.collect()
     gc.freeze()  # so that a fork does not copy all of it by looking for garbage
     request = wait_for_requests(socket.socket(fileno=int(sys.argv[1])))
