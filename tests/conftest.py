@@ -23,7 +23,7 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
-from warm import FORKS
+from warm import FORKS, remember_yaml
 
 from src.predict.manifest import write_manifest
 from src.project.params import words_of
@@ -61,6 +61,8 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ["DVC_NO_ANALYTICS"] = "1"
     if sys.platform == "linux":
         FORKS.folder = shared(tmp_path_factory) / "forks"
+        FORKS.folder.mkdir(exist_ok=True)
+        remember_yaml(FORKS.folder)
     yield
     FORKS.end()
 

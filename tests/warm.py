@@ -80,7 +80,6 @@ class Forks:
 
     def _connect(self, folder: Path) -> socket.socket:
         """Connect with the server for as long as there are commands; start it if there is none."""
-        folder.mkdir(exist_ok=True)
         path = str(folder / "socket")
         server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with FileLock(folder / "lock"):
