@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import warm
 from configobj import ConfigObj
 from filelock import FileLock
 from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from warm import FORKS, remember_yaml
 
 from src.predict.manifest import write_manifest
 from src.project.params import words_of
@@ -48,20 +47,24 @@ TRAIN |= {"lr": 3e-3, "epochs": 2}  # enough to learn
 SMALL = {f"{name}.{key}": value for name, values in PARAMS.items() for key, value in values.items()}
 
 
-@cache
-def forks() -> warm.Warm:
-    return warm.Warm()
+def shared(factory: pytest.TempPathFactory) -> Path:
+    """The folder that all processes of one test run share."""
+    place = factory.getbasetemp()
+    return place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _environment() -> Iterator[None]:
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Find `python` and `dvc` where the tests' own are, and look nothing up on a hub."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["DVC_NO_ANALYTICS"] = "1"
+    if sys.platform == "linux":
+        FORKS.folder = shared(tmp_path_factory) / "forks"
+        FORKS.folder.mkdir(exist_ok=True)
+        remember_yaml(FORKS.folder)
     yield
-    if forks.cache_info().currsize:
-        forks().end()
+    FORKS.end()
 
 
 # Fixtures that train or bake the template. A test that uses one, directly or not, is slow.
@@ -85,21 +88,19 @@ class Project:
 
     def run(self, *command: str, code: int = 0, text: str | None = None) -> str:
         """Run a command, expect its exit code, and return what it printed on both outputs."""
-        if text is None and warm.accepts(command):
-            ended, printed = forks().run(command, self.root)
-        else:
-            done = subprocess.run(
-                command,
-                cwd=self.root,
-                input=text,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            ended, printed = done.returncode, done.stdout
-        assert ended == code, f"{' '.join(command)} gave {ended}:\n{printed}"
-        return printed
+        done = subprocess.run(
+            ["python" if word == sys.executable else word for word in command],
+            cwd=self.root,
+            env=FORKS.environment(),
+            input=text,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        told = f"{' '.join(command)} gave {done.returncode}:\n{done.stdout}"
+        assert done.returncode == code, told
+        return done.stdout
 
     def dvc(self, *command: str, code: int = 0) -> str:
         return self.run("dvc", *command, code=code)
@@ -318,12 +319,11 @@ def set_params(project: Project, params: dict[str, Any]) -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small project after its first `dvc repro`, committed; to be copied.
 
-    All processes of one test run share it. Beside it, ``repro.log`` has what was printed and
-    ``new.txt`` what git saw before the commit.
+    All processes of one test run share it. DVC and its stages are real processes here, and forks
+    in its copies. Beside it, ``repro.log`` has what was printed and ``new.txt`` what git saw before
+    the commit.
     """
-    place = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        place = place.parent
+    place = shared(tmp_path_factory)
     root, log = place / "built", place / "repro.log"
     with FileLock(place / "built.lock"):
         if not log.exists():
@@ -338,7 +338,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (root / name).unlink(missing_ok=True)
             shutil.rmtree(root / "dvclive", ignore_errors=True)
             project.commit()
-            printed = project.dvc("repro")
+            printed = project.run("env", f"PATH={os.environ['PATH']}", "dvc", "repro")
             new = project.git("ls-files", "--others", "--exclude-standard")
             (place / "new.txt").write_text(new)
             project.commit()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, Project, copy_project, make_checkpoint, set_params
 from ruamel.yaml import YAML
+from warm import FORKS
 
 MARK = "======"
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
@@ -48,6 +49,8 @@ def as_typed(command: str, template: Path) -> str:
         return f"TEMPLATE=git+file://{template}"
     if command == "make setup":
         return SETUP + command
+    if command == ". .venv/bin/activate":  # that of the tests, whose commands begin at once here
+        return f"{command}; PATH={FORKS.environment()['PATH']}"
     return command
 
 
