@@ -404,11 +404,17 @@ def train_command(splits: Path, target: Path, checkpoint: Path, **changes: Any) 
 
 
 def run_train(
-    splits: Path, target: Path, checkpoint: Path, **changes: Any
+    splits: Path, target: Path, checkpoint: Path, *, forked: bool = False, **changes: Any
 ) -> subprocess.CompletedProcess[str]:
-    """The stage in a process of its own, which runs in the folder that ``target`` lies in."""
+    """The stage in a process of its own, which runs in the folder that ``target`` lies in.
+
+    It is a new one, as those are that it starts, or all of them are forks that begin at once.
+    """
     words = train_command(splits, target, checkpoint, **changes)
     env = os.environ | {"PYTHONPATH": f"{target.parent}:{ROOT}"}
+    if forked:  # which the server refuses with a PYTHONPATH
+        words[0], env = "python", FORKS.environment()
+        (target.parent / "src").symlink_to(ROOT / "src")
     return subprocess.run(
         words, cwd=target.parent, env=env, check=False, capture_output=True, text=True
     )

@@ -11,14 +11,14 @@ import sys
 from array import array
 
 FOLDER, _, NAME = sys.argv[0].rpartition("/")
-WORDS = [NAME, *sys.argv[1:]]
+ARGUMENTS = sys.argv[1:]
+WORDS = [NAME, *ARGUMENTS[ARGUMENTS[:1] == ["-u"] :]]  # torchrun gives it
 
 
 def forked() -> int | None:
     """Return the exit code that the fork ended with, or None if there was no fork."""
-    if WORDS[0] == "python" and not (
-        WORDS[1:2] == ["-m"] and WORDS[2:] and (WORDS[2] == "dvc" or WORDS[2].startswith("src."))
-    ):
+    module = WORDS[2] if WORDS[1:2] == ["-m"] and len(WORDS) > 2 else ""
+    if NAME == "python" and module != "dvc" and not module.startswith("src."):
         return None
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
@@ -37,7 +37,7 @@ def forked() -> int | None:
 code = forked()
 if code is None:
     real = f"{sys.executable.rpartition('/')[0]}/{NAME}"
-    os.execv(real, [real, *WORDS[1:]])  # noqa: S606
+    os.execv(real, [real, *ARGUMENTS])  # noqa: S606
 if code < 0:
     os.kill(os.getpid(), -code)
 os._exit(code)

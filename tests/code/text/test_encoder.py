@@ -95,7 +95,7 @@ def test_training_learns_and_is_equal_to_itself(
 ) -> None:
     """A process as DVC starts it gives the same bytes as one that has trained before."""
     folders = []
-    changes = {"epochs": 6, "early_stopping_patience": 0}
+    changes: dict[str, Any] = {"epochs": 6, "early_stopping_patience": 0}
     for run in ("first", "second"):
         if run == "first":
             done = run_train(splits, tmp_path / run, checkpoint, **changes)

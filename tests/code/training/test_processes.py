@@ -70,7 +70,7 @@ def test_they_go_on_together(
         assert process.stderr
         next(line for line in process.stderr if "src.training.recording: step 30/" in line)
         process.kill()  # the processes that it started end with it
-    again = run_train(splits, tmp_path / "out", checkpoint, **PAIR)
+    again = run_train(splits, tmp_path / "out", checkpoint, forked=True, **PAIR)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("INFO src.training.checkpoints: goes on from step ") == 1
     assert digest(tmp_path / "out") == digest(undisturbed)
@@ -84,8 +84,9 @@ def test_processes_share_a_batch_and_learn_the_same(splits: Path, tmp_path: Path
     changes = {"batch_size": texts, "epochs": 4, "metric_for_best_model": "log_loss"}
     weights = []
     for processes in (1, 2):
-        target = tmp_path / str(processes)
-        done = run_train(splits, target, checkpoint, processes=processes, **changes)
+        target = tmp_path / str(processes) / "out"
+        target.parent.mkdir()
+        done = run_train(splits, target, checkpoint, forked=True, processes=processes, **changes)
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("step 4/4: train/loss") == 1, "one of them writes"
         assert {file.name for file in target.glob("[!.]*")} == {"model", "model.json", "live"}
@@ -100,7 +101,8 @@ def test_processes_share_a_batch_and_learn_the_same(splits: Path, tmp_path: Path
 def test_processes_that_fail_leave_one_sentence(
     splits: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    done = run_train(splits, tmp_path / "out", checkpoint, processes=2, max_length=64)
+    changes = {"processes": 2, "max_length": 64}
+    done = run_train(splits, tmp_path / "out", checkpoint, forked=True, **changes)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     (error,) = errors_in(done.stderr)
