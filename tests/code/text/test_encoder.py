@@ -82,9 +82,10 @@ def test_an_architecture_from_checkpoint_to_prediction(
     assert exported.logits(texts, batch_tokens=30) == pytest.approx(expected, abs=1e-5)
     assert exported.labels == ["film", "money", "sport"]
     openvino = Classifier(tmp_path / "fp32", threads=1, engine="openvino")
-    # It computes in bf16 on a processor that is made for it, which has 8 bits of a number.
-    bits = max(0.02, 0.01 * float(np.abs(expected).max()))
-    assert openvino.logits(texts, batch_tokens=30) == pytest.approx(expected, abs=bits)
+    # It computes in bf16 on a processor that is made for it, with 8 bits of a number; the logits of
+    # a mean, whose head starts from a regression, are larger.
+    most = 0.02 if pooling == "first" else 0.01 * float(np.abs(expected).max())
+    assert openvino.logits(texts, batch_tokens=30) == pytest.approx(expected, abs=most)
     int8 = Classifier(tmp_path / "int8", threads=1).logits(texts, batch_tokens=30)
     assert int8.shape == expected.shape
     assert not np.array_equal(int8, expected)
