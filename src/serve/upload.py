@@ -106,10 +106,7 @@ async def _score(service: Service, request: Request, content: bytes, until: floa
     except msgspec.ValidationError as error:
         invalid(sentence(error, Score))
     model = service.model(None if asked.model is UNSET else asked.model)
-    async with service.reading:
-        table = await asyncio.to_thread(
-            read_table, content, asked.text_column, asked.prefix, service.limits
-        )
+    table = await while_wanted(request, _read(service, content, asked), until)
     work = _in_slices(service, model, table.texts, until)
     scores, cut = await while_wanted(request, work, until)
     return StreamingResponse(
@@ -120,6 +117,19 @@ async def _score(service: Service, request: Request, content: bytes, until: floa
             "X-Truncated-Rows": str(sum(cut)),
         },
     )
+
+
+async def _read(service: Service, content: bytes, asked: Score) -> Table:
+    async with service.reading:
+        work = asyncio.to_thread(
+            read_table, content, asked.text_column, asked.prefix, service.limits
+        )
+        reading = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            await asyncio.wait({reading})  # a thread can't be stopped, and holds its memory
+            raise
 
 
 async def _in_slices(

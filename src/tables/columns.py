@@ -1,7 +1,7 @@
 """The roles of a file's columns, and a check that the files of a source fit together."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from src.core.errors import InputError, closest
@@ -10,9 +10,13 @@ from src.tables.places import File
 
 Columns = dict[str, list[str | None]]
 
-NUMBERED = "#"  # in place of the column of ids: rows are numbered
+NUMBERED = "#"  # in place of the column of ids, if none is called so: rows are numbered
 
 log = logging.getLogger("src.tables.columns")
+
+
+class IdsError(InputError):
+    """The column of ids is missing, or two rows have one id."""
 
 
 def doubled(columns: Sequence[str]) -> str:
@@ -49,7 +53,7 @@ class Roles:
         roles = {}
         wanted = {"text": self.text, "label": self.label}
         named = self.ids or "id" in map(examples.fold, found)
-        if named and self.ids != NUMBERED:
+        if named and not self.numbers(found):
             wanted["id"] = self.ids or "id"
         for role, column in wanted.items():
             alike = [name for name in found if examples.fold(name) == examples.fold(column)]
@@ -62,13 +66,23 @@ class Roles:
                 _refuse_column(role, column, found, file)
         return roles
 
-    def name(self, columns: Columns, roles: dict[str, str], rows: int) -> Columns:
+    def numbers(self, columns: Collection[str]) -> bool:
+        """Tell whether rows of these columns are numbered although there may be ids."""
+        return self.ids == NUMBERED and NUMBERED not in columns
+
+    def name(
+        self, columns: Columns, roles: dict[str, str], rows: int
+    ) -> tuple[Columns, frozenset[str]]:
         """Name columns ``id text label`` by their roles, and the others as none of these.
 
         A column without a role keeps its name, unless it is one of these three.
+
+        Returns:
+            The columns, and the names of those that are called an id but are not in that role.
         """
         if not roles:
-            return dict(columns)
+            return dict(columns), frozenset()
+        further = set()
         named = {role: columns.get(column, [None] * rows) for role, column in roles.items()}
         for column, values in columns.items():
             if column not in roles.values():
@@ -76,7 +90,9 @@ class Roles:
                 while free in examples.COLUMNS or (free != column and free in columns):
                     free = f"source_{free}"
                 named[free] = values
-        return named
+                if examples.fold(column) == "id":
+                    further.add(free)
+        return named, frozenset(further)
 
     def check_header(self, header: Sequence[str], file: File) -> None:
         """Stop if two columns of a table have one name, or another table has other columns."""
@@ -117,7 +133,8 @@ def _refuse_column(role: str, column: str, found: Sequence[str], file: File) -> 
                 f"in it {others[seen]} times: set load.delimiter to it"
                 f"{', or load.format to tsv' if seen == 'tab' else ''}."
             )
-    raise InputError(
+    kind = IdsError if role == "id" else InputError
+    raise kind(
         f"{file} has no column {column!r}, but {', '.join(map(repr, found))}"
         f"{closest(column, found)}: set load.{role}_column to the right one."
     )

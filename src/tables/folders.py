@@ -1,15 +1,19 @@
 """What folders tell: the labels of texts, as ``<label>/<id>.txt``, or the value of a column."""
 
+import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from src.core.errors import InputError
 from src.tables.encodings import decode, refuse_other_files
+from src.tables.examples import fold
 from src.tables.places import ENDINGS, File
 from src.tables.streams import PACKED
+
+log = logging.getLogger("src.tables.folders")
 
 
 class LabelledText(NamedTuple):
@@ -21,17 +25,29 @@ class LabelledText(NamedTuple):
     name: str
 
 
-def columns_of(name: str, own: Collection[str]) -> dict[str, str | None]:
-    """Return the columns that the folders of a file name, as in ``label=ham/part-0.parquet``.
+def columns_of(folders: Sequence[Sequence[str]]) -> list[dict[str, str | None]]:
+    """Return the columns that folders name, as in ``label=ham/part-0.parquet``, of each file.
 
-    Those that it has as its ``own`` are not among them.
+    There are none unless all files have the same, and never one of ids, which differ by row.
+
+    Args:
+        folders: those between the source and each of its files.
     """
-    pairs = [part.partition("=") for part in PurePosixPath(name).parts[:-1]]
-    return {
-        key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
-        for key, sign, value in pairs
-        if sign and key.isidentifier() and key not in own
-    }
+    found = []
+    for parts in folders:
+        pairs = [part.partition("=") for part in parts]
+        found.append(
+            {
+                key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+                for key, sign, value in pairs
+                if sign and key.isidentifier() and fold(key) != "id"
+            }
+        )
+    if len({frozenset(columns) for columns in found}) > 1:
+        odd = sorted({key for columns in found for key in columns})
+        log.info("folders %s=... are no columns: not all files are in one", "=..., ".join(odd))
+        return [{} for _ in folders]
+    return found
 
 
 def stems(names: Sequence[str]) -> dict[str, str]:

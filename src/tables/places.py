@@ -7,9 +7,9 @@ read. Paths take the standard library alone; URLs take fsspec.
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
@@ -161,6 +161,8 @@ class File(Place):
 
     path: Path
     max_bytes: int  # that it may hold once it is decompressed
+    # Of all its rows, as its folders name them.
+    columns: Mapping[str, str | None] = field(default_factory=dict, hash=False)
 
     def _stored(self, stack: ExitStack) -> Any:
         return stack.enter_context(self.path.open("rb"))

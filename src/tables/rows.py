@@ -17,7 +17,7 @@ from src.tables import places
 from src.tables.columns import Columns, Roles
 from src.tables.delimited import Record, Records, width_reason
 from src.tables.encodings import refuse_encoding, refuse_other_files, text_of, why_not_text
-from src.tables.folders import LabelledText, columns_of, root_of, texts_of
+from src.tables.folders import LabelledText, root_of, texts_of
 from src.tables.json_rows import AS_WRITTEN, Item, as_text, json_lines, json_list
 from src.tables.lines import Broken, Lines
 from src.tables.parquet_rows import Rows
@@ -40,7 +40,8 @@ log = logging.getLogger("src.tables.rows")
 class Batch:
     """Rows of one file."""
 
-    columns: dict[str, list[str | None]]  # the values of each, None where a row has none
+    columns: Columns  # the values of each, None where a row has none
+    other_ids: frozenset[str]  # those that are called an id but are not the ids
     lines: list[int]  # that rows start on, from 1; their numbers where there are no lines
     reasons: list[str]  # why a row can't be kept, "" for one that can
     names: list[str] | None = None  # the file of each row, where they are not all from one
@@ -57,7 +58,7 @@ class Reader:
     delimiter: str  # between the fields of a csv file
     quote: str  # around a field of a csv or tsv file that holds the delimiter or a line end
     columns: Sequence[str]  # their names in csv and tsv files that have no header line
-    ids: str  # that of the ids, "" for ``id`` where there is one, "#" for none
+    ids: str  # that of the ids, "" for ``id`` where there is one, ``NUMBERED`` for none
     nested: set[str] = field(default_factory=set)  # columns that held a list or an object
 
     def read(self, files: Sequence[File]) -> Iterator[tuple[str, Batch]]:
@@ -131,7 +132,7 @@ class Reader:
     def _delimited(self, lines: Lines, delimiter: str, file: File, roles: Roles) -> Iterator[Batch]:
         records = _whole(Records(lines, delimiter, self.quote), file, STRAY)
         header = list(self.columns) or next((record.fields for record in records), [])
-        outside = columns_of(file.name, header)
+        outside = {name: value for name, value in file.columns.items() if name not in header}
         roles.check_header([*header, *outside] if header else [], file)
         found = roles.find([*header, *outside], file)
         rows: list[tuple[int, str, list[str]]] = []
@@ -147,7 +148,7 @@ class Reader:
             columns = map(list, zip(*fields, strict=True))
             values: dict[str, Any] = dict(zip(header, columns, strict=True))
             values |= {name: [value] * len(rows) for name, value in outside.items()}
-            return Batch(roles.name(values, found, len(rows)), numbers, reasons)
+            return Batch(*roles.name(values, found, len(rows)), numbers, reasons)
 
         merged = delimiter == "\t" and bool(self.quote)
         last = 0
@@ -179,7 +180,8 @@ class Reader:
     def _objects(self, items: Iterable[Item | Broken], file: File, roles: Roles) -> Iterator[Batch]:
         rows: list[Item] = []
         found: dict[str, str] = {}
-        keys: dict[str, None] = {}
+        outside = file.columns
+        keys = dict.fromkeys(outside)
         size = 0
         example = dict.fromkeys((self.text or "text", self.label or "label"), "...")
         remedy = f"make each row an object such as {example}"
@@ -190,13 +192,11 @@ class Reader:
                 keys |= dict.fromkeys(item.value)
                 size += sum(len(value) for value in item.value.values() if isinstance(value, str))
             if rows and (len(rows) == ROWS or size > CHARACTERS or not item):
-                names = list(dict.fromkeys(itertools.chain(*(row.value for row in rows))))
-                outside = columns_of(file.name, names)
-                found = found or roles.find([*names, *outside], file)
+                names = list(dict.fromkeys([*itertools.chain(*(r.value for r in rows)), *outside]))
+                found = found or roles.find(names, file)
                 columns, reasons = self._values(rows, names, found, file)
-                columns |= {name: [value] * len(rows) for name, value in outside.items()}
                 lines = [row.line for row in rows]
-                yield Batch(roles.name(columns, found, len(rows)), lines, reasons)
+                yield Batch(*roles.name(columns, found, len(rows)), lines, reasons)
                 rows, size = [], 0
         roles.compare_keys(list(keys), file)
 
@@ -212,7 +212,7 @@ class Reader:
         columns: dict[str, list[str | None]] = {}
         reasons = [""] * len(rows)
         for name in names:
-            values = [row.value.get(name) for row in rows]
+            values = [row.value.get(name, file.columns.get(name)) for row in rows]
             if {list, dict} & set(map(type, values)):
                 self.nested.add(name)
                 if name in (found.get("text"), found.get("label")):
@@ -272,13 +272,14 @@ def _folder(files: Sequence[File], encodings: Sequence[str]) -> Iterator[tuple[s
         if len(rows) == ROWS or size > CHARACTERS or number == len(files):
             ids, texts, labels, names = map(list, zip(*rows, strict=True))
             columns: dict[str, Any] = {"id": ids, "text": texts, "label": labels}
-            yield name, Batch(columns, [1] * len(rows), [""] * len(rows), names)
+            yield name, Batch(columns, frozenset(), [1] * len(rows), [""] * len(rows), names)
             rows, size = [], 0
 
 
 def _parquet(rows: Rows, file: File, roles: Roles, nested: set[str]) -> Iterator[Batch]:
-    outside = columns_of(file.name, rows.schema.names)
-    names = [*rows.schema.names, *outside]
+    own = rows.schema.names
+    outside = {name: value for name, value in file.columns.items() if name not in own}
+    names = [*own, *outside]
     roles.check_header(names, file)
     found = roles.find(names, file)
     for name, classes in rows.classes.items():
@@ -289,7 +290,7 @@ def _parquet(rows: Rows, file: File, roles: Roles, nested: set[str]) -> Iterator
     for part in rows.batches(ROWS):
         columns: Columns = {name: [value] * len(part) for name, value in outside.items()}
         reasons = [""] * len(part)
-        for name, column in zip(rows.schema.names, part.columns, strict=True):
+        for name, column in zip(own, part.columns, strict=True):
             try:
                 columns[name] = rows.texts(name, column, wanted=name in found.values())
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -304,6 +305,6 @@ def _parquet(rows: Rows, file: File, roles: Roles, nested: set[str]) -> Iterator
             _mend(name, columns[name], reasons)
         lines = list(range(row + 1, row + len(part) + 1))
         row += len(part)
-        yield Batch(roles.name(columns, found, len(part)), lines, reasons)
+        yield Batch(*roles.name(columns, found, len(part)), lines, reasons)
     if left_out:
         log.warning("%s: columns that are not text are left out: %s", file, sorted(left_out))

@@ -6,6 +6,7 @@ which is a file or folder that an installed Python package carries.
 """
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from src.core.errors import InputError, closest
 from src.core.packages import package_path
 from src.core.secrets import refuse_secret, without_secrets
 from src.tables.download import download, download_link
+from src.tables.folders import columns_of
 from src.tables.places import File, Place, refuse
 from src.tables.streams import UNKNOWN
 
@@ -56,9 +58,11 @@ def find(
         raise InputError(f"{setting} is empty: name a path or a URL of labelled texts.")
     found: dict[str, str] = {}
     files: list[File] = []
+    tops = []
     for source in sources:
         refuse_secret(source, setting)
-        fs, paths = _list(Place(source, setting))
+        fs, top, paths = _list(Place(source, setting))
+        tops.append(top.split("/"))
         for path in paths:
             if path in found:
                 raise InputError(
@@ -73,7 +77,9 @@ def find(
             files.append(_bring(fs, path, file, source))
     if sha256:
         _refuse_change(files, sha256)
-    return files
+    above = len(os.path.commonprefix(tops))  # noqa: RUF071, of lists it compares their items
+    columns = columns_of([path.split("/")[above:-1] for path in found])
+    return [replace(file, columns=of) for file, of in zip(files, columns, strict=True)]
 
 
 def _refuse_change(files: Sequence[File], sha256: str) -> None:
@@ -90,12 +96,13 @@ def _refuse_change(files: Sequence[File], sha256: str) -> None:
         )
 
 
-def _list(source: Place) -> tuple[AbstractFileSystem, list[str]]:
+def _list(source: Place) -> tuple[AbstractFileSystem, str, list[str]]:
+    """Return the file system of a source, the folder that its files are in or below, and these."""
     url = package_path(download_link(source.url))
     try:
         fs, path = url_to_fs(url)
         if "http" in fs.protocol:
-            return fs, [source.name]
+            return fs, source.name.rpartition("/")[0], [source.name]
         if any(character in path for character in "*?[") and not fs.exists(path):
             paths = fs.glob(path)
         else:
@@ -103,7 +110,8 @@ def _list(source: Place) -> tuple[AbstractFileSystem, list[str]]:
     except Exception as error:
         refuse(source, error, *UNKNOWN)
     # Hidden files and folders, and DVC's own beside the data that it tracks, are no sources.
-    named = len(re.split(r"[*?\[]", path)[0])
+    start = re.split(r"[*?\[]", path)[0]
+    named = len(start)
     paths = sorted(p for p in paths if not re.search(r"(^|/)\.|\.dvc$", p[named:]))
     paths = [p for p in paths if not PurePosixPath(p).name.startswith(".")]
     if beside := [p for p in paths if p != path and BESIDE.search(p)]:
@@ -115,7 +123,8 @@ def _list(source: Place) -> tuple[AbstractFileSystem, list[str]]:
         tracked = Path(f"{url}.dvc").exists()
         remedy = ": `dvc pull` brings it." if tracked else f"{near}: correct {source.setting}."
         raise InputError(f"There are no labelled texts at {source}, seen from {Path.cwd()}{remedy}")
-    return fs, paths
+    is_folder = start == path and paths != [path]
+    return fs, path if is_folder else start.rpartition("/")[0], paths
 
 
 def _files_at(fs: AbstractFileSystem, path: str) -> list[str]:

@@ -67,6 +67,7 @@ def purpose(
     labels = facts.manifest["labels"]
     numbers = ", ".join(f"{count:,} {kind}" for kind, count in facts.weights.items())
     unsaid = "Not stated."
+    read = POOLINGS[facts.config.get("pooling", "first")]
     said = [
         ["Languages", ", ".join(languages) or unsaid],
         ["License", license or unsaid],
@@ -75,8 +76,8 @@ def purpose(
     return [
         f"It gives a text one of {len(labels)} labels, and a probability to each: "
         f"{', '.join(map(code, labels))}. It is an encoder of the kind "
-        f"{code(facts.config['model_type'])} with a classification head, which reads "
-        f"{POOLINGS[facts.config['pooling']]}, exported to ONNX; its weights are {numbers}.",
+        f"{code(facts.config['model_type'])} with a classification head, which reads {read}, "
+        f"exported to ONNX; its weights are {numbers}.",
         "## Intended use",
         intended_use.strip() or unsaid,
         table(["", ""], said),

@@ -7,7 +7,7 @@ It is one of Hugging Face's sequence classifiers, or a ``MeanClassifier``.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 
 from src.core.errors import InputError
 from src.predict.padding import batches
-from src.text.pooling import DENSE, MeanClassifier, Pooling, reads_mean
+from src.text.pooling import DENSE, MeanClassifier
 from src.training import pretrained
 
 Tokens = npt.NDArray[np.int32]
@@ -26,24 +26,20 @@ CHUNK = 10_000  # texts that are tokenized at once: what comes back is large
 
 
 def load(
-    place: str, *, new_head: bool, pooling: Pooling = "auto", **config: Any
+    place: str, *, new_head: bool, pooling: Literal["first", "mean"] = "first", **config: Any
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load a classifier and its tokenizer, as ``pretrained.from_pretrained`` does.
 
     Args:
         place: a folder or a Hugging Face name.
         new_head: whether it is to get a new head, and is not a folder that was trained here.
-        pooling: what a new head reads: the first token, or the mean of all; auto for what the
-            checkpoint was made for.
+        pooling: what a new head reads: the first token, or the mean of all.
         config: overrides the model's own config.
 
     Raises:
         InputError: likewise, or the tokenizer has no padding token, or pads on the left.
     """
-    if new_head:
-        mean = reads_mean(place) if pooling == "auto" else pooling == "mean"
-    else:
-        mean = Path(place, DENSE).is_dir()
+    mean = pooling == "mean" if new_head else Path(place, DENSE).is_dir()
     kind = AutoModel if mean else AutoModelForSequenceClassification
     model, tokenizer = pretrained.from_pretrained(place, kind, new_head=new_head, **config)
     if mean:

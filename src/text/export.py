@@ -21,7 +21,6 @@ from src.predict.classifier import Classifier
 from src.predict.manifest import write_manifest
 from src.tables import examples
 from src.text.encoder import TorchClassifier
-from src.text.pooling import MeanClassifier
 from src.training.onnx_export import to_onnx
 from src.training.shortcuts import shorten
 
@@ -65,7 +64,7 @@ def main(
     ):
         fp32_folder.mkdir()
         int8_folder.mkdir()
-        shorten(trained.model, first=not isinstance(trained.model, MeanClassifier))
+        shorten(trained.model)
         log.info("exporting the graph")
         to_onnx(trained.model, fp32_folder / "model.onnx", opset)
         log.info("quantizing the weights to 8 bits")

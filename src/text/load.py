@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 
 from src.core import stage
 from src.core.command_line import Count, Interval
-from src.core.errors import InputError
 from src.core.files import replacing, scratch, write_json
 from src.tables import delimited, examples, sources
-from src.tables.columns import NUMBERED
+from src.tables.columns import NUMBERED, IdsError
 from src.tables.examples import Hashes
 from src.tables.folders import stem, stems
 from src.tables.rows import Batch, Format, Reader
@@ -80,7 +79,7 @@ def main(
         majority = conflicting_labels == "majority"
         load_cleaning.drop_repeated(rows.keys, rows.codes, rows.reasons, majority=majority)
         load_cleaning.drop_rare(rows.codes, rows.reasons, min_class_texts)
-        rows.tell_ids_apart()
+        rows.tell_ids_apart(id_column)
         counts = rows.counts()
         _log_dropped(rows, counts)
         with replacing(rejected) as apart:  # kept when load stops below: it lists what to fix
@@ -114,6 +113,7 @@ class Rows:
         self._stripped = 0
         self._stems = stems(files)
         self._by_file = False  # whether ids begin with the name of their file
+        self._of_texts = False  # whether each is a file of its own
 
     def add(self, name: str, batch: Batch, rules: Rules) -> None:
         """Take in a batch of the file ``name``."""
@@ -133,7 +133,7 @@ class Rows:
         labels = columns["label"].fill_null("").to_pylist()
         codes = np.array([self._known.setdefault(n, len(self._known)) for n in labels], np.int32)
         # The same text in two files may be on two sides of a split: both are kept.
-        other = {"label", "source_id", *(key for key in columns if examples.fold(key) == "id")}
+        other = {"id", "label", *batch.other_ids}
         alike = {key: values for key, values in columns.items() if key not in other}
         keys = load_cleaning.hash_rows(alike | {FILE: pa.array([name] * rows)})
         ids = load_cleaning.hash_rows({"id": columns["id"]})
@@ -141,6 +141,7 @@ class Rows:
         self._runs.append(([*self._files].index(name), rows))
         self._columns |= dict.fromkeys(columns)
         names = batch.names or [name] * rows
+        self._of_texts |= batch.names is not None
         columns |= {FILE: pa.array(names), LINE: pa.array(batch.lines, pa.int64())}
         columns[WHY] = pa.array(batch.reasons, pa.string())
         pq.write_table(pa.table(columns), self._folder / f"{self._batches}.parquet")
@@ -231,11 +232,11 @@ class Rows:
             yield table, self.reasons[start : start + len(table)]
             start += len(table)
 
-    def tell_ids_apart(self) -> None:
+    def tell_ids_apart(self, column: str) -> None:
         """Put the name of the file before each id if ids start anew in each file.
 
         Raises:
-            InputError: two rows of one file that are kept have one id; names the places of both.
+            IdsError: two rows of one file that are kept have one id; names both places.
         """
         pair = self._repeated(self.ids)
         if pair and len(self._files) > 1:
@@ -247,10 +248,16 @@ class Rows:
                 log.warning("Ids start anew in each file: each gets the name of its file before it")
         if pair:
             (name, first), (_, second) = map(self._place, pair)
-            raise InputError(
-                f"The id {name!r} is in {first} and in {second}: set load.id_column to a column "
-                f"whose values are all different, or to {NUMBERED!r} to number the rows instead."
+            raise IdsError(
+                f"The id {name!r} is in {first} and in {second}: {self._other_ids(column)}."
             )
+
+    def _other_ids(self, column: str) -> str:
+        if self._of_texts:
+            return "rename one of the files"
+        named = "set load.id_column to a column whose values are all different"
+        first = "rename that column, and then set it " * (column == NUMBERED)
+        return f"{named}, or {first}to {NUMBERED!r} to number the rows instead"
 
     def _repeated(self, ids: Hashes) -> list[int]:
         """Return two rows that are kept and have one id, [] for none."""

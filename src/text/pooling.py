@@ -1,30 +1,42 @@
 """A classifier that reads the mean of a text's tokens, as sentence encoders are trained to be read.
 
-Its folder is one of sentence-transformers: an encoder, ``1_Pooling``, and ``2_Dense``, which gives
-the logits.
+Its folder is one of sentence-transformers: an encoder, ``1_Pooling``, ``2_Normalize``, and
+``3_Dense``, which gives the logits.
 """
 
 import json
-from contextlib import suppress
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.utils.hub import cached_file
 
+from src.core.errors import InputError
 from src.core.files import write_json
 
 Pooling = Literal["auto", "first", "mean"]
 
-MODULES = ("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")
-DENSE = "2_Dense"
+POOLING = "1_Pooling/config.json"
+DENSE = "3_Dense"
+MODULES = (
+    ("", "Transformer"),
+    ("1_Pooling", "Pooling"),
+    ("2_Normalize", "Normalize"),
+    (DENSE, "Dense"),
+)
+
+log = logging.getLogger("src.text.pooling")
 
 
 class MeanClassifier(nn.Module):
-    """An encoder, the mean of its last hidden states, and a linear head.
+    """An encoder, the mean of its last hidden states at length 1, and a linear head.
+
+    As all vectors are of one length, no text is surer than others for its length or its words.
 
     Attributes:
         base_model: the encoder, from Hugging Face's ``AutoModel``.
@@ -37,6 +49,7 @@ class MeanClassifier(nn.Module):
         super().__init__()
         self.base_model = base_model
         self.config: Any = base_model.config
+        self.config.pooling = "mean"
         names = ("classifier_dropout", "hidden_dropout_prob", "seq_classif_dropout")
         shares = [getattr(self.config, name, None) for name in names]
         self.dropout = nn.Dropout(next((share for share in shares if share is not None), 0.0))
@@ -55,11 +68,11 @@ class MeanClassifier(nn.Module):
         return SequenceClassifierOutput(logits=self.classifier(mean))
 
     def vectors(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the mean over the tokens of each text: [texts, size]."""
+        """Return the mean over the tokens of each text, at length 1: [texts, size]."""
         encoded = self.base_model(input_ids=input_ids, attention_mask=attention_mask)
         hidden: Tensor = encoded.last_hidden_state
         there = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * there).sum(1) / there.sum(1)
+        return nn.functional.normalize((hidden * there).sum(1))
 
     @property
     def device(self) -> torch.device:
@@ -83,11 +96,11 @@ class MeanClassifier(nn.Module):
             for k, (path, kind) in enumerate(MODULES)
         ]
         (folder / "modules.json").write_text(f"{json.dumps(modules, indent=2)}\n", encoding="utf-8")
-        (folder / "1_Pooling").mkdir(exist_ok=True)
+        for name, _ in MODULES[1:]:
+            (folder / name).mkdir(exist_ok=True)
         pooled = {"word_embedding_dimension": size, "pooling_mode_mean_tokens": True}
         pooled["pooling_mode_cls_token"] = False
-        write_json(folder / "1_Pooling" / "config.json", pooled)
-        (folder / DENSE).mkdir(exist_ok=True)
+        write_json(folder / POOLING, pooled)
         dense = {"in_features": size, "out_features": self.config.num_labels, "bias": True}
         identity = "torch.nn.modules.linear.Identity"
         write_json(folder / DENSE / "config.json", {**dense, "activation_function": identity})
@@ -101,9 +114,42 @@ class MeanClassifier(nn.Module):
         self.classifier.load_state_dict({k.removeprefix("linear."): v for k, v in weights.items()})
 
 
-def reads_mean(place: str) -> bool:
-    """Tell whether a checkpoint says that it was trained through the mean of its tokens."""
-    with suppress(OSError, ValueError):  # most checkpoints say nothing of it
-        file = cached_file(place, "1_Pooling/config.json")
-        return bool(json.loads(Path(str(file)).read_text("utf-8")).get("pooling_mode_mean_tokens"))
-    return False
+def settle(pooling: Pooling, place: str) -> Literal["first", "mean"]:
+    """Look up in the checkpoint at ``place`` what ``auto`` means.
+
+    Raises:
+        InputError: what the checkpoint says of it can't be read.
+    """
+    if pooling != "auto":
+        return pooling
+    if not (file := _pooling_file(place)):
+        return "first"
+    try:
+        said = json.loads(file.read_text("utf-8"))
+        # Older versions of sentence-transformers have a flag for each way.
+        mean = said.get("pooling_mode") == "mean" or said.get("pooling_mode_mean_tokens") is True
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"{file} is not as sentence-transformers writes it: get the checkpoint anew, or set "
+            "train.pooling to first or mean."
+        ) from error
+    return "mean" if mean else "first"
+
+
+def _pooling_file(place: str) -> Path | None:
+    if Path(place).is_dir():
+        file = Path(place, POOLING)
+        return file if file.is_file() else None
+    try:
+        # That a checkpoint on this machine has none is known without its hub.
+        found = try_to_load_from_cache(place, POOLING) or hf_hub_download(place, POOLING)
+    except LocalEntryNotFoundError:
+        log.warning(
+            "The hub can't be reached, so that %s of %s is not known, and train.pooling auto "
+            "stands for first: set it to first or mean if you know better",
+            *(POOLING, place),
+        )
+        return None
+    except (OSError, ValueError):  # most have none; what is no checkpoint is refused elsewhere
+        return None
+    return Path(found) if isinstance(found, str) else None

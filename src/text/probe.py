@@ -9,23 +9,17 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from src.predict.padding import batches
-from src.text.encoder import Tokens, collate
+from src.text.encoder import Texts, Tokens, collate
 from src.text.pooling import MeanClassifier
 
 MOST = 20_000  # texts that a head is fitted to
-C = 10.0  # of scikit-learn's LogisticRegression, on vectors of length 1 in the mean
+C = 10.0  # of scikit-learn's LogisticRegression
 BATCH_TOKENS = 4096
 
 log = logging.getLogger("src.text.probe")
 
 
-def fit_head(
-    model: MeanClassifier,
-    ids: Sequence[Tokens],
-    labels: npt.NDArray[np.int64],
-    pad_token_id: int,
-    class_weight: str,
-) -> None:
+def fit_head(model: MeanClassifier, texts: Texts, pad_token_id: int, class_weight: str) -> None:
     """Set the head to a logistic regression on the texts, while the encoder stays as it is.
 
     A head that starts at random would first undo what the encoder knows (linear probing, then
@@ -33,21 +27,20 @@ def fit_head(
 
     Args:
         model: the classifier.
-        ids: the tokens of each text.
-        labels: the id of each text's class; every class has a text.
+        texts: what it is fitted to; every class has one.
         pad_token_id: the token that fills up shorter texts.
         class_weight: none or balanced.
     """
+    ids, labels = texts.ids, texts.labels
     order = np.argsort(labels, kind="stable")  # of which evenly spread texts have all classes
     spread = order[np.linspace(0, len(order) - 1, min(MOST, len(order))).astype(int)]
     rows = np.union1d(spread, np.unique(labels, return_index=True)[1])
     log.info("fitting the head to the vectors of %d texts", len(rows))
     vectors = vectors_of(model, [ids[row] for row in rows], pad_token_id)
-    length = float(np.linalg.norm(vectors, axis=1).mean())
     probe = LogisticRegression(
         C=C, max_iter=1000, class_weight=None if class_weight == "none" else class_weight
-    ).fit(vectors / length, labels[rows])
-    weight, bias = probe.coef_ / length, probe.intercept_
+    ).fit(vectors, labels[rows])
+    weight, bias = probe.coef_, probe.intercept_
     if len(probe.classes_) == 2:  # one row, that of the second
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     with torch.no_grad():
@@ -58,7 +51,7 @@ def fit_head(
 def vectors_of(
     model: MeanClassifier, ids: Sequence[Tokens], pad_token_id: int
 ) -> npt.NDArray[np.float64]:
-    """Return the mean of the tokens of each text: [texts, size]."""
+    """Return the vector of each text: [texts, size]."""
     model.eval()
     found = np.empty((len(ids), model.config.hidden_size))
     for rows in batches([len(row) for row in ids], BATCH_TOKENS):

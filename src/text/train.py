@@ -30,7 +30,7 @@ from src.metrics import classification
 from src.tables import examples
 from src.text import encoder
 from src.text.encoder import Texts
-from src.text.pooling import MeanClassifier, Pooling, reads_mean
+from src.text.pooling import MeanClassifier, Pooling, settle
 from src.text.probe import fit_head
 from src.training import launch, pretrained, provenance
 from src.training.checkpoints import ResumableTrainer, key_of
@@ -41,6 +41,7 @@ from src.training.shortcuts import CutVocabulary, replace_dropout, shorten
 SPLITS = ("train.parquet", "validation.parquet", "labels.json")
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
 HEAD_LR = 10.0  # times train.lr, of a head that starts from a probe
+WAIT = 24 * 3600  # seconds that a process waits for the others, while the first fits a head
 SETTINGS = ("precision", "processes", "threads", "seed")
 
 log = logging.getLogger("src.text.train")
@@ -88,13 +89,14 @@ def main(
     refuse(params)
     start = pretrained.resolve(checkpoint, sha256, "train")
     shared = launch.shared_folder()
-    checkpoints = shared or _checkpoints(splits, model, start, params)
+    settled = params | {"pooling": settle(pooling, start)}
+    checkpoints = shared or _checkpoints(splits, model, start, settled)
     if launch.is_needed(processes):
         with replacing(model) as folder:
             words = [str(splits), str(folder), str(live), *options()]
             launch.launch("src.text.train", processes, words, checkpoints)
     else:
-        _train(splits, model, live, start, checkpoints, params)
+        _train(splits, model, live, start, checkpoints, settled)
     if not shared:
         settings = {name: params[name] for name in SETTINGS}
         provenance.record(model, *PACKAGES, params=params, **settings)
@@ -119,8 +121,8 @@ def _checkpoints(splits: Path, model: Path, start: str, params: Mapping[str, Any
     """Name the folder of the checkpoints by all that decides the result."""
     code = Path(__file__)  # a process of its own has no module of that name
     started = [splits / name for name in SPLITS if (splits / name).exists()]
-    others = {"machines": os.environ.get("PET_NNODES", "1"), "mean": reads_mean(start)}
-    key = key_of({**params, **others}, [code, *started, *pretrained.files_of(start)])
+    machines = {"machines": os.environ.get("PET_NNODES", "1")}
+    key = key_of({**params, **machines}, [code, *started, *pretrained.files_of(start)])
     return model.parent / ".checkpoints" / key
 
 
@@ -140,10 +142,6 @@ def _train(
     if first:
         few = train.ids[:2]
         refuse_unexportable(classifier, encoder.collate(few, tokenizer.pad_token_id))
-        if isinstance(classifier, MeanClassifier):
-            fit_head(
-                classifier, train.ids, train.labels, tokenizer.pad_token_id, params["class_weight"]
-            )
     cut = take_shortcuts(classifier, tokenizer, train, validation) if params["shortcuts"] else None
 
     # The parent of several processes has made the folder's place, and will move it.
@@ -161,7 +159,9 @@ def _train(
             trainer.add_callback(LiveCallback(record))
         if patience := params["early_stopping_patience"]:
             trainer.add_callback(EarlyStoppingCallback(patience))
-        seconds = trainer.resume().metrics["train_runtime"]
+        head = partial(fit_head, classifier, train, tokenizer.pad_token_id, params["class_weight"])
+        begin = head if first and isinstance(classifier, MeanClassifier) else None
+        seconds = trainer.resume(begin).metrics["train_runtime"]
         log.info("%d steps, the last of them in %.1f s", trainer.state.global_step, seconds)
         if cut:
             cut.restore()
@@ -182,7 +182,7 @@ def _start(place: str, labels: list[str], params: Mapping[str, Any]) -> tuple[An
         label2id={label: k for k, label in enumerate(labels)},
     )
     classifier.config.max_characters = params["max_characters"]
-    classifier.config.pooling = "mean" if isinstance(classifier, MeanClassifier) else "first"
+    classifier.config.pooling = params["pooling"]
     readable = encoder.readable(classifier, tokenizer)
     if params["max_length"] > readable:
         raise InputError(
@@ -203,7 +203,7 @@ def _texts(path: Path, tokenizer: Any, labels: list[str], max_characters: int) -
 
 def take_shortcuts(classifier: Any, tokenizer: Any, *datasets: Texts) -> CutVocabulary | None:
     """Let the classifier learn the same with less work; the ids of the texts become others."""
-    if not shorten(classifier, first=not isinstance(classifier, MeanClassifier)):
+    if not shorten(classifier):
         log.info("no shorter layers are known for %s", classifier.config.model_type)
     replace_dropout(classifier)
     if not CutVocabulary.suits(classifier, tokenizer.pad_token_id):
@@ -288,6 +288,7 @@ def _arguments(params: Mapping[str, Any], checkpoints: Path) -> dict[str, Any]:
         "fp16": params["precision"] == "fp16",
         "use_cpu": not gpu,
         "ddp_backend": None if gpu or not launch.shared_folder() else "gloo",
+        "ddp_timeout": WAIT,
         # Else each process draws an order of its own, and texts are missed.
         "accelerator_config": {"use_seedable_sampler": False},
         "train_sampling_strategy": "group_by_length",

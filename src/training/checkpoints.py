@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,11 @@ class ResumableTrainer(Trainer):
         self._resumed: dict[str, Any] = {}  # what Trainer does not keep
         self.add_callback(_Callback(self))
 
-    def resume(self) -> Any:
-        """Train, from the newest whole checkpoint on if there is one, as ``train`` does."""
+    def resume(self, begin: Callable[[], None] | None = None) -> Any:
+        """Train, from the newest whole checkpoint on if there is one, as ``train`` does.
+
+        ``begin`` is called before the first step of a training that begins anew.
+        """
         # Only the first process looks, since it removes what is broken or unfinished.
         steps = [0]
         if self.args.should_save:
@@ -80,6 +83,8 @@ class ResumableTrainer(Trainer):
             steps = [self._newest()]
         broadcast_object_list(steps)
         if not (step := steps[0]):
+            if begin:
+                begin()
             return self.train()
         place = self._at(step)
         log.info("goes on from step %d, which %s holds", step, place)

@@ -146,8 +146,10 @@ ENCODERS: dict[str, tuple[str, Callable[[Any], Layer]]] = {
 }
 
 
-def shorten(model: Any, first: bool = True) -> bool:
-    """Let a classifier compute no more than its head reads: the ``first`` token, or all.
+def shorten(model: Any) -> bool:
+    """Let a classifier compute no more than its head reads, the first token or all.
+
+    Its ``config.pooling`` says which; a model of Hugging Face has none, and reads the first.
 
     Returns:
         Whether the architecture is one of ``ENCODERS``; any other is left as it is.
@@ -155,6 +157,7 @@ def shorten(model: Any, first: bool = True) -> bool:
     name, read = ENCODERS.get(model.config.model_type, ("", _bert))
     if name:
         encoder = getattr(model.base_model, name)
+        first = getattr(model.config, "pooling", "first") == "first"
         setattr(model.base_model, name, ShortEncoder(encoder.layer, read, first))
     return bool(name)
 

@@ -85,7 +85,7 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     guessed = check.params["load"]["id_column"] or plain
     counts = stages.run_load(check)
     settled = check.params["load"]["id_column"] or plain
-    if settled == NUMBERED or not settled:
+    if not settled or (settled == NUMBERED and NUMBERED not in frame):
         repeats = f", for {guessed} repeats" if guessed != settled else ""
         settled = f"none: rows are numbered{repeats}"
     check.lines.append(f"  id      {settled}")

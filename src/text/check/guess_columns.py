@@ -150,7 +150,7 @@ def _labels(frame: pd.DataFrame, names: Sequence[str], present: str) -> list[str
 
 def _id(frame: pd.DataFrame, names: Sequence[str], present: str) -> str:
     """Choose the column of the ids, "" if there is none or it needs no naming."""
-    if present == NUMBERED:
+    if present == NUMBERED and present not in names:
         return present
     if present in names and frame[present].is_unique:
         return present

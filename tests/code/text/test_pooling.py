@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoTokenizer
 
+from src.core.errors import InputError
 from src.core.files import write_json
 from src.tables import examples
 from src.text import encoder, probe, train
 from src.text.encoder import Texts
-from src.text.pooling import MeanClassifier, Pooling
+from src.text.pooling import MeanClassifier, Pooling, settle
 
 pytestmark = pytest.mark.slow
 
@@ -26,22 +27,62 @@ def load(checkpoint: Path, classes: int) -> tuple[MeanClassifier, Any]:
     return encoder.load(str(checkpoint), new_head=True, pooling="mean", num_labels=classes)
 
 
-@pytest.mark.parametrize("says", ["mean", "cls", "nothing"])
-def test_what_is_read_is_what_the_checkpoint_says_or_the_param(says: str, tmp_path: Path) -> None:
+SAID: dict[str, tuple[object, str]] = {
+    "mean": ({"pooling_mode": "mean"}, "mean"),
+    "flag of the mean": ({"pooling_mode_mean_tokens": True}, "mean"),
+    "first": ({"pooling_mode": "cls"}, "first"),
+    "flag of the first": (
+        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+        "first",
+    ),
+    "several": ({"pooling_mode": ["cls", "mean"]}, "first"),
+    "nothing": (None, "first"),
+}
+
+
+@pytest.mark.parametrize(("said", "auto"), SAID.values(), ids=SAID)
+def test_what_is_read_is_what_the_checkpoint_says_or_the_param(
+    said: object, auto: str, tmp_path: Path
+) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
-    if says != "nothing":
+    if said:
         (checkpoint / "1_Pooling").mkdir()
-        modes = {
-            f"pooling_mode_{mode}": mode.startswith(says) for mode in ("mean_tokens", "cls_token")
-        }
-        write_json(checkpoint / "1_Pooling" / "config.json", modes)
-    found: dict[Pooling, bool] = {
-        pooling: isinstance(
-            encoder.load(str(checkpoint), new_head=True, pooling=pooling)[0], MeanClassifier
-        )
-        for pooling in ("auto", "first", "mean")
-    }
-    assert found == {"auto": says == "mean", "first": False, "mean": True}
+        write_json(checkpoint / "1_Pooling" / "config.json", said)
+    poolings: tuple[Pooling, ...] = ("auto", "first", "mean")
+    assert [settle(pooling, str(checkpoint)) for pooling in poolings] == [auto, "first", "mean"]
+    model, _ = encoder.load(str(checkpoint), new_head=True, pooling=settle("auto", str(checkpoint)))
+    assert isinstance(model, MeanClassifier) == (auto == "mean")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
+def test_a_checkpoint_that_says_nothing_readable_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(content)
+    with pytest.raises(InputError, match="is not as sentence-transformers writes it"):
+        settle("auto", str(tmp_path))
+
+
+def test_a_checkpoint_of_the_hub_that_can_not_be_asked_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether one on this machine says something is kept beside it, in the hub's own cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert settle("auto", "some/encoder") == "first"
+    assert "The hub can't be reached" in caplog.text
+    caplog.clear()
+    folder = tmp_path / "models--some--encoder"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0")
+    absent = folder / ".no_exist" / "0" / "1_Pooling"
+    absent.mkdir(parents=True)
+    (absent / "config.json").touch()
+    assert settle("auto", "some/encoder") == "first"
+    assert not caplog.records
+    (absent / "config.json").unlink()
+    (folder / "snapshots" / "0" / "1_Pooling").mkdir(parents=True)
+    write_json(folder / "snapshots" / "0" / "1_Pooling" / "config.json", {"pooling_mode": "mean"})
+    assert settle("auto", "some/encoder") == "mean"
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -54,17 +95,15 @@ def test_the_head_starts_from_a_logistic_regression(
     frame, labels = frame[labels < classes].iloc[30:], labels[labels < classes][30:]
     model, tokenizer = load(checkpoint, classes)
     ids = encoder.tokenize(tokenizer, list(frame["text"]), 16, 1000)
-    probe.fit_head(model, ids, labels, 0, class_weight)
+    probe.fit_head(model, Texts(ids, labels), 0, class_weight)
     vectors = probe.vectors_of(model, ids, 0)
-    length = np.linalg.norm(vectors, axis=1).mean()
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
     weights = None if class_weight == "none" else class_weight
     expected = LogisticRegression(C=10, max_iter=1000, class_weight=weights)
-    expected.fit(vectors / length, labels)
+    expected.fit(vectors, labels)
     with torch.inference_mode():
         logits = model.eval()(**encoder.collate(ids, 0)).logits
-    assert logits.softmax(1).numpy() == pytest.approx(
-        expected.predict_proba(vectors / length), abs=1e-4
-    )
+    assert logits.softmax(1).numpy() == pytest.approx(expected.predict_proba(vectors), abs=1e-4)
     assert (logits.argmax(1).numpy() == labels).mean() > 0.9, "before any step of training"
 
 
@@ -75,8 +114,18 @@ def test_a_probe_of_some_texts_has_all_classes(
     texts = list(examples.read(splits / "train.parquet")["text"])
     labels = np.array([0] * (len(texts) - 2) + [1, 2])
     model, tokenizer = load(checkpoint, 3)
-    probe.fit_head(model, encoder.tokenize(tokenizer, texts, 16, 1000), labels, 0, "none")
+    ids = encoder.tokenize(tokenizer, texts, 16, 1000)
+    probe.fit_head(model, Texts(ids, labels), 0, "none")
     assert model.classifier.weight.abs().sum(1).min() > 0
+
+
+def test_a_text_without_tokens_has_the_scores_of_the_bias(checkpoint: Path) -> None:
+    model, _ = load(checkpoint, 3)
+    torch.nn.init.ones_(model.classifier.bias)
+    ids = torch.tensor([[2, 5, 3], [0, 0, 0]])
+    with torch.inference_mode():
+        logits = model.eval()(ids, (ids > 0).long()).logits
+    assert logits[1].tolist() == [1, 1, 1]
 
 
 def test_the_head_learns_faster_than_the_encoder(checkpoint: Path, tmp_path: Path) -> None:
@@ -123,21 +172,22 @@ def test_the_folder_is_one_of_sentence_transformers(
     assert [(module["path"], module["type"].split(".")[-1]) for module in modules] == [
         ("", "Transformer"),
         ("1_Pooling", "Pooling"),
-        ("2_Dense", "Dense"),
+        ("2_Normalize", "Normalize"),
+        ("3_Dense", "Dense"),
     ]
     assert json.loads((folder / "1_Pooling" / "config.json").read_text()) == {
         "word_embedding_dimension": 32,
         "pooling_mode_mean_tokens": True,
         "pooling_mode_cls_token": False,
     }
-    dense = json.loads((folder / "2_Dense" / "config.json").read_text())
+    dense = json.loads((folder / "3_Dense" / "config.json").read_text())
     assert dense["activation_function"] == "torch.nn.modules.linear.Identity"
     assert (dense["in_features"], dense["out_features"], dense["bias"]) == (32, 3, True)
-    head = load_file(folder / "2_Dense" / "model.safetensors")
+    head = load_file(folder / "3_Dense" / "model.safetensors")
     stock = AutoModel.from_pretrained(folder)
     tokens = AutoTokenizer.from_pretrained(folder)("goal match bank", return_tensors="pt")
     with torch.inference_mode():
-        mean = stock(**tokens).last_hidden_state.mean(1)
+        mean = torch.nn.functional.normalize(stock(**tokens).last_hidden_state.mean(1))
         expected = mean @ head["linear.weight"].T + head["linear.bias"]
     found = encoder.TorchClassifier(folder, threads=1).logits(["goal match bank", "goal"], 100)
     assert found[:1] == pytest.approx(expected.numpy(), abs=1e-5)

@@ -22,6 +22,8 @@ PAIR: dict[str, Any] = {
     "gradient_accumulation_steps": 2,
     "save_steps": 5,
     "logging_steps": 1,
+    "pooling": "mean",
+    "activation_checkpointing": True,
 }
 # Loaded by Python as it starts: each process writes down the texts of Trainer's batches.
 SPY = """

@@ -308,6 +308,36 @@ def test_folders_of_a_partitioned_table_are_its_columns(kind: str) -> None:
     assert rejected()[0][2:] == ["no_label", "c"]
 
 
+def test_folders_are_columns_where_all_files_of_a_source_are_in_such() -> None:
+    table = "text,label\n{0},x\nmore {0},y\n"
+    for folder in ("run=3/all", "run=3/all/lang=fr", "run=3/all/lang=de", "run=3/all/id=7"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(folder, "train.csv").write_text(table.format(folder))
+    own = ["id", "text", "label"]
+    assert list(loaded("run=3/all")) == [*own, "file"], "one of the files is in none"
+    assert list(loaded("run=3/all/lang=*/*.csv")) == [*own, "lang", "file"]
+    each = [f"run=3/all/lang={lang}/train.csv" for lang in ("fr", "de")]
+    assert list(loaded(*each)["lang"]) == ["fr", "fr", "de", "de"]
+    assert list(loaded(each[0])) == own, "its folders are above the source"
+    kept = loaded("run=3/all/id=*/*.csv")
+    assert list(kept) == own
+    assert kept["id"].is_unique
+
+
+def test_a_row_of_json_has_its_own_value_or_that_of_its_folder() -> None:
+    for lang in ("fr", "de"):
+        Path(f"texts/lang={lang}").mkdir(parents=True)
+        texts: list[dict[str, Any]] = [
+            {"text": f"{lang} {k}", "label": "xy"[k % 2]} for k in range(4)
+        ]
+        texts[0]["lang"] = "en"
+        texts[1]["lang"] = None
+        Path(f"texts/lang={lang}/x.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    kept = loaded("texts").sort_values("text")
+    de, fr = ["en", "", "de", "de"], ["en", "", "fr", "fr"]
+    assert list(kept["lang"].fillna("")) == [*de, *fr]
+
+
 def test_a_file_without_labels_is_told_to_be_left_out() -> None:
     Path("a.csv").write_text("text,label\na,x\nb,y\n")
     Path("b.csv").write_text("text,id\na,1\n")

@@ -196,6 +196,30 @@ def test_rows_are_numbered_in_place_of_ids_that_repeat() -> None:
     assert frame[["id", "text", "ID"]].to_numpy().tolist() == [["x:1", "a", "1"], ["x:2", "b", "1"]]
 
 
+def test_an_own_column_tells_rows_apart_whatever_it_is_called() -> None:
+    Path("x.csv").write_text("text,label,source_id\nok,pos,A\nok,neg,B\nbad,neg,A\n")
+    assert list(loaded("x.csv")["source_id"]) == ["A", "B", "A"]
+    Path("x.csv").write_text("text,label,source_id,id\nok,pos,A,1\nok,neg,B,1\nok,neg,B,2\n")
+    frame = loaded("x.csv", id_column="#")
+    assert list(frame["source_id"]) == ["A", "B"], "the third is the second under another id"
+    assert list(frame["source_source_id"]) == ["1", "1"]
+
+
+def test_a_column_may_be_called_as_what_numbers_rows() -> None:
+    Path("x.csv").write_text("#,text,label\n7,ok,pos\n8,bad,neg\n")
+    assert list(loaded("x.csv", id_column="#")["id"]) == ["7", "8"]
+    Path("x.csv").write_text("#,text,label\n7,ok,pos\n7,bad,neg\n")
+    assert "or rename that column, and then set it to '#'" in refused("x.csv", id_column="#")
+
+
+def test_texts_of_one_id_are_files_to_rename() -> None:
+    Path("texts/pos").mkdir(parents=True)
+    for name, text in (("a", "good"), ("a.txt", "fine")):
+        Path("texts/pos", name).write_text(text)
+    told = refused("texts", format="folder")
+    assert told.endswith(f"in {here('texts/pos/a.txt')}, line 1: rename one of the files.")
+
+
 def test_unusable_rows_are_dropped_and_counted_by_reason() -> None:
     rows = ["a,x", "b,y", "a,x", " \u200b,x", "c,", "d,x", "d,y"]
     Path("x.csv").write_text("text,label\n" + "\n".join(rows))
