@@ -22,10 +22,13 @@ IMPORTS = 3  # runs of each start-up
 LATER = {  # what a stage imports once it knows its model
     "evaluate@baseline": "joblib, sklearn.ensemble",
     "evaluate@baseline-onnx": "src.predict.classifier, onnxruntime",
+    "evaluate@linear": "joblib, sklearn.linear_model",
+    "evaluate@linear-onnx": "src.predict.classifier, onnxruntime",
     "evaluate@transformer": "src.text.encoder",
     "evaluate@onnx": "src.predict.classifier, onnxruntime",
     "evaluate@onnx-int8": "src.predict.classifier, onnxruntime",
-    "export_baseline": "onnxruntime",
+    "export_tfidf@baseline": "onnxruntime",
+    "export_tfidf@linear": "onnxruntime",
 }
 
 

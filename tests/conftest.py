@@ -28,7 +28,7 @@ from warm import FORKS, remember_yaml
 from src.predict.manifest import write_manifest
 from src.project.params import words_of
 from src.tables import examples
-from src.text import export_baseline, split
+from src.text import export_tfidf, split
 
 ROOT = Path(__file__).parents[1]
 
@@ -149,9 +149,9 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     features = tfidf.fit_transform([row["text"] for row in rows])
     forest = RandomForestClassifier(20, random_state=seed).fit(features, [r["label"] for r in rows])
     words = sorted(tfidf.vocabulary_)
-    ids = {word: k for k, word in enumerate([*words, export_baseline.UNKNOWN])}
-    export_baseline.tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))
-    onnx.save(export_baseline.graph(tfidf, forest, ids), folder / "model.onnx")
+    ids = {word: k for k, word in enumerate([*words, export_tfidf.UNKNOWN])}
+    export_tfidf.tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))
+    onnx.save(export_tfidf.graph(tfidf, forest, ids), folder / "model.onnx")
     write_manifest(
         folder,
         labels=list(forest.classes_),

@@ -36,7 +36,7 @@ class Loaded:
     """A classifier, and what its folder tells about it.
 
     Attributes:
-        kind: the architecture, such as ``bert``; ``baseline`` where no config.json names one.
+        kind: the architecture, such as ``bert``; ``tfidf`` where no config.json names one.
         card: the front matter of README.md, if the manifest lists that file.
         page: the rest of it.
     """
@@ -110,7 +110,7 @@ class Model:
         config = self._listed(classifier, "config.json")
         described = json_object(config, self._folder / "config.json") if config else {}
         card = self._listed(classifier, "README.md").decode("utf-8", "replace")
-        kind = described.get("model_type", "baseline")
+        kind = described.get("model_type", "tfidf")
         if not isinstance(kind, str):
             raise InputError(
                 f"{self._folder / 'config.json'} has a model_type that is no text: get the model "

@@ -128,7 +128,8 @@ async def _read(service: Service, content: bytes, asked: Score) -> Table:
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
-            await asyncio.wait({reading})  # a thread can't be stopped, and holds its memory
+            # A thread can't be stopped, and holds its memory.
+            await asyncio.gather(reading, return_exceptions=True)
             raise
 
 

@@ -25,13 +25,16 @@ class LabelledText(NamedTuple):
     name: str
 
 
-def columns_of(folders: Sequence[Sequence[str]]) -> list[dict[str, str | None]]:
+def columns_of(
+    folders: Sequence[Sequence[str]], names: Sequence[str]
+) -> list[dict[str, str | None]]:
     """Return the columns that folders name, as in ``label=ham/part-0.parquet``, of each file.
 
-    There are none unless all files have the same, and never one of ids, which differ by row.
+    They are those that all files have, and never one of ids, which differ by row.
 
     Args:
         folders: those between the source and each of its files.
+        names: of the files, for messages.
     """
     found = []
     for parts in folders:
@@ -43,10 +46,15 @@ def columns_of(folders: Sequence[Sequence[str]]) -> list[dict[str, str | None]]:
                 if sign and key.isidentifier() and fold(key) != "id"
             }
         )
-    if len({frozenset(columns) for columns in found}) > 1:
-        odd = sorted({key for columns in found for key in columns})
-        log.info("folders %s=... are no columns: not all files are in one", "=..., ".join(odd))
-        return [{} for _ in folders]
+    for key in sorted({key for columns in found for key in columns}):
+        if odd := [name for name, columns in zip(names, found, strict=True) if key not in columns]:
+            log.warning(
+                "Folders %s=... are not read as a column, since %s is in none: move it into one, "
+                "or leave it out",
+                *(key, odd[0]),
+            )
+            for columns in found:
+                columns.pop(key, None)
     return found
 
 

@@ -58,11 +58,13 @@ def find(
         raise InputError(f"{setting} is empty: name a path or a URL of labelled texts.")
     found: dict[str, str] = {}
     files: list[File] = []
-    tops = []
+    tops: list[list[str]] = []
+    folders: list[list[str]] = []  # of each file
+    own: list[int] = []  # the parts of its top, of each file
     for source in sources:
         refuse_secret(source, setting)
         fs, top, paths = _list(Place(source, setting))
-        tops.append(top.split("/"))
+        tops.append(top.split("/") if top else [])
         for path in paths:
             if path in found:
                 raise InputError(
@@ -75,10 +77,13 @@ def find(
             name = without_secrets(path) if filled else path
             file = File(name, setting, folder / str(len(files)), max_bytes)
             files.append(_bring(fs, path, file, source))
+            folders.append(path.split("/")[:-1])
+            own.append(len(tops[-1]))
     if sha256:
         _refuse_change(files, sha256)
     above = len(os.path.commonprefix(tops))  # noqa: RUF071, of lists it compares their items
-    columns = columns_of([path.split("/")[above:-1] for path in found])
+    below = [parts[above or start :] for parts, start in zip(folders, own, strict=True)]
+    columns = columns_of(below, [str(file) for file in files])
     return [replace(file, columns=of) for file, of in zip(files, columns, strict=True)]
 
 

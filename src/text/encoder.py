@@ -46,6 +46,8 @@ def load(
         model = MeanClassifier(model)
         if not new_head:
             model.load_head(Path(place))
+    if new_head:
+        model.config.pooling = pooling
     if tokenizer.padding_side != "right":
         raise InputError(
             f"The tokenizer of {place} pads texts on the left, as models that go on with a text "

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -49,7 +49,6 @@ class MeanClassifier(nn.Module):
         super().__init__()
         self.base_model = base_model
         self.config: Any = base_model.config
-        self.config.pooling = "mean"
         names = ("classifier_dropout", "hidden_dropout_prob", "seq_classif_dropout")
         shares = [getattr(self.config, name, None) for name in names]
         self.dropout = nn.Dropout(next((share for share in shares if share is not None), 0.0))
@@ -72,7 +71,7 @@ class MeanClassifier(nn.Module):
         encoded = self.base_model(input_ids=input_ids, attention_mask=attention_mask)
         hidden: Tensor = encoded.last_hidden_state
         there = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return nn.functional.normalize((hidden * there).sum(1))
+        return nn.functional.normalize((hidden * there).sum(1))  # a sum points where the mean does
 
     @property
     def device(self) -> torch.device:
@@ -126,9 +125,10 @@ def settle(pooling: Pooling, place: str) -> Literal["first", "mean"]:
         return "first"
     try:
         said = json.loads(file.read_text("utf-8"))
-        # Older versions of sentence-transformers have a flag for each way.
-        mean = said.get("pooling_mode") == "mean" or said.get("pooling_mode_mean_tokens") is True
-    except (ValueError, AttributeError) as error:
+        # One name, a list of several whose vectors are joined, or, formerly, a flag for each.
+        flags = [name for name in said if name.startswith("pooling_mode_") and said[name]]
+        mean = said.get("pooling_mode", flags) in ("mean", ["mean"], ["pooling_mode_mean_tokens"])
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{file} is not as sentence-transformers writes it: get the checkpoint anew, or set "
             "train.pooling to first or mean."
@@ -143,13 +143,13 @@ def _pooling_file(place: str) -> Path | None:
     try:
         # That a checkpoint on this machine has none is known without its hub.
         found = try_to_load_from_cache(place, POOLING) or hf_hub_download(place, POOLING)
-    except LocalEntryNotFoundError:
+    except (RemoteEntryNotFoundError, RepositoryNotFoundError, ValueError):
+        return None  # most have none; what is no checkpoint is refused elsewhere
+    except Exception as error:  # of the network or a disk, by several libraries
         log.warning(
-            "The hub can't be reached, so that %s of %s is not known, and train.pooling auto "
-            "stands for first: set it to first or mean if you know better",
-            *(POOLING, place),
+            "Whether %s has %s can't be looked up (%s): train.pooling auto stands for first, so "
+            "set it to mean if that is what the checkpoint was trained for",
+            *(place, POOLING, " ".join(str(error).split())[:160]),
         )
-        return None
-    except (OSError, ValueError):  # most have none; what is no checkpoint is refused elsewhere
         return None
     return Path(found) if isinstance(found, str) else None

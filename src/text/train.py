@@ -41,7 +41,7 @@ from src.training.shortcuts import CutVocabulary, replace_dropout, shorten
 SPLITS = ("train.parquet", "validation.parquet", "labels.json")
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
 HEAD_LR = 10.0  # times train.lr, of a head that starts from a probe
-WAIT = 24 * 3600  # seconds that a process waits for the others, while the first fits a head
+WAIT = {"first": 1800, "mean": 4 * 3600}  # seconds for the first process, which may fit a head
 SETTINGS = ("precision", "processes", "threads", "seed")
 
 log = logging.getLogger("src.text.train")
@@ -94,6 +94,7 @@ def main(
     if launch.is_needed(processes):
         with replacing(model) as folder:
             words = [str(splits), str(folder), str(live), *options()]
+            words.append(f"--pooling={settled['pooling']}")  # the last one counts
             launch.launch("src.text.train", processes, words, checkpoints)
     else:
         _train(splits, model, live, start, checkpoints, settled)
@@ -153,7 +154,8 @@ def _train(
     )
     with place as folder, recording as record:
         trainer = trainer_of(
-            classifier, tokenizer, train, validation.by_length(), params, checkpoints
+            *(classifier, tokenizer, train, validation.by_length(), params, checkpoints),
+            ddp_timeout=WAIT[classifier.config.pooling],
         )
         if record:
             trainer.add_callback(LiveCallback(record))
@@ -182,7 +184,6 @@ def _start(place: str, labels: list[str], params: Mapping[str, Any]) -> tuple[An
         label2id={label: k for k, label in enumerate(labels)},
     )
     classifier.config.max_characters = params["max_characters"]
-    classifier.config.pooling = params["pooling"]
     readable = encoder.readable(classifier, tokenizer)
     if params["max_length"] > readable:
         raise InputError(
@@ -288,7 +289,6 @@ def _arguments(params: Mapping[str, Any], checkpoints: Path) -> dict[str, Any]:
         "fp16": params["precision"] == "fp16",
         "use_cpu": not gpu,
         "ddp_backend": None if gpu or not launch.shared_folder() else "gloo",
-        "ddp_timeout": WAIT,
         # Else each process draws an order of its own, and texts are missed.
         "accelerator_config": {"use_seedable_sampler": False},
         "train_sampling_strategy": "group_by_length",

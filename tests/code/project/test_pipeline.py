@@ -8,9 +8,10 @@ import pytest
 import yaml
 from conftest import Project, digest, set_params
 
-MODELS = ["baseline", "baseline-onnx", "transformer", "onnx", "onnx-int8"]
+MODELS = ["baseline", "baseline-onnx", "linear", "linear-onnx", "transformer", "onnx", "onnx-int8"]
 STAGES = [
-    *("load", "quality", "split", "baseline", "export_baseline", "train", "export"),
+    *("load", "quality", "split", "baseline", "linear", "train", "export"),
+    *("export_tfidf@baseline", "export_tfidf@linear"),
     *(f"evaluate@{model}" for model in MODELS),
     *("compare", "card@onnx", "card@onnx-int8"),
 ]
@@ -23,6 +24,7 @@ def test_the_first_repro_runs_every_stage_and_leaves_only_records_for_git(built:
     assert "dvc.lock" in new
     assert [name for name in new if name.startswith(("models/", "data/raw", "data/splits"))] == [
         "models/baseline.json",
+        "models/linear.json",
         "models/transformer.json",
     ]
 
@@ -59,6 +61,7 @@ def test_metrics_of_every_model_on_the_same_texts(project: Project) -> None:
     compared = shown["dvclive/compare/metrics.json"]["data"]
     assert set(compared) == set(MODELS[1:])
     assert compared["baseline-onnx"]["accuracy_difference_p_value"] == 1
+    assert compared["linear-onnx"] == compared["linear"]
     table = (project.root / "dvclive/compare/comparison.md").read_text()
     assert [line.split("|")[1].strip() for line in table.splitlines()[4:9]] == MODELS
     assert "18 test texts" in table
@@ -83,7 +86,7 @@ def test_one_changed_param_reruns_what_depends_on_it(project: Project) -> None:
         "baseline",
         "evaluate@baseline",
     ]
-    waiting = {"export_baseline", "compare", "card@onnx", "card@onnx-int8"}
+    waiting = {"export_tfidf@baseline", "compare", "card@onnx", "card@onnx-int8"}
     assert set(json.loads(project.dvc("status", "--json"))) == waiting
     assert "baseline.n_estimators" in project.dvc("params", "diff", "--md")
     assert "dvclive/evaluate/baseline/metrics.json" in project.dvc("metrics", "diff", "--md")

@@ -111,7 +111,7 @@ def test_files_that_the_manifest_does_not_list_are_not_read(folder: Path) -> Non
     os.mkfifo(folder / "README.md")  # reading one would not end
     (folder / "config.json").write_text('{"model_type": "of a stranger"}')
     loaded = model_of(folder).now
-    assert (loaded.card, loaded.page, loaded.kind) == ({}, "", "baseline")
+    assert (loaded.card, loaded.page, loaded.kind) == ({}, "", "tfidf")
 
 
 def test_a_card_that_was_changed_is_refused(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The baseline's bytes, and its ONNX export against scikit-learn."""
+"""The bytes of the models of TF-IDF, and their ONNX exports against scikit-learn."""
 
 import json
 import re
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, SPLIT, make_texts
+from conftest import ROOT, SPLIT, TOPICS, make_texts
+from scipy.special import softmax
 
 from src.core.errors import InputError
 from src.core.words import LONGER, WORD
 from src.predict.classifier import Classifier
 from src.project.params import words_of
 from src.tables import examples
-from src.text import baseline, export_baseline, split
+from src.text import baseline, export_tfidf, linear, split, tfidf
 
 PARAMS: dict[str, Any] = {
     "analyzer": "word",
@@ -41,6 +41,14 @@ PARAMS: dict[str, Any] = {
     "class_weight": "none",
     "ccp_alpha": 0.0,
     "n_jobs": 1,
+    "seed": 1,
+}
+LINEAR: dict[str, Any] = {
+    **{name: PARAMS[name] for name in [*PARAMS][:8]},
+    "C": 10.0,
+    "class_weight": "none",
+    "tol": 0.001,
+    "max_iter": 100,
     "seed": 1,
 }
 # Words and signs that a tokenizer and a regular expression could take apart in different ways.
@@ -72,6 +80,19 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+def test_the_saved_regression_is_equal_in_every_process(splits: Path, tmp_path: Path) -> None:
+    contents = []
+    for seed in (1, 2):
+        words = words_of(LINEAR | {"analyzer": "char", "ngram_range": [2, 4]})
+        folder = tmp_path / str(seed)
+        command = ["src.text.linear", str(splits), str(folder), str(tmp_path / "live"), *words]
+        env = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(seed)}
+        subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, env=env, check=True)
+        contents.append((folder / "model.joblib").read_bytes())
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.slow
 def test_saved_files_are_equal_in_every_process_and_for_any_number_of_jobs(
     splits: Path, tmp_path: Path
 ) -> None:
@@ -83,7 +104,7 @@ def test_saved_files_are_equal_in_every_process_and_for_any_number_of_jobs(
         model, onnx = str(folder / "model"), str(folder / "onnx")
         for command in (
             ["src.text.baseline", str(splits), model, str(folder / "live"), *words],
-            ["src.text.export_baseline", str(splits), model, onnx, *report],
+            ["src.text.export_tfidf", str(splits), model, onnx, *report],
         ):
             env = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(jobs)}
             subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, env=env, check=True)
@@ -109,9 +130,9 @@ def test_every_mark_of_unicode_goes_on_with_a_word() -> None:
     ],
 )
 def test_words_are_whole_in_every_script(words: str) -> None:
-    tfidf, _ = baseline._models(PARAMS)
+    vectorizer = tfidf._vectorizer("baseline", PARAMS)
     expected = sorted(word.lower() for word in words.replace("№", " ").split() if len(word) > 1)
-    assert sorted(tfidf.fit([words]).vocabulary_) == expected
+    assert sorted(vectorizer.fit([words]).vocabulary_) == expected
     assert re.findall(LONGER, words) == re.findall(WORD, words.replace("7", ""))
 
 
@@ -130,7 +151,42 @@ def test_the_exported_baseline_is_scikit_learns(
     changes: dict[str, Any], splits: Path, tmp_path: Path
 ) -> None:
     baseline.main(splits, tmp_path / "model", tmp_path / "live", **PARAMS | changes)
-    export_baseline.main(
+    expect_equal(splits, tmp_path)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"analyzer": "char", "ngram_range": [2, 5]},
+        {"ngram_range": [1, 2], "C": 0.1, "class_weight": "balanced", "sublinear_tf": False},
+    ],
+)
+def test_the_exported_regression_is_scikit_learns(
+    changes: dict[str, Any], classes: int, splits: Path, tmp_path: Path
+) -> None:
+    for name in ("train", "validation", "test"):
+        frame = examples.read(splits / f"{name}.parquet")
+        kept = frame[frame["label"].isin(sorted(TOPICS)[:classes])]
+        (tmp_path / "splits").mkdir(exist_ok=True)
+        examples.write(kept, tmp_path / "splits" / f"{name}.parquet")
+    linear.main(tmp_path / "splits", tmp_path / "model", tmp_path / "live", **LINEAR | changes)
+    expect_equal(tmp_path / "splits", tmp_path)
+    figures = json.loads((tmp_path / "live" / "metrics.json").read_text())
+    assert figures["validation"]["accuracy"] >= 0.9
+
+
+def test_a_regression_that_did_not_settle_is_told_of(
+    splits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    params = LINEAR | {"max_iter": 1, "tol": 1e-9}
+    linear.main(splits, tmp_path / "model", tmp_path / "live", **params)
+    assert "more than linear.tol after linear.max_iter passes: raise one" in caplog.text
+
+
+def expect_equal(splits: Path, tmp_path: Path) -> None:
+    """Export a model, and hold it against scikit-learn's."""
+    export_tfidf.main(
         splits,
         tmp_path / "model",
         tmp_path / "onnx",
@@ -145,8 +201,9 @@ def test_the_exported_baseline_is_scikit_learns(
     pipeline = joblib.load(tmp_path / "model" / "model.joblib")
     features = pipeline["tfidf"].transform(ODD)
     ids = Classifier(tmp_path / "onnx", threads=1)
-    expected = pipeline["forest"].predict_proba(features)
-    assert np.exp(ids.logits(ODD, batch_tokens=30)) == pytest.approx(expected, abs=1e-6)
+    expected = pipeline["classifier"].predict_proba(features)
+    logits = ids.logits(ODD, batch_tokens=30)
+    assert softmax(logits, axis=1) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_record_has_params_and_validation_metrics(splits: Path, tmp_path: Path) -> None:

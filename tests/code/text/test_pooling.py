@@ -36,6 +36,11 @@ SAID: dict[str, tuple[object, str]] = {
         "first",
     ),
     "several": ({"pooling_mode": ["cls", "mean"]}, "first"),
+    "one of several": ({"pooling_mode": ["mean"]}, "mean"),
+    "several flags": (
+        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+        "first",
+    ),
     "nothing": (None, "first"),
 }
 
@@ -54,7 +59,7 @@ def test_what_is_read_is_what_the_checkpoint_says_or_the_param(
     assert isinstance(model, MeanClassifier) == (auto == "mean")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 100_000])
 def test_a_checkpoint_that_says_nothing_readable_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text(content)
@@ -69,7 +74,7 @@ def test_a_checkpoint_of_the_hub_that_can_not_be_asked_is_warned_of(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert settle("auto", "some/encoder") == "first"
-    assert "The hub can't be reached" in caplog.text
+    assert "Whether some/encoder has 1_Pooling/config.json can't be looked up" in caplog.text
     caplog.clear()
     folder = tmp_path / "models--some--encoder"
     (folder / "refs").mkdir(parents=True)

@@ -59,7 +59,7 @@ def test_the_page_says_what_moved(worse: tuple[str, Path]) -> None:
     for row in (
         '| `baseline.max_depth` | `"none"` | `1` |',
         "| `baseline` | `baseline.n_estimators`, `baseline.max_depth` | 3 of 3 |",
-        "| `export_baseline` | `models/baseline` | 2 of 2 |",
+        "| `export_tfidf@baseline` | `models/baseline` | 2 of 2 |",
     ):
         assert row in page
     number = r"[01]\.\d{4}"
@@ -228,7 +228,10 @@ def test_mistakes_are_one_sentence(project: Project, tmp_path: Path) -> None:
     printed = copy.run("python", "-m", "src.tools.report", "HEAD", code=1)
     assert "report.models has 'bassline'" in printed
     assert "(did you mean 'baseline'?)" in printed
-    assert "baseline, baseline-onnx, transformer, onnx, onnx-int8 in params.yaml" in printed
+    assert (
+        "baseline, baseline-onnx, linear, linear-onnx, transformer, onnx, onnx-int8 in params.yaml"
+        in printed
+    )
     set_params(copy, {"report.max_drop": 2})
     printed = copy.run("python", "-m", "src.tools.report", "HEAD", code=1)
     assert "report.max_drop is '2'" in printed

@@ -48,6 +48,7 @@ def undisturbed(splits: Path, checkpoint: Path, tmp_path_factory: pytest.TempPat
     (folder / "sitecustomize.py").write_text(SPY)
     done = run_train(splits, folder / "out", checkpoint, **PAIR)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("fitting the head") == 1, "by the first process"
     return folder / "out"
 
 
@@ -75,6 +76,7 @@ def test_they_go_on_together(
     again = run_train(splits, tmp_path / "out", checkpoint, forked=True, **PAIR)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("INFO src.training.checkpoints: goes on from step ") == 1
+    assert "fitting the head" not in again.stderr, "the checkpoint has what came of it"
     assert digest(tmp_path / "out") == digest(undisturbed)
 
 

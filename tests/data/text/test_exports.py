@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -308,19 +309,26 @@ def test_folders_of_a_partitioned_table_are_its_columns(kind: str) -> None:
     assert rejected()[0][2:] == ["no_label", "c"]
 
 
-def test_folders_are_columns_where_all_files_of_a_source_are_in_such() -> None:
+def test_folders_are_columns_where_all_files_of_a_source_are_in_such(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     table = "text,label\n{0},x\nmore {0},y\n"
     for folder in ("run=3/all", "run=3/all/lang=fr", "run=3/all/lang=de", "run=3/all/id=7"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, "train.csv").write_text(table.format(folder))
     own = ["id", "text", "label"]
-    assert list(loaded("run=3/all")) == [*own, "file"], "one of the files is in none"
+    assert list(loaded("run=3/all")) == [*own, "file"]
+    assert f"since {here('run=3/all/id=7/train.csv')} is in none: move it" in caplog.text
     assert list(loaded("run=3/all/lang=*/*.csv")) == [*own, "lang", "file"]
     each = [f"run=3/all/lang={lang}/train.csv" for lang in ("fr", "de")]
     assert list(loaded(*each)["lang"]) == ["fr", "fr", "de", "de"]
     assert list(loaded(each[0])) == own, "its folders are above the source"
     kept = loaded("run=3/all/id=*/*.csv")
     assert list(kept) == own
+    with zipfile.ZipFile("x.zip", "w") as archive:
+        for lang in ("fr", "de"):
+            archive.writestr(f"lang={lang}/x.csv", table.format(lang))
+    assert set(loaded("zip://*/x.csv::x.zip")["lang"]) == {"fr", "de"}
     assert kept["id"].is_unique
 
 

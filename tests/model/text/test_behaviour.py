@@ -15,7 +15,7 @@ from src.text import encoder, evaluate
 
 pytestmark = pytest.mark.slow
 
-MODELS = ["baseline", "baseline-onnx", "transformer", "onnx", "onnx-int8"]
+MODELS = ["baseline", "baseline-onnx", "linear", "linear-onnx", "transformer", "onnx", "onnx-int8"]
 SENTENCES = {
     "sports": "The striker scored twice as United won the cup final after extra time.",
     "business": "Shares in the bank fell after it reported lower quarterly profits.",
@@ -78,6 +78,8 @@ def test_accuracy_on_the_default_data(project: Project) -> None:
     accuracy = {model: scores_of(project, model)["accuracy"] for model in MODELS}
     assert accuracy["baseline"] >= 0.94
     assert accuracy["baseline-onnx"] == accuracy["baseline"]
+    assert accuracy["linear"] >= 0.97
+    assert accuracy["linear-onnx"] == accuracy["linear"]
     assert accuracy["transformer"] >= 0.94
     assert accuracy["onnx"] == pytest.approx(accuracy["transformer"], abs=0.003)
     assert accuracy["onnx-int8"] >= accuracy["transformer"] - 0.005

@@ -1,8 +1,8 @@
-"""Export the baseline to an ONNX folder of the same shape as the transformer's.
+"""Export a model of TF-IDF features to an ONNX folder of the same shape as the transformer's.
 
 ``tokenizer.json`` turns a text into the ids of its words (or characters) as TfidfVectorizer does.
 The graph counts n-grams of ids, weighs and normalizes the counts in float64 like scikit-learn, and
-runs the forest; its logits are the logarithms of the forest's probabilities.
+runs the classifier. The logits of a forest are the logarithms of its probabilities.
 """
 
 import logging
@@ -10,17 +10,19 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import joblib
 import numpy as np
 import onnx
 from dvclive.live import Live
 from onnx import TensorProto, helper, numpy_helper
+from scipy.special import softmax
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from src.core import stage
@@ -33,11 +35,14 @@ from src.predict.manifest import write_manifest
 from src.tables import examples
 
 OPSETS = {"": 18, "ai.onnx.ml": 3}
-UNLIMITED = 1_000_000_000  # the baseline reads the whole of a text
+IR_VERSION = 8  # of the first release of ONNX with these
+UNLIMITED = 1_000_000_000  # such a model reads the whole of a text
 SMALLEST = 1e-12  # a probability of 0, under the logarithm
 UNKNOWN = "[UNK]"  # neither a word nor a character, so no n-gram has it
 
-log = logging.getLogger("src.text.export_baseline")
+Model: TypeAlias = RandomForestClassifier | LogisticRegression
+
+log = logging.getLogger("src.text.export_tfidf")
 
 
 def main(
@@ -58,7 +63,7 @@ def main(
         live: the folder that gets the metrics.
     """
     pipeline = joblib.load(model / "model.joblib")
-    tfidf, forest = pipeline["tfidf"], pipeline["forest"]
+    tfidf, classifier = pipeline["tfidf"], pipeline["classifier"]
     words = sorted({word for ngram in tfidf.vocabulary_ for word in _words(tfidf, ngram)})
     ids = {word: k for k, word in enumerate([*words, UNKNOWN])}
     texts = list(examples.read(splits / "test.parquet")["text"])
@@ -66,22 +71,22 @@ def main(
     with replacing(exported) as folder:
         folder.mkdir()
         tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))
-        onnx.save(graph(tfidf, forest, ids), folder / "model.onnx")
+        onnx.save(graph(tfidf, classifier, ids), folder / "model.onnx")
         write_manifest(
             folder,
-            labels=list(forest.classes_),
+            labels=list(classifier.classes_),
             max_length=UNLIMITED,
             max_characters=UNLIMITED,
             pad_token_id=ids[UNKNOWN],
         )
         logits = Classifier(folder, threads=1).logits(texts, batch_tokens)
-        difference = float(np.abs(np.exp(logits) - expected).max())
+        difference = float(np.abs(softmax(logits.astype(np.float64), axis=1) - expected).max())
         equal = float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
         log.info("probabilities within %.2g of scikit-learn's, %.4f of labels", difference, equal)
         if equal < min_equal_labels:
             raise InputError(
-                f"The exported baseline gives scikit-learn's label to {equal:.4f} of the "
-                f"{len(texts)} test texts, fewer than export_baseline.min_equal_labels "
+                f"{exported.name} gives scikit-learn's label to {equal:.4f} of the "
+                f"{len(texts)} test texts, fewer than export_tfidf.min_equal_labels "
                 f"{min_equal_labels:g}: lower it if that is near enough."
             )
         with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
@@ -115,49 +120,65 @@ def _combining() -> str:
     return f"[{''.join(marks)}]"
 
 
-def graph(
-    tfidf: TfidfVectorizer, forest: RandomForestClassifier, ids: dict[str, int]
-) -> onnx.ModelProto:
+def graph(tfidf: TfidfVectorizer, classifier: Model, ids: dict[str, int]) -> onnx.ModelProto:
     """Build the graph from ``input_ids``, [texts, tokens], to ``logits``, [texts, classes]."""
-    forest_model = to_onnx(
-        forest,
-        initial_types=[("features", FloatTensorType([None, len(tfidf.vocabulary_)]))],
-        options={"zipmap": False},
-        target_opset=OPSETS,
-    )
-    nodes = [
-        *_counting(tfidf, ids),
-        *_weighing(tfidf.sublinear_tf),
-        *forest_model.graph.node,
-        helper.make_node("Max", ["probabilities", "smallest"], ["positive"]),
-        helper.make_node("Log", ["positive"], ["logits"]),
-    ]
+    linear = isinstance(classifier, LogisticRegression)
+    scoring, weights = _linear(classifier) if linear else _forest(classifier)
+    nodes = [*_counting(tfidf, ids), *_weighing(tfidf.sublinear_tf), *scoring]
     constants: dict[str, Any] = {"one": np.float64(1)} if tfidf.sublinear_tf else {}
     constants |= {
         "idf": tfidf.idf_,
         "axis": np.array([1]),
         "tiny": np.float64(np.finfo(np.float64).tiny),
-        "smallest": np.float32(SMALLEST),
     }
     tokens = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["texts", "tokens"])
         for name in ("input_ids", "attention_mask")  # the mask adds nothing: padding is unknown
     ]
     logits = helper.make_tensor_value_info(
-        "logits", TensorProto.FLOAT, ["texts", len(forest.classes_)]
+        "logits", TensorProto.FLOAT, ["texts", len(classifier.classes_)]
     )
     return helper.make_model(
         helper.make_graph(
             nodes,
-            "baseline",
+            "tfidf",
             tokens,
             [logits],
             [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()]
-            + list(forest_model.graph.initializer),
+            + weights,
         ),
         opset_imports=[helper.make_opsetid(*opset) for opset in OPSETS.items()],
-        ir_version=forest_model.ir_version,
+        ir_version=IR_VERSION,
     )
+
+
+def _forest(forest: RandomForestClassifier) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """Build the nodes from ``features`` to ``logits``, and their constants."""
+    whole = to_onnx(
+        forest,
+        initial_types=[("features", FloatTensorType([None, forest.n_features_in_]))],
+        options={"zipmap": False},
+        target_opset=OPSETS,
+    )
+    nodes = [
+        *whole.graph.node,
+        helper.make_node("Max", ["probabilities", "smallest"], ["positive"]),
+        helper.make_node("Log", ["positive"], ["logits"]),
+    ]
+    smallest = numpy_helper.from_array(np.asarray(np.float32(SMALLEST)), "smallest")
+    return nodes, [smallest, *whole.graph.initializer]
+
+
+def _linear(model: LogisticRegression) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """Build the nodes from ``features`` to ``logits``, and their constants."""
+    weight, bias = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # one row, that of the second
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    constants = {"coef": weight.T, "intercept": bias}
+    return [helper.make_node("Gemm", ["features", "coef", "intercept"], ["logits"])], [
+        numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
+        for name, value in constants.items()
+    ]
 
 
 def _counting(tfidf: TfidfVectorizer, ids: dict[str, int]) -> list[onnx.NodeProto]:
