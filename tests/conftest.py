@@ -29,6 +29,7 @@ from src.predict.manifest import write_manifest
 from src.project.params import words_of
 from src.tables import examples
 from src.text import export_tfidf, split
+from src.text.forest import Forest
 
 ROOT = Path(__file__).parents[1]
 
@@ -141,13 +142,12 @@ def make_texts(count: int, seed: int = 0) -> list[dict[str, str]]:
 def make_model(folder: Path, seed: int = 0) -> Path:
     """Write an exported model folder, from a baseline since that is quick to make."""
     import onnx
-    from sklearn.ensemble import RandomForestClassifier
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     rows = make_texts(60)
     tfidf = TfidfVectorizer()
     features = tfidf.fit_transform([row["text"] for row in rows])
-    forest = RandomForestClassifier(20, random_state=seed).fit(features, [r["label"] for r in rows])
+    forest = Forest(20, random_state=seed).fit(features, [r["label"] for r in rows])
     words = sorted(tfidf.vocabulary_)
     ids = {word: k for k, word in enumerate([*words, export_tfidf.UNKNOWN])}
     export_tfidf.tokenizer(tfidf, ids).save(str(folder / "tokenizer.json"))

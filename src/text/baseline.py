@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from sklearn.ensemble import RandomForestClassifier
-
 from src.core import stage
 from src.core.command_line import Count, Interval, Seed, Share
 from src.text import tfidf
+from src.text.forest import Forest
 
 # The params that have the names of scikit-learn's own.
 FOREST = (
@@ -21,7 +20,7 @@ def main(
     model: Path,
     live: Path,
     *,
-    analyzer: Literal["word", "char"],
+    analyzer: Literal["word", "char", "char_wb"],
     ngram_range: Annotated[list[int], Interval(ge=1)],
     lowercase: bool,
     strip_accents: Literal["none", "unicode"],
@@ -48,7 +47,7 @@ def main(
     """
     params = {name: value for name, value in locals().items() if not isinstance(value, Path)}
     of = tfidf.or_none({name: params[name] for name in FOREST})
-    forest = RandomForestClassifier(random_state=seed, **of)
+    forest = Forest(random_state=seed, **of)
     tfidf.train(splits, model, live, "baseline", params, forest, threads=n_jobs)
 
 

@@ -124,6 +124,8 @@ def _engine(
     if (model / "model.joblib").exists():
         import joblib
 
+        import src.text.forest  # noqa: F401, whose class may be in the file
+
         pipeline = joblib.load(model / "model.joblib")
         return list(pipeline.classes_), pipeline.predict_proba
 

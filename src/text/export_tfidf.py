@@ -2,15 +2,16 @@
 
 ``tokenizer.json`` turns a text into the ids of its words (or characters) as TfidfVectorizer does.
 The graph counts n-grams of ids, weighs and normalizes the counts in float64 like scikit-learn, and
-runs the classifier. The logits of a forest are the logarithms of its probabilities.
+runs the classifier.
 """
 
+import copy
 import logging
 import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import joblib
 import numpy as np
@@ -23,7 +24,7 @@ from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from src.core import stage
 from src.core.command_line import Count, Interval
@@ -33,14 +34,13 @@ from src.core.words import TOKENIZERS_LONGER
 from src.predict.classifier import Classifier
 from src.predict.manifest import write_manifest
 from src.tables import examples
+from src.text.forest import Forest
+from src.text.tfidf import Model
 
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 IR_VERSION = 8  # of the first release of ONNX with these
 UNLIMITED = 1_000_000_000  # such a model reads the whole of a text
-SMALLEST = 1e-12  # a probability of 0, under the logarithm
 UNKNOWN = "[UNK]"  # neither a word nor a character, so no n-gram has it
-
-Model: TypeAlias = RandomForestClassifier | LogisticRegression
 
 log = logging.getLogger("src.text.export_tfidf")
 
@@ -105,6 +105,12 @@ def tokenizer(tfidf: TfidfVectorizer, ids: dict[str, int]) -> Tokenizer:
         steps += [normalizers.NFKD(), normalizers.Replace(Regex(_combining()), "")]
     if tfidf.analyzer == "char":
         steps.append(normalizers.Replace(Regex(r"\s\s+"), " "))
+    elif tfidf.analyzer == "char_wb":
+        # A space on each side of each word: no n-gram of the vocabulary has two, and crosses words.
+        steps.append(normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), "  "))
+        space = [("[SPACE]", ids.get(" ", ids[UNKNOWN]))]
+        result.post_processor = processors.TemplateProcessing("[SPACE] $A [SPACE]", None, space)
+    if tfidf.analyzer != "word":
         result.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     else:
         result.pre_tokenizer = pre_tokenizers.Split(
@@ -122,8 +128,8 @@ def _combining() -> str:
 
 def graph(tfidf: TfidfVectorizer, classifier: Model, ids: dict[str, int]) -> onnx.ModelProto:
     """Build the graph from ``input_ids``, [texts, tokens], to ``logits``, [texts, classes]."""
-    linear = isinstance(classifier, LogisticRegression)
-    scoring, weights = _linear(classifier) if linear else _forest(classifier)
+    forest = isinstance(classifier, Forest)
+    scoring, weights = _forest(classifier) if forest else _linear(classifier)
     nodes = [*_counting(tfidf, ids), *_weighing(tfidf.sublinear_tf), *scoring]
     constants: dict[str, Any] = {"one": np.float64(1)} if tfidf.sublinear_tf else {}
     constants |= {
@@ -152,21 +158,27 @@ def graph(tfidf: TfidfVectorizer, classifier: Model, ids: dict[str, int]) -> onn
     )
 
 
-def _forest(forest: RandomForestClassifier) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+def _forest(forest: Forest) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
     """Build the nodes from ``features`` to ``logits``, and their constants."""
+    stock = copy.copy(forest)
+    stock.__class__ = RandomForestClassifier  # skl2onnx knows no other
     whole = to_onnx(
-        forest,
+        stock,
         initial_types=[("features", FloatTensorType([None, forest.n_features_in_]))],
         options={"zipmap": False},
         target_opset=OPSETS,
     )
     nodes = [
         *whole.graph.node,
-        helper.make_node("Max", ["probabilities", "smallest"], ["positive"]),
-        helper.make_node("Log", ["positive"], ["logits"]),
+        helper.make_node("Max", ["probabilities", "least"], ["positive"]),
+        helper.make_node("Log", ["positive"], ["votes"]),
+        helper.make_node("Div", ["votes", "temperature"], ["logits"]),
     ]
-    smallest = numpy_helper.from_array(np.asarray(np.float32(SMALLEST)), "smallest")
-    return nodes, [smallest, *whole.graph.initializer]
+    constants = [
+        numpy_helper.from_array(np.asarray(value, np.float32), name)
+        for name, value in (("least", forest.least), ("temperature", forest.temperature_))
+    ]
+    return nodes, [*constants, *whole.graph.initializer]
 
 
 def _linear(model: LogisticRegression) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
@@ -183,7 +195,6 @@ def _linear(model: LogisticRegression) -> tuple[list[onnx.NodeProto], list[Tenso
 
 def _counting(tfidf: TfidfVectorizer, ids: dict[str, int]) -> list[onnx.NodeProto]:
     """Build the nodes from ``input_ids`` to ``tf``, the count of each n-gram in float64."""
-    shortest, longest = tfidf.ngram_range
     ngrams = sorted(tfidf.vocabulary_, key=lambda n: (len(_words(tfidf, n)), tfidf.vocabulary_[n]))
     sizes = np.array([len(_words(tfidf, ngram)) for ngram in ngrams])
     return [
@@ -192,10 +203,12 @@ def _counting(tfidf: TfidfVectorizer, ids: dict[str, int]) -> list[onnx.NodeProt
             ["input_ids"],
             ["counts"],
             mode="TF",
-            min_gram_length=shortest,
-            max_gram_length=longest,
+            min_gram_length=int(sizes.min()),  # char_wb keeps words that are shorter than the range
+            max_gram_length=int(sizes.max()),
             max_skip_count=0,
-            ngram_counts=[int(sizes[sizes < length].sum()) for length in range(1, longest + 1)],
+            ngram_counts=[
+                int(sizes[sizes < length].sum()) for length in range(1, int(sizes.max()) + 1)
+            ],
             ngram_indexes=[tfidf.vocabulary_[ngram] for ngram in ngrams],
             pool_int64s=[ids[word] for ngram in ngrams for word in _words(tfidf, ngram)],
         ),
@@ -223,7 +236,7 @@ def _weighing(sublinear_tf: bool) -> list[onnx.NodeProto]:
 
 def _words(tfidf: TfidfVectorizer, ngram: str) -> Sequence[str]:
     """Return the parts of an n-gram: its words, or its characters."""
-    return ngram if tfidf.analyzer == "char" else ngram.split(" ")
+    return ngram.split(" ") if tfidf.analyzer == "word" else ngram
 
 
 if __name__ == "__main__":

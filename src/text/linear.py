@@ -15,7 +15,7 @@ def main(
     model: Path,
     live: Path,
     *,
-    analyzer: Literal["word", "char"],
+    analyzer: Literal["word", "char", "char_wb"],
     ngram_range: Annotated[list[int], Interval(ge=1)],
     lowercase: bool,
     strip_accents: Literal["none", "unicode"],

@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import joblib
 import numpy as np
@@ -12,17 +12,23 @@ import pandas as pd
 from dvclive.live import Live
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from src.core.errors import InputError
 from src.core.files import replacing
 from src.core.words import LONGER
 from src.metrics import classification
+from src.metrics.calibration import temperature
+from src.metrics.classification import Integers
 from src.tables import examples
+from src.text.forest import Forest
 from src.training import provenance
 
 # The params that have the names of scikit-learn's own.
 TFIDF = ("analyzer", "lowercase", "strip_accents", "min_df", "max_df", "sublinear_tf")
+
+Model: TypeAlias = Forest | LogisticRegression
 
 log = logging.getLogger("src.text.tfidf")
 
@@ -33,10 +39,10 @@ def train(
     live: Path,
     section: str,
     params: Mapping[str, Any],
-    classifier: Any,
+    classifier: Model,
     threads: int,
 ) -> None:
-    """Fit TF-IDF and a classifier on the train split, and score the validation split.
+    """Fit TF-IDF and a classifier on the train split, and calibrate it on the validation split.
 
     Args:
         splits: the folder with ``train.parquet`` and ``validation.parquet``.
@@ -44,16 +50,15 @@ def train(
         live: the folder that gets the params and validation metrics.
         section: the section of params.yaml, for messages.
         params: all its params, those of ``TfidfVectorizer`` among them.
-        classifier: an estimator with ``predict_proba``.
+        classifier: a forest or a logistic regression.
         threads: CPU threads of the training.
     """
     tfidf = _vectorizer(section, params)
     validation = examples.read(splits / "validation.parquet")
     _fit(tfidf, classifier, examples.read(splits / "train.parquet"), section)
-    if hasattr(classifier, "coef_"):
-        classifier.coef_ = classifier.coef_.astype(np.float32)  # which ONNX has, too
-    pipeline = Pipeline([("tfidf", tfidf), ("classifier", classifier)])
     labels = examples.label_ids(validation, list(classifier.classes_))
+    _calibrate(classifier, tfidf.transform(validation["text"]), labels)
+    pipeline = Pipeline([("tfidf", tfidf), ("classifier", classifier)])
     scores = classification.summary(labels, pipeline.predict_proba(validation["text"]))
     log.info("validation: %s", scores)
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
@@ -71,6 +76,21 @@ def train(
     packages = ("scikit-learn", "scipy", "numpy", "joblib")
     settings = {"dtype": "float64", "threads": threads, "seed": params["seed"]}
     provenance.record(model, *packages, params=params, **settings)
+
+
+def _calibrate(classifier: Model, features: Any, labels: Integers) -> None:
+    """Let a temperature that fits these texts be part of the classifier."""
+    if isinstance(classifier, Forest):
+        classifier.temperature_ = temperature(labels, classifier.logits(features))
+        log.info("temperature: %.3f", classifier.temperature_)
+        return
+    logits = classifier.decision_function(features)
+    if logits.ndim == 1:  # of two classes, that of the second
+        logits = np.stack([-logits / 2, logits / 2], axis=1)
+    found = temperature(labels, logits)
+    log.info("temperature: %.3f", found)
+    classifier.coef_ = (classifier.coef_ / found).astype(np.float32)  # which ONNX has, too
+    classifier.intercept_ = classifier.intercept_ / found
 
 
 def or_none(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +114,7 @@ def _vectorizer(section: str, params: Mapping[str, Any]) -> TfidfVectorizer:
     )
 
 
-def _fit(tfidf: TfidfVectorizer, classifier: Any, train: pd.DataFrame, section: str) -> None:
+def _fit(tfidf: TfidfVectorizer, classifier: Model, train: pd.DataFrame, section: str) -> None:
     try:
         features = tfidf.fit_transform(train["text"])
     except ValueError as error:  # no token is left, or the bounds exclude each other

@@ -63,14 +63,14 @@ def test_metrics_of_every_model_on_the_same_texts(project: Project) -> None:
     assert compared["baseline-onnx"]["accuracy_difference_p_value"] == 1
     assert compared["linear-onnx"] == compared["linear"]
     table = (project.root / "dvclive/compare/comparison.md").read_text()
-    assert [line.split("|")[1].strip() for line in table.splitlines()[4:9]] == MODELS
+    assert [line.split("|")[1].strip() for line in table.splitlines()[4:11]] == MODELS
     assert "18 test texts" in table
 
 
 def test_plots_show_every_declared_plot(project: Project, tmp_path: Path) -> None:
     declared = yaml.safe_load((project.root / "dvc.yaml").read_text())["plots"]
     shown = json.loads(project.dvc("plots", "show", "--json"))["data"]
-    assert len(declared) == 11
+    assert len(declared) == 13
     for plot in declared:
         name = next(iter(plot))
         assert shown[name][0]["content"]["data"]["values"], name

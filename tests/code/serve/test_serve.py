@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import gc
 import io
 import json
 import os
@@ -33,6 +34,7 @@ from tritonclient.utils import InferenceServerException
 
 from src.predict.classifier import Classifier, Logits, softmax
 from src.predict.manifest import list_too
+from src.serve import upload
 from src.serve.batching import Batcher, OverloadError, ScoringError
 from src.serve.explain import words_of
 from src.serve.models import Model
@@ -562,6 +564,45 @@ def test_files_that_come_slowly_keep_no_others_out(folders: list[Path]) -> None:
             held.go.set()
             for file in files:
                 assert file.result().text.startswith("text,label,score\r\ngoal,sport,")
+
+
+def test_a_file_waits_for_the_reading_of_another_until_its_deadline(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, go, read = threading.Event(), threading.Event(), upload.read_table
+
+    def held_read(content: bytes, *rest: Any) -> upload.Table:
+        if b"slow" in content:
+            began.set()
+            assert go.wait(PATIENCE)
+        return read(content, *rest)
+
+    monkeypatch.setattr(upload, "read_table", held_read)
+    with holding(folders[0]) as (url, held, service), ThreadPoolExecutor(4) as pool:
+        held.go.set()
+
+        def send(content: bytes) -> requests.Response:
+            kind = {"Content-Type": "text/csv"}
+            return requests.post(f"{url}/score", content, headers=kind, timeout=PATIENCE)
+
+        slow = pool.submit(send, b"text\nslow\n")
+        assert began.wait(PATIENCE)
+        service.upload_deadline = 0.3
+        assert send(b"text\ngoal\n").json()["error_type"] == "Deadline"
+        go.set()
+        assert slow.result().status_code == 200
+        began.clear()
+        go.clear()
+        bad = pool.submit(send, b"text\nslow,too,many\n")
+        assert began.wait(PATIENCE)
+        time.sleep(0.5)  # its deadline passes, and its thread can't be stopped
+        assert not bad.done()
+        go.set()
+        assert bad.result().json()["error_type"] == "Deadline"
+        service.upload_deadline = PATIENCE
+        assert send(b"text\ngoal\n").status_code == 200
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_what_is_past_its_deadline_or_not_awaited_is_not_computed(folders: list[Path]) -> None:

@@ -611,5 +611,5 @@ def test_the_readme_shows_the_figures_of_the_last_run() -> None:
     cells = [
         [cell.strip() for cell in line.split("|")[1:5]] for line in page.splitlines() if "|" in line
     ]
-    assert [row[0] for row in shown] == ["baseline", "onnx", "onnx-int8"]
+    assert [row[0] for row in shown] == ["baseline", "linear", "onnx", "onnx-int8"]
     assert all([*row] in cells for row in shown)

@@ -16,6 +16,7 @@ from scipy.special import softmax
 
 from src.core.errors import InputError
 from src.core.words import LONGER, WORD
+from src.metrics import classification
 from src.predict.classifier import Classifier
 from src.project.params import words_of
 from src.tables import examples
@@ -63,6 +64,7 @@ ODD = [
     "",
     "a b",
     "x² ١٢٣ İstanbul",
+    "  spaces \t\n\u3000around\x1cand\xa0 between ",
 ]
 
 
@@ -154,11 +156,26 @@ def test_the_exported_baseline_is_scikit_learns(
     expect_equal(splits, tmp_path)
 
 
+def test_a_forest_is_as_sure_as_it_is_right(splits: Path, tmp_path: Path) -> None:
+    baseline.main(splits, tmp_path / "model", tmp_path / "live", **PARAMS)
+    pipeline = joblib.load(tmp_path / "model" / "model.joblib")
+    test = examples.read(splits / "test.parquet")
+    labels = examples.label_ids(test, list(pipeline.classes_))
+    after = classification.summary(labels, pipeline.predict_proba(test["text"]))
+    pipeline["classifier"].temperature_ = 1
+    before = classification.summary(labels, pipeline.predict_proba(test["text"]))
+    assert after["accuracy"] == before["accuracy"]
+    assert after["ece"] < 0.7 * before["ece"]
+    assert after["log_loss"] < 0.7 * before["log_loss"]
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(
     "changes",
     [
         {"analyzer": "char", "ngram_range": [2, 5]},
+        {"analyzer": "char_wb", "ngram_range": [2, 5]},
+        {"analyzer": "char_wb", "ngram_range": [4, 6], "lowercase": False},
         {"ngram_range": [1, 2], "C": 0.1, "class_weight": "balanced", "sublinear_tf": False},
     ],
 )

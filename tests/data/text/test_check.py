@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -550,6 +551,26 @@ def test_rows_are_numbered_where_ids_repeat(capsys: pytest.CaptureFixture[str]) 
         assert "  id      none: rows are numbered" in capsys.readouterr().out
     assert list(loaded()["id"][:2]) == ["a:1", "a:2"]
     assert set(loaded()["source_id"][:2]) == {"0"}
+
+
+def test_load_is_tried_again_for_its_ids_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = 0
+    main = load.main
+
+    @wraps(main)
+    def counted(*args: Any, **kwargs: Any) -> None:
+        nonlocal runs
+        runs += 1
+        main(*args, **kwargs)
+
+    monkeypatch.setattr(load, "main", counted)
+    of_one = table(",", "id text label", lambda k, t: [str(k), t["text"], "one"])
+    with pytest.raises(InputError, match="must have at least 2 classes"):
+        check.main(written("a.csv", of_one))
+    assert runs == 1
+    repeated = table(",", "id text label", lambda k, t: [str(k // 2), t["text"], t["label"]])
+    check.main(written("a.csv", repeated))
+    assert runs == 3
 
 
 def test_params_of_training_are_as_the_stage_takes_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def test_accuracy_on_the_default_data(project: Project) -> None:
     accuracy = {model: scores_of(project, model)["accuracy"] for model in MODELS}
     assert accuracy["baseline"] >= 0.94
     assert accuracy["baseline-onnx"] == accuracy["baseline"]
-    assert accuracy["linear"] >= 0.97
+    assert accuracy["linear"] >= 0.96
     assert accuracy["linear-onnx"] == accuracy["linear"]
     assert accuracy["transformer"] >= 0.94
     assert accuracy["onnx"] == pytest.approx(accuracy["transformer"], abs=0.003)
@@ -99,7 +99,7 @@ def test_the_committed_figures_are_of_the_committed_params() -> None:
         section = name.split("@")[0]
         assert entry["params"]["params.yaml"][section] == params[section], f"run dvc repro {name}"
         checked += 1
-    assert checked == 8 + len(MODELS) + 2  # cards
+    assert checked == 10 + len(MODELS) + 2  # cards
     shipped = SHORT["load.source"], SHORT["train.checkpoint"]
     if (params["load"]["source"], params["train"]["checkpoint"]) != shipped:
         pytest.skip("the figures are of other data, or of another checkpoint")
