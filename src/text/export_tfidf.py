@@ -24,7 +24,7 @@ from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from src.core import stage
 from src.core.command_line import Count, Interval
@@ -40,6 +40,7 @@ from src.text.tfidf import Model
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 IR_VERSION = 8  # of the first release of ONNX with these
 UNLIMITED = 1_000_000_000  # such a model reads the whole of a text
+SPACE = r"[\s\x1c-\x1f]"  # as Python has it
 UNKNOWN = "[UNK]"  # neither a word nor a character, so no n-gram has it
 
 log = logging.getLogger("src.text.export_tfidf")
@@ -104,12 +105,14 @@ def tokenizer(tfidf: TfidfVectorizer, ids: dict[str, int]) -> Tokenizer:
     if tfidf.strip_accents == "unicode":
         steps += [normalizers.NFKD(), normalizers.Replace(Regex(_combining()), "")]
     if tfidf.analyzer == "char":
-        steps.append(normalizers.Replace(Regex(r"\s\s+"), " "))
+        steps.append(normalizers.Replace(Regex(SPACE + "{2,}"), " "))
     elif tfidf.analyzer == "char_wb":
         # A space on each side of each word: no n-gram of the vocabulary has two, and crosses words.
-        steps.append(normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), "  "))
-        space = [("[SPACE]", ids.get(" ", ids[UNKNOWN]))]
-        result.post_processor = processors.TemplateProcessing("[SPACE] $A [SPACE]", None, space)
+        steps += [
+            normalizers.Replace(Regex(rf"\A{SPACE}+|{SPACE}+\z"), ""),
+            normalizers.Replace(Regex(rf"{SPACE}+"), "  "),
+            normalizers.Replace(Regex(r"\A(?=[\s\S])|(?<=[\s\S])\z"), " "),
+        ]
     if tfidf.analyzer != "word":
         result.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     else:
@@ -170,13 +173,13 @@ def _forest(forest: Forest) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
     )
     nodes = [
         *whole.graph.node,
-        helper.make_node("Max", ["probabilities", "least"], ["positive"]),
-        helper.make_node("Log", ["positive"], ["votes"]),
-        helper.make_node("Div", ["votes", "temperature"], ["logits"]),
+        helper.make_node("Add", ["probabilities", "half_vote"], ["positive"]),
+        helper.make_node("Log", ["positive"], ["log_shares"]),
+        helper.make_node("Div", ["log_shares", "temperature"], ["logits"]),
     ]
     constants = [
         numpy_helper.from_array(np.asarray(value, np.float32), name)
-        for name, value in (("least", forest.least), ("temperature", forest.temperature_))
+        for name, value in (("half_vote", forest.half_vote), ("temperature", forest.temperature_))
     ]
     return nodes, [*constants, *whole.graph.initializer]
 

@@ -10,23 +10,24 @@ from src.metrics.classification import Floats
 
 
 class Forest(RandomForestClassifier):  # type: ignore[misc]  # scikit-learn has no types
-    """scikit-learn's forest, with logits: the logarithms of its votes, over a temperature.
+    """scikit-learn's forest, with logits: the logarithms of its shares, over a temperature.
 
-    Votes are far less sure than they are right, as each tree has seen other texts and features. A
-    class that no tree votes for has half a vote.
+    The mean of the trees' shares is far less sure than it is right, as each has seen other texts
+    and features. Each class has half a tree's vote more, so that none has no chance; the order of
+    the classes stays.
     """
 
     temperature_ = 1.0
 
     @property
-    def least(self) -> float:
-        """The share of half a vote."""
+    def half_vote(self) -> float:
+        """Half of what one tree adds to a share."""
         return float(0.5 / self.n_estimators)
 
     def logits(self, features: Any) -> Floats:
         """Return the logits of texts: [texts, classes]."""
-        votes = super().predict_proba(features)
-        logits: Floats = np.log(np.maximum(votes, self.least)) / self.temperature_
+        shares = super().predict_proba(features)
+        logits: Floats = np.log(shares + self.half_vote) / self.temperature_
         return logits
 
     def predict_proba(self, X: Any) -> Floats:  # noqa: N803, scikit-learn's name

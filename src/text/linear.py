@@ -1,4 +1,4 @@
-"""Train the model that costs least: a logistic regression on TF-IDF features."""
+"""Train the cheapest model: a logistic regression on TF-IDF features."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,7 +37,7 @@ def main(
     regression = LogisticRegression(
         C=C,
         class_weight=None if class_weight == "none" else class_weight,
-        solver="saga",  # of all classes at once, in a fraction of what lbfgs takes for many
+        solver="saga",  # lbfgs takes several times as long for many classes
         tol=tol,
         max_iter=max_iter,
         random_state=seed,

@@ -129,7 +129,7 @@ def _fit(tfidf: TfidfVectorizer, classifier: Model, train: pd.DataFrame, section
     for warning in caught:
         if issubclass(warning.category, ConvergenceWarning):
             log.warning(
-                "the weights still moved by more than %s.tol after %s.max_iter passes: raise one",
+                "the weights moved by more than %s.tol even after %s.max_iter passes: raise one",
                 *(section, section),
             )
         else:
