@@ -35,7 +35,6 @@ from src.predict.classifier import Classifier
 from src.predict.manifest import write_manifest
 from src.tables import examples
 from src.text.forest import Forest
-from src.text.tfidf import Model
 
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 IR_VERSION = 8  # of the first release of ONNX with these
@@ -63,6 +62,8 @@ def main(
         exported: the folder that gets the ONNX model.
         live: the folder that gets the metrics.
     """
+    if not (model / "model.joblib").exists():
+        raise InputError(f"{model} has no model: run `dvc repro` first.")
     pipeline = joblib.load(model / "model.joblib")
     tfidf, classifier = pipeline["tfidf"], pipeline["classifier"]
     words = sorted({word for ngram in tfidf.vocabulary_ for word in _words(tfidf, ngram)})
@@ -129,7 +130,9 @@ def _combining() -> str:
     return f"[{''.join(marks)}]"
 
 
-def graph(tfidf: TfidfVectorizer, classifier: Model, ids: dict[str, int]) -> onnx.ModelProto:
+def graph(
+    tfidf: TfidfVectorizer, classifier: Forest | LogisticRegression, ids: dict[str, int]
+) -> onnx.ModelProto:
     """Build the graph from ``input_ids``, [texts, tokens], to ``logits``, [texts, classes]."""
     forest = isinstance(classifier, Forest)
     scoring, weights = _forest(classifier) if forest else _linear(classifier)

@@ -227,6 +227,11 @@ def test_a_regression_that_did_not_settle_is_told_of(
     assert "more than linear.tol even after linear.max_iter passes: raise one" in caplog.text
 
 
+def test_a_model_that_is_not_there_is_not_exported(splits: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="model has no model: run `dvc repro` first"):
+        expect_equal(splits, tmp_path)
+
+
 def expect_equal(splits: Path, tmp_path: Path) -> None:
     """Export a model, and hold it against scikit-learn's."""
     export_tfidf.main(
