@@ -189,7 +189,11 @@ def test_truncation_is_told(server: Running, classifiers: list[Classifier]) -> N
     long = ["goal " * 101, "bank", "x" * 1001]
     found = post(server, "/predict", {"inputs": [[text] for text in long]})
     assert found.headers["X-Truncated"] == "0,2"
-    assert found.json() == expected(classifiers[0], long)
+    # The server has batches of its own, and a logarithm depends on its place in one by a last bit.
+    for row, wanted in zip(found.json(), expected(classifiers[0], long), strict=True):
+        assert [one["label"] for one in row] == [one["label"] for one in wanted]
+        scores = [one["score"] for one in wanted]
+        assert [one["score"] for one in row] == pytest.approx(scores, abs=1e-6)
     assert "X-Truncated" not in post(server, "/predict", {"inputs": "goal " * 100}).headers
 
 

@@ -150,14 +150,15 @@ def test_each_of_100_faults_is_named_and_nothing_else() -> None:
         seen: set[Path] = set()
         for _ in range(FAULTS // 5):
             chosen = [draw.choice(places[out]) for out in draw.sample(sorted(places), 5)]
-            kept = {path: path.read_bytes() for path in chosen}
+            kept = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in chosen}
             for path in chosen:
                 damage(path, draw)
             found = check(repo).findings
             assert sorted(f.path for f in found) == sorted(map(str, chosen))
-            for path, content in kept.items():
+            for path, (content, time) in kept.items():
                 path.chmod(0o644)
                 path.write_bytes(content)
+                os.utime(path, ns=(time, time))  # as DVC remembers it
                 path.chmod(0o444 if ".dvc" in path.parts else 0o644)
             seen |= set(chosen)
         assert check(repo).findings == []
