@@ -55,7 +55,6 @@ MODULES = (
     "transformers.models.bert.modeling_bert",
     "dvclive.live",
     "onnxscript",
-    "skl2onnx",
 )
 # What libraries read as they are imported. A command for which it differs is not forked.
 READ_AT_IMPORT = ("PYTHON", "HF_", "TRANSFORMERS_", "OMP_", "MKL_", "OPENBLAS_", "LD_")

@@ -209,6 +209,9 @@ def _onnxruntime(path: Path, model: bytes, threads: int, engine: Engine) -> Run:
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # How long a thread that waits for others keeps its core from other processes: measured, see
+    # docs/performance.md.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "500")
     options.log_severity_level = 4  # what it logs has the graph's names raw; what fails is raised
     options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format
     with refusing(f"{path} is not a graph that onnxruntime loads"):

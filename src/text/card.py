@@ -28,7 +28,7 @@ def main(
     quality: Path,
     predictions: Path,
     results: Path,
-    baseline: Path,
+    reference: Path,
     compared: Path,
     model: Path,
     *,
@@ -46,13 +46,13 @@ def main(
         quality: the JSON file with the figures of the data and what was found in it.
         predictions: the folder with the model's ``predictions.parquet``.
         results: the folder with the model's ``metrics.json`` and ``details.json``.
-        baseline: the same of the model that it was compared with.
+        reference: the same of the model that it was compared with.
         compared: the folder with the ``metrics.json`` of the comparison.
         model: the folder that gets the model and its card, ``README.md``.
     """
     languages = [language for language in languages if language]
     _check(license, languages)
-    facts = Facts(exported, splits, quality, predictions, results, baseline, compared)
+    facts = Facts(exported, splits, quality, predictions, results, reference, compared)
     title = " ".join(name.split()) or "Text classifier"
     body = [
         f"# {title}",

@@ -32,7 +32,7 @@ class Facts:
         quality: Path,
         predictions: Path,
         results: Path,
-        baseline: Path,
+        reference: Path,
         compared: Path,
     ) -> None:
         """Read the files; InputError if one is missing, or the model was not compared."""
@@ -52,12 +52,12 @@ class Facts:
         self.warnings = [_public_sentence(finding) for finding in self.quality["findings"]]
         self.test: dict[str, float] = _read_json(results / "metrics.json")["test"]
         self.predictions = examples.read(predictions / "predictions.parquet")
-        self.baseline = baseline.name, _read_json(baseline / "metrics.json")["test"]
+        self.reference = reference.name, _read_json(reference / "metrics.json")["test"]
         differences = _read_json(compared / "metrics.json")
         if results.name not in differences:
             raise InputError(
                 f"{compared / 'metrics.json'} has no comparison of {results.name}, only of "
-                f"{', '.join(differences)}: run `dvc repro compare` with it."
+                f"{', '.join(sorted(differences.keys() - {'ship'}))}: run `dvc repro compare` with it."
             )
         self.difference: dict[str, float] = differences[results.name]
 

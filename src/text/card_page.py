@@ -190,7 +190,7 @@ def _confusion(facts: Facts) -> list[str]:
 
 
 def _comparison(facts: Facts) -> Iterable[str]:
-    name, figures = facts.baseline
+    name, figures = facts.reference
     confidence = facts.params["compare"]["confidence"]
     yield (
         f"Against the model {code(name)} on the same texts (paired bootstrap, "

@@ -1,37 +1,115 @@
-"""Compare the models on the same test texts, and say which differences are real."""
+"""Compare the models on the same test texts, say which differences are real and which to ship."""
 
+import json
 import logging
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 from dvclive.live import Live
 
 from src.core import stage
-from src.core.command_line import Count, Seed, Share
-from src.core.errors import InputError
+from src.core.command_line import Count, Interval, Seed, Share
+from src.core.errors import InputError, closest
 from src.core.files import replacing
-from src.metrics import bootstrap, classification
-from src.metrics.classification import Floats
+from src.metrics import bootstrap
+from src.metrics.classification import Floats, Integers
 from src.tables import examples
 
 KEYS = ("accuracy", "macro_f1")  # that the models are compared by
+SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "log loss"}
+REAL = 0.05  # the p-value from which a difference is not shown to be real
+SMALLER = 1.5  # times, from which a smaller model is worth a word
+WIDTH = 100  # characters of a line
 LEGEND = """
 p is how often chance alone would make so large a difference on these texts (paired bootstrap,
 two sides); from about 0.05 up, a difference is not shown to be real. Intervals from a few dozen
 texts are too narrow.
 """
 
+Metric = Literal["accuracy", "macro_f1", "log_loss"]
+
 log = logging.getLogger("src.text.compare")
 
 
-def main(live: Path, *predictions: Path, resamples: Count, confidence: Share, seed: Seed) -> None:
-    """Write the comparison table and the paired bootstrap of each model against the first.
+@dataclass(frozen=True)
+class Model:
+    """A model, as the stages before found it."""
+
+    name: str
+    test: Mapping[str, float]
+    validation: Mapping[str, float]
+    bytes: int
+    resampled: Mapping[str, Floats]  # its scores on the test texts, each time they were drawn anew
+
+    def quality(self, metric: Metric) -> float:
+        """Return what it is chosen by, the higher the better."""
+        found = self.validation[metric]
+        return -found if metric == "log_loss" else found
+
+    def against(self, other: "Model", key: str) -> tuple[float, Floats]:
+        """Return by how much it is better on the test texts, and each time they were drawn anew."""
+        return self.test[key] - other.test[key], self.resampled[key] - other.resampled[key]
+
+
+def main(
+    judged: Path,
+    live: Path,
+    *predictions: Path,
+    models: list[str],
+    metric: Metric,
+    margin: Annotated[float, Interval(ge=0)],
+    resamples: Count,
+    confidence: Share,
+    seed: Seed,
+) -> None:
+    """Write the comparison table, and the paired bootstrap of each model against the first.
 
     Args:
+        judged: the folder with a folder of each model's ``metrics.json``.
         live: the folder that gets ``metrics.json`` and ``comparison.md``.
         predictions: a folder of predictions for each model, the reference first.
     """
     if not predictions:
         raise InputError("No predictions are named: name their folders, the reference first.")
+    names = [folder.name for folder in predictions]
+    for name in models:
+        if name not in names:
+            raise InputError(
+                f"compare.models has {name!r}, which is not judged: choose among "
+                f"{', '.join(names)}{closest(name, names)}."
+            )
+    labels, predicted, classes = _read(predictions)
+    scores = bootstrap.bootstrap(labels, predicted, classes, resamples, seed)
+    found = []
+    for k, name in enumerate(names):
+        figures = json.loads((judged / name / "metrics.json").read_text(encoding="utf-8"))
+        drawn = {key: scores[key][k] for key in KEYS}
+        found.append(Model(name, figures["test"], figures["validation"], figures["bytes"], drawn))
+    candidates = [model for model in found if not models or model.name in models]
+    shipped = _choose(candidates, metric, margin)
+    with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
+        for model in found[1:]:
+            for key in KEYS:
+                _, resampled = model.against(found[0], key)
+                low, high = bootstrap.interval(resampled, confidence)
+                p_value = bootstrap.p_value(resampled)
+                for figure, value in (("low", low), ("high", high), ("p_value", p_value)):
+                    name = f"{model.name}/{key}_difference_{figure}"
+                    record.log_metric(name, value, plot=False)
+        record.log_metric("ship", shipped.name, plot=False)
+    heading = f"{len(labels)} test texts, {100 * confidence:g}% bootstrap intervals"
+    table = _table(_rows(found, shipped, metric, confidence))
+    text = f"{_advice(candidates, shipped, metric)}\n\n{heading}\n\n{table}{LEGEND}"
+    log.info("%s", text)
+    with replacing(live / "comparison.md") as file:
+        file.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _read(predictions: Sequence[Path]) -> tuple[Integers, list[Integers], int]:
+    """Return the labels of the test texts, those that each model gave, and how many there are."""
     frames = {folder.name: examples.read(folder / "predictions.parquet") for folder in predictions}
     reference = next(iter(frames))
     for name, frame in frames.items():
@@ -43,41 +121,81 @@ def main(live: Path, *predictions: Path, resamples: Count, confidence: Share, se
     names = [c.removeprefix("p_") for c in map(str, frames[reference]) if c.startswith("p_")]
     labels = examples.label_ids(frames[reference], names)
     predicted = [examples.label_ids(f.assign(label=f["predicted"]), names) for f in frames.values()]
-    scores = bootstrap.bootstrap(labels, predicted, len(names), resamples, seed)
-
-    figures = [
-        classification.summary(labels, frame[[f"p_{n}" for n in names]].to_numpy())
-        for frame in frames.values()
-    ]
-    against = [f"accuracy minus {reference}'s", f"macro F1 minus {reference}'s"]
-    rows = [["model", "accuracy", "macro F1", "log loss", "ECE", *against]]
-    with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
-        for k, name in enumerate(frames):
-            row = [name]
-            for key in KEYS:
-                low, high = bootstrap.interval(scores[key][k], confidence)
-                row.append(f"{figures[k][key]:.4f} ({low:.4f} to {high:.4f})")
-            row += [f"{figures[k]['log_loss']:.4f}", f"{figures[k]['ece']:.4f}"]
-            for key in KEYS if k else ():
-                point = figures[k][key] - figures[0][key]
-                resampled = scores[key][k] - scores[key][0]
-                row.append(_difference(record, f"{name}/{key}", point, resampled, confidence))
-            rows.append(row + ["" for _ in range(len(rows[0]) - len(row))])
-    heading = f"{len(labels)} test texts, {100 * confidence:g}% bootstrap intervals"
-    text = f"{heading}\n\n{_table(rows)}{LEGEND}"
-    log.info("%s", text)
-    with replacing(live / "comparison.md") as file:
-        file.write_text(text, encoding="utf-8", newline="\n")
+    return labels, predicted, len(names)
 
 
-def _difference(record: Live, name: str, point: float, resampled: Floats, confidence: float) -> str:
-    """Record the interval and the p-value of a difference, and return its cell of the table."""
-    low, high = bootstrap.interval(resampled, confidence)
-    p_value = bootstrap.p_value(resampled)
-    for figure, value in (("low", low), ("high", high), ("p_value", p_value)):
-        record.log_metric(f"{name}_difference_{figure}", value, plot=False)
-    p = f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
-    return f"{point:+.4f} ({low:+.4f} to {high:+.4f}), {p}"
+def _choose(candidates: Sequence[Model], metric: Metric, margin: float) -> Model:
+    """Return the smallest model that is nearly as good on the validation texts as the best."""
+    enough = max(model.quality(metric) for model in candidates) - margin
+    near = [model for model in candidates if model.quality(metric) >= enough]
+    return min(near, key=lambda model: model.bytes)
+
+
+def _advice(candidates: Sequence[Model], shipped: Model, metric: Metric) -> str:
+    """Say which model to ship, and what speaks for another one."""
+    best = max(candidates, key=lambda model: model.quality(metric))
+    said = f"Ship {shipped.name}: its {SHOWN[metric]} on the validation texts is "
+    if best.quality(metric) == shipped.quality(metric):
+        said += f"the best, {best.validation[metric]:.4f}. "
+    else:
+        said += (
+            f"{shipped.validation[metric]:.4f}, near the best, {best.validation[metric]:.4f} of "
+            f"{best.name}, which is {best.bytes / shipped.bytes:.2g} times as large. "
+        )
+    others = [model for model in candidates if model is not shipped]
+    better = [model for model in others if _shown(model, shipped)]
+    said += "On the test texts "
+    said += "; ".join(f"{m.name} is shown to be better ({_differs(m, shipped)})" for m in better)
+    said += "." if better else "no model is shown to be better."
+    small = [m for m in others if m.bytes < shipped.bytes / SMALLER and not _shown(shipped, m)]
+    if small:
+        least = max(small, key=lambda model: model.quality(metric))
+        said += (
+            f" {least.name} is {shipped.bytes / least.bytes:.2g} times smaller, and not shown to "
+            f"be worse ({_differs(least, shipped)})."
+        )
+    return textwrap.fill(said, WIDTH)
+
+
+def _shown(model: Model, other: Model) -> bool:
+    """Tell whether a model is shown to be better than another on the test texts."""
+    differences = (model.against(other, key) for key in KEYS)
+    return any(point > 0 and bootstrap.p_value(drawn) < REAL for point, drawn in differences)
+
+
+def _differs(model: Model, other: Model) -> str:
+    """Say how a model differs from another on the test texts."""
+    said = []
+    for key in KEYS:
+        point, drawn = model.against(other, key)
+        said.append(f"{SHOWN[key]} {point:+.4f}, {_p(bootstrap.p_value(drawn))}")
+    return "; ".join(said)
+
+
+def _p(value: float) -> str:
+    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
+
+
+def _rows(
+    found: Sequence[Model], shipped: Model, metric: Metric, confidence: float
+) -> list[list[str]]:
+    """Lay out the figures of each model, and its difference from the one that is to be shipped."""
+    minus = [f"{SHOWN[key]} minus {shipped.name}'s" for key in KEYS]
+    shown = [SHOWN[key] for key in KEYS]
+    rows = [["model", "MB", f"{SHOWN[metric]}, validation", *shown, "log loss", "ECE", *minus]]
+    for model in found:
+        row = [model.name, f"{model.bytes / 1e6:.1f}", f"{model.validation[metric]:.4f}"]
+        for key in KEYS:
+            low, high = bootstrap.interval(model.resampled[key], confidence)
+            row.append(f"{model.test[key]:.4f} ({low:.4f} to {high:.4f})")
+        row += [f"{model.test['log_loss']:.4f}", f"{model.test['ece']:.4f}"]
+        for key in KEYS:
+            point, drawn = model.against(shipped, key)
+            low, high = bootstrap.interval(drawn, confidence)
+            cell = f"{point:+.4f} ({low:+.4f} to {high:+.4f}), {_p(bootstrap.p_value(drawn))}"
+            row.append("" if model is shipped else cell)
+        rows.append(row)
+    return rows
 
 
 def _table(rows: list[list[str]]) -> str:

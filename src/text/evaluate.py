@@ -20,6 +20,8 @@ from src.tables import delimited, examples
 
 CHUNK = 1024  # texts between two lines of progress
 
+Score = Callable[[Sequence[str]], Floats]
+
 log = logging.getLogger("src.text.evaluate")
 
 
@@ -39,8 +41,11 @@ def main(
 ) -> None:
     """Score the test split, and write predictions, metrics and plots.
 
+    The metrics have figures of the validation split too, which models are chosen by, and the size
+    of the folder in bytes.
+
     Args:
-        splits: the folder with ``test.parquet`` and ``labels.json``.
+        splits: the folder with ``validation.parquet``, ``test.parquet`` and ``labels.json``.
         model: a folder with ``model.joblib``, ``model.onnx`` or ``model.safetensors``.
         predictions: the folder that gets ``predictions.parquet`` and ``mistakes.csv``.
         live: the folder that gets ``metrics.json``, ``details.json`` by class and slice, and plots.
@@ -49,7 +54,8 @@ def main(
     _expect_columns(slices, test)
     names = examples.read_labels(splits)
     labels = examples.label_ids(test, names)
-    probabilities = _probabilities(model, names, list(test["text"]), batch_tokens, threads)
+    score = _scorer(model, names, batch_tokens, threads)
+    probabilities = _probabilities(score, list(test["text"]))
     predicted = probabilities.argmax(axis=1)
 
     figures = classification.summary(labels, probabilities)
@@ -60,9 +66,16 @@ def main(
         log.info(
             "%s %.4f, %g%% between %.4f and %.4f", name, figures[name], 100 * confidence, low, high
         )
+    validation = examples.read(splits / "validation.parquet")
+    validated = classification.summary(
+        examples.label_ids(validation, names), _probabilities(score, list(validation["text"]))
+    )
+    size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
-        for name, figure in figures.items():
-            record.log_metric(f"test/{name}", figure, plot=False)
+        for split, found in (("test", figures), ("validation", validated)):
+            for name, figure in found.items():
+                record.log_metric(f"{split}/{name}", figure, plot=False)
+        record.log_metric("bytes", size, plot=False)
         _plot(record, labels, probabilities, names)
     write_json(live / "details.json", _details(test, labels, probabilities, names, slices))
     with replacing(predictions) as folder:
@@ -101,16 +114,19 @@ def _write_predictions(
         out.writerows(wrong[columns].head(mistakes).itertuples(index=False, name=None))
 
 
-def _probabilities(
-    model: Path, names: list[str], texts: Sequence[str], batch_tokens: int, threads: int
-) -> Floats:
-    """Score texts by the engine of the model folder: probabilities [texts, classes]."""
+def _scorer(model: Path, names: list[str], batch_tokens: int, threads: int) -> Score:
+    """Return what scores texts, by the engine of the model folder."""
     known, score = _engine(model, batch_tokens, threads)
     if known != names:
         raise InputError(
             f"Expected a model of the classes {names}, found one of {known} in {model}: "
             "run `dvc repro` to train on the present split."
         )
+    return score
+
+
+def _probabilities(score: Score, texts: Sequence[str]) -> Floats:
+    """Score texts, and tell of progress: probabilities [texts, classes]."""
     parts = []
     for start in range(0, len(texts), CHUNK):
         parts.append(score(texts[start : start + CHUNK]))
@@ -118,9 +134,7 @@ def _probabilities(
     return np.concatenate(parts)
 
 
-def _engine(
-    model: Path, batch_tokens: int, threads: int
-) -> tuple[list[str], Callable[[Sequence[str]], Floats]]:
+def _engine(model: Path, batch_tokens: int, threads: int) -> tuple[list[str], Score]:
     if (model / "model.joblib").exists():
         import joblib
 

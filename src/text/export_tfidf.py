@@ -5,7 +5,6 @@ The graph counts n-grams of ids, weighs and normalizes the counts in float64 lik
 runs the classifier.
 """
 
-import copy
 import logging
 import sys
 import unicodedata
@@ -19,9 +18,6 @@ import onnx
 from dvclive.live import Live
 from onnx import TensorProto, helper, numpy_helper
 from scipy.special import softmax
-from skl2onnx import to_onnx
-from skl2onnx.common.data_types import FloatTensorType
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
@@ -35,9 +31,10 @@ from src.predict.classifier import Classifier
 from src.predict.manifest import write_manifest
 from src.tables import examples
 from src.text.forest import Forest
+from src.text.regression import weights_of
 
-OPSETS = {"": 18, "ai.onnx.ml": 3}
-IR_VERSION = 8  # of the first release of ONNX with these
+OPSETS = {"": 18, "ai.onnx.ml": 5}
+IR_VERSION = 10  # of the first release of ONNX with these
 UNLIMITED = 1_000_000_000  # such a model reads the whole of a text
 SPACE = r"[\s\x1c-\x1f]"  # as Python has it
 UNKNOWN = "[UNK]"  # neither a word nor a character, so no n-gram has it
@@ -165,33 +162,111 @@ def graph(
 
 
 def _forest(forest: Forest) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
-    """Build the nodes from ``features`` to ``logits``, and their constants."""
-    stock = copy.copy(forest)
-    stock.__class__ = RandomForestClassifier  # skl2onnx knows no other
-    whole = to_onnx(
-        stock,
-        initial_types=[("features", FloatTensorType([None, forest.n_features_in_]))],
-        options={"zipmap": False},
-        target_opset=OPSETS,
+    """Build the nodes from ``features`` to ``logits``, and their constants.
+
+    Each tree gives the number of an outcome, which many leaves share: some classes, and the share
+    of each.
+    """
+    classes, shares, outcomes = _outcomes(forest)
+    constants = {
+        "outcome_classes": classes,
+        "outcome_shares": shares,
+        "of_each_text": np.array([0, -1]),
+        "1": np.array([1]),
+        "no_shares": np.zeros((1, len(forest.classes_)), np.float32),
+        "trees": np.float32(len(forest.estimators_)),
+        "half_vote": np.float32(forest.half_vote),
+        "temperature": np.float32(forest.temperature_),
+    }
+    node = helper.make_node
+    return [
+        _trees(forest, outcomes),
+        node("Cast", ["outcome_of_tree"], ["outcome"], to=TensorProto.INT64),
+        node("Gather", ["outcome_classes", "outcome"], ["classes_by_tree"]),
+        node("Gather", ["outcome_shares", "outcome"], ["shares_by_tree"]),
+        node("Reshape", ["classes_by_tree", "of_each_text"], ["voted"]),
+        node("Reshape", ["shares_by_tree", "of_each_text"], ["votes"]),
+        node("Shape", ["outcome"], ["texts"], end=1),
+        node("Concat", ["texts", "1"], ["rows"], axis=0),
+        node("Expand", ["no_shares", "rows"], ["none"]),
+        node("ScatterElements", ["none", "voted", "votes"], ["sum"], axis=1, reduction="add"),
+        node("Div", ["sum", "trees"], ["shares"]),
+        node("Add", ["shares", "half_vote"], ["positive"]),
+        node("Log", ["positive"], ["log_shares"]),
+        node("Div", ["log_shares", "temperature"], ["logits"]),
+    ], [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+
+
+def _outcomes(forest: Forest) -> tuple[Any, Any, Any]:
+    """List what a leaf can say: one class, which is most, or shares of several.
+
+    Returns:
+        The classes of each outcome and their shares, [outcomes, most classes of any] with a share
+        of 0 after the last one, and the outcome of each node, [nodes of all trees].
+    """
+    table = forest.shares_
+    counts = np.diff(table.indptr)
+    pure, several = counts == 1, np.flatnonzero(counts > 1)
+    filled = np.arange(counts.max()) < counts[several, None]
+    rows = np.zeros((len(several), counts.max()), [("class", np.int32), ("share", np.float32)])
+    rows["class"][filled] = table[several].indices
+    rows["share"][filled] = table[several].data
+    kinds, kind_of = np.unique(rows.view(f"V{rows.strides[0]}")[:, 0], return_inverse=True)
+    certain = np.zeros((table.shape[1], counts.max()), rows.dtype)
+    certain["class"][:, 0], certain["share"][:, 0] = np.arange(len(certain)), 1
+    known = np.concatenate([certain, kinds.view(rows.dtype).reshape(-1, counts.max())])
+    outcomes = np.zeros(len(counts), np.int64)
+    outcomes[pure] = table[pure].indices
+    outcomes[several] = len(certain) + kind_of
+    return known["class"], known["share"], outcomes
+
+
+def _trees(forest: Forest, outcomes: Any) -> onnx.NodeProto:
+    """Build the node from ``features`` to the outcome of each tree, [texts, trees]."""
+    found = [tree.tree_ for tree in forest.estimators_]
+    left, right, feature, threshold = (
+        np.concatenate([getattr(tree, name) for tree in found])
+        for name in ("children_left", "children_right", "feature", "threshold")
     )
-    nodes = [
-        *whole.graph.node,
-        helper.make_node("Add", ["probabilities", "half_vote"], ["positive"]),
-        helper.make_node("Log", ["positive"], ["log_shares"]),
-        helper.make_node("Div", ["log_shares", "temperature"], ["logits"]),
-    ]
-    constants = [
-        numpy_helper.from_array(np.asarray(value, np.float32), name)
-        for name, value in (("half_vote", forest.half_vote), ("temperature", forest.temperature_))
-    ]
-    return nodes, [*constants, *whole.graph.initializer]
+    is_leaf = left == -1
+    number = np.where(is_leaf, np.cumsum(is_leaf), np.cumsum(~is_leaf)) - 1  # of its own kind
+    # A tree of one leaf has a node that leads there either way, after all others.
+    roots = forest.first_nodes_
+    lone = roots[is_leaf[roots]]
+    tree_roots = number[roots]
+    tree_roots[is_leaf[roots]] = np.count_nonzero(~is_leaf) + np.arange(len(lone))
+    split = ~is_leaf
+    first = np.repeat(roots, [tree.node_count for tree in found])[split]
+    yes = np.concatenate([first + left[split], lone])
+    no = np.concatenate([first + right[split], lone])
+    # A float32 is above a float64 just where it is above the next lower float32.
+    values = threshold[split].astype(np.float32)
+    too_high = values > threshold[split]
+    values[too_high] = np.nextafter(values[too_high], np.float32(-np.inf))
+    none = np.zeros(len(lone))
+    sizes = [tree.n_leaves for tree in found]
+    return helper.make_node(
+        "TreeEnsemble",
+        ["features"],
+        ["outcome_of_tree"],
+        domain="ai.onnx.ml",
+        n_targets=len(found),
+        tree_roots=tree_roots.tolist(),
+        nodes_modes=numpy_helper.from_array(np.zeros(len(yes), np.uint8)),  # at most
+        nodes_featureids=np.append(feature[split], none.astype(int)).tolist(),
+        nodes_splits=numpy_helper.from_array(np.append(values, none).astype(np.float32)),
+        nodes_truenodeids=number[yes].tolist(),
+        nodes_trueleafs=is_leaf[yes].astype(int).tolist(),
+        nodes_falsenodeids=number[no].tolist(),
+        nodes_falseleafs=is_leaf[no].astype(int).tolist(),
+        leaf_targetids=np.repeat(np.arange(len(sizes)), sizes).tolist(),
+        leaf_weights=numpy_helper.from_array(outcomes[is_leaf].astype(np.float32)),  # exactly
+    )
 
 
 def _linear(model: LogisticRegression) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
     """Build the nodes from ``features`` to ``logits``, and their constants."""
-    weight, bias = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # one row, that of the second
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight, bias = weights_of(model)
     constants = {"coef": weight.T, "intercept": bias}
     return [helper.make_node("Gemm", ["features", "coef", "intercept"], ["logits"])], [
         numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)

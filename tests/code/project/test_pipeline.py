@@ -8,7 +8,8 @@ import pytest
 import yaml
 from conftest import Project, digest, set_params
 
-MODELS = ["baseline", "baseline-onnx", "linear", "linear-onnx", "transformer", "onnx", "onnx-int8"]
+MODELS = ["linear", "linear-onnx", "baseline", "baseline-onnx", "transformer", "onnx", "onnx-int8"]
+FOLDERS = {name: f"models/exported/{name}" for name in ("onnx", "onnx-int8")}
 STAGES = [
     *("load", "quality", "split", "baseline", "linear", "train", "export"),
     *("export_tfidf@baseline", "export_tfidf@linear"),
@@ -47,7 +48,13 @@ def test_metrics_of_every_model_on_the_same_texts(project: Project) -> None:
     quality = shown["data/quality.json"]["data"]
     assert quality["rows"] == quality["kept"] == 60
     for model in MODELS:
-        test = shown[f"dvclive/evaluate/{model}/metrics.json"]["data"]["test"]
+        judged = shown[f"dvclive/evaluate/{model}/metrics.json"]["data"]
+        files = (project.root / FOLDERS.get(model, f"models/{model}")).rglob("*")
+        assert judged["bytes"] == sum(path.stat().st_size for path in files if path.is_file())
+        assert set(judged["validation"]) == {
+            *("accuracy", "macro_f1", "weighted_f1", "log_loss", "ece"),
+        }
+        test = judged["test"]
         assert set(test) == {
             *("accuracy", "accuracy_low", "accuracy_high"),
             *("macro_f1", "macro_f1_low", "macro_f1_high"),
@@ -59,12 +66,14 @@ def test_metrics_of_every_model_on_the_same_texts(project: Project) -> None:
         languages = details["slices"]["language"]
         assert sum(scores["texts"] for scores in languages.values()) == 18
     compared = shown["dvclive/compare/metrics.json"]["data"]
-    assert set(compared) == set(MODELS[1:])
-    assert compared["baseline-onnx"]["accuracy_difference_p_value"] == 1
-    assert compared["linear-onnx"] == compared["linear"]
-    table = (project.root / "dvclive/compare/comparison.md").read_text()
-    assert [line.split("|")[1].strip() for line in table.splitlines()[4:11]] == MODELS
-    assert "18 test texts" in table
+    assert set(compared) == {*MODELS[1:], "ship"}
+    assert compared["linear-onnx"]["accuracy_difference_p_value"] == 1
+    assert compared["baseline-onnx"] == compared["baseline"]
+    page = (project.root / "dvclive/compare/comparison.md").read_text()
+    table = page.split("18 test texts")[1].splitlines()
+    assert [line.split("|")[1].strip() for line in table[4:11]] == MODELS
+    assert page.startswith(f"Ship {compared['ship']}: its macro F1 on the validation texts is ")
+    assert compared["ship"] in {"baseline-onnx", "linear-onnx", "onnx", "onnx-int8"}
 
 
 def test_plots_show_every_declared_plot(project: Project, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def write(project: Project, target: Path, model: str = "onnx", **said: Any) -> s
             Path("data/quality.json"),
             Path("data/predictions", model),
             Path("dvclive/evaluate", model),
-            Path("dvclive/evaluate/baseline"),
+            Path("dvclive/evaluate/linear"),
             Path("dvclive/compare"),
             target,
             **SAID | said,
@@ -90,10 +90,11 @@ def test_the_card_says_what_the_records_say(project: Project) -> None:
     low, high = test["macro_f1_low"], test["macro_f1_high"]
     assert f"| Macro F1 | {test['macro_f1']:.4f} | {low:.4f} to {high:.4f} |" in page
     compared = read(project, "dvclive/compare/metrics.json")["onnx"]
-    table = (project.root / "dvclive/compare/comparison.md").read_text()
-    row = next(line for line in table.splitlines() if line.startswith("| onnx "))
-    difference, p = row.split("|")[6].strip().split(", p ")
-    assert f"{difference} | {p.removeprefix('= ')} | " in page
+    linear = read(project, "dvclive/evaluate/linear/metrics.json")["test"]
+    difference = test["accuracy"] - linear["accuracy"]
+    low, high = (compared[f"accuracy_difference_{end}"] for end in ("low", "high"))
+    assert "Against the model `linear` on the same texts" in page
+    assert f"| {difference:+.4f} ({low:+.4f} to {high:+.4f}) | " in page
     verdict = "worse" if compared["accuracy_difference_p_value"] < 0.05 else "not shown to be real"
     assert page.count(f"| {verdict} |") >= 1
     assert "60 rows came in, 60 were kept, and 0 were dropped." in page

@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from src.core.errors import InputError
 from src.metrics import classification
+from src.metrics.calibration import temperature
 from src.predict.classifier import Classifier
 from src.tables import examples
 from src.text import encoder, export, train
@@ -74,6 +75,12 @@ def test_an_architecture_from_checkpoint_to_prediction(
     report = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert report["fp32"]["max_logit_difference"] <= 1e-5
     assert report["fp32"]["equal_labels"] == 1
+    validation = examples.read(splits / "validation.parquet")
+    labels = examples.label_ids(validation, examples.read_labels(splits))
+    logits = encoder.TorchClassifier(model, threads=1).logits(texts_of(splits), 64)
+    assert temperature(labels, logits.astype(float)) == pytest.approx(1, rel=0.01), (
+        "it is calibrated"
+    )
 
     # Lengths and batch sizes that the export did not see, and one that is cut.
     texts = ["goal", "", "bank profit " * 30, *texts_of(splits)]

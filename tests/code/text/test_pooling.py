@@ -18,6 +18,7 @@ from src.tables import examples
 from src.text import encoder, probe, train
 from src.text.encoder import Texts
 from src.text.pooling import MeanClassifier, Pooling, settle
+from src.text.trainer import trainer_of
 
 pytestmark = pytest.mark.slow
 
@@ -137,7 +138,7 @@ def test_the_head_learns_faster_than_the_encoder(checkpoint: Path, tmp_path: Pat
     model, tokenizer = load(checkpoint, 3)
     texts = Texts([np.array([2, 5, 3], np.int32)] * 8, np.arange(8) % 3)
     params = TRAIN | {"class_weight": "none"}
-    trainer = train.trainer_of(
+    trainer = trainer_of(
         model,
         tokenizer,
         texts,

@@ -159,6 +159,7 @@ def test_words_are_whole_in_every_script(words: str) -> None:
         {"ngram_range": [2, 3], "strip_accents": "unicode"},
         {"analyzer": "char", "ngram_range": [2, 4], "tfidf_max_features": 500},
         {"class_weight": "balanced", "max_depth": 3, "max_features": 0.5},
+        {"min_samples_split": 38},  # some trees are a leaf
     ],
 )
 def test_the_exported_baseline_is_scikit_learns(
@@ -168,17 +169,40 @@ def test_the_exported_baseline_is_scikit_learns(
     expect_equal(splits, tmp_path)
 
 
-@pytest.mark.parametrize("trees", [1, 10])
-def test_a_forest_has_the_labels_of_scikit_learns(trees: int) -> None:
-    """Also where every share is below half a vote."""
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_estimators": 1},
+        {"max_depth": 3},  # where shares are below half a vote
+        {"n_estimators": 40, "class_weight": "balanced"},  # which do not grow all at once
+        {"n_estimators": 70, "n_jobs": 2, "class_weight": "balanced_subsample", "ccp_alpha": 0.005},
+        {"max_leaf_nodes": 9, "bootstrap": False},
+    ],
+)
+def test_a_forest_has_the_shares_of_scikit_learns(changes: dict[str, Any]) -> None:
     random = np.random.default_rng(0)
     features, labels = random.normal(size=(600, 8)), random.integers(0, 30, 600)
-    params = {"n_estimators": trees, "max_depth": 3, "random_state": 1}
+    params = {"n_estimators": 10, "random_state": 1} | changes
     stock = RandomForestClassifier(**params).fit(features, labels)
     forest = Forest(**params).fit(features, labels)
     forest.temperature_ = 0.3
+    expected = stock.predict_proba(features)
+    assert np.exp(0.3 * forest.logits(features)) - forest.half_vote == pytest.approx(expected)
     assert (forest.predict(features) == stock.predict(features)).all()
-    assert (forest.logits(features).argmax(1) == stock.predict_proba(features).argmax(1)).all()
+    assert (forest.logits(features).argmax(1) == expected.argmax(1)).all()
+
+
+def test_many_classes_take_little_room(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(2000, 8)), random.integers(0, 100, 2000)
+    forest = Forest(n_estimators=20, random_state=1).fit(features, labels)
+    count = sum(tree.tree_.node_count for tree in forest.estimators_)
+    assert sum(tree.tree_.value.size for tree in forest.estimators_) == count  # not one a class
+    assert forest.shares_.nnz < count
+    joblib.dump(forest, tmp_path / "forest", compress=3)
+    nodes, constants = export_tfidf._forest(forest)
+    size = sum(node.ByteSize() for node in nodes) + sum(table.ByteSize() for table in constants)
+    assert size < 1.5 * (tmp_path / "forest").stat().st_size
 
 
 def test_a_forest_is_as_sure_as_it_is_right(splits: Path, tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""Which model is to be shipped, and what the comparison says of the others."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.core.errors import InputError
+from src.tables import examples
+from src.text import compare
+
+TEXTS = 200
+PARAMS: dict[str, Any] = {
+    "models": [],
+    "metric": "accuracy",
+    "margin": 0.005,
+    "resamples": 500,
+    "confidence": 0.95,
+    "seed": 1,
+}
+# Mistakes in 200 test texts, accuracy on the validation texts and bytes of each model.
+FOUND = {
+    "linear": (30, 0.85, 1_000_000),
+    "forest": (34, 0.83, 4_000_000),
+    "large": (10, 0.95, 90_000_000),
+    "int8": (10, 0.948, 23_000_000),
+}
+
+
+def run(folder: Path, found: dict[str, tuple[int, float, int]], **changes: Any) -> tuple[Any, str]:
+    """Compare models of these mistakes; return the metrics and the page."""
+    labels = np.where(np.arange(TEXTS) % 2, "sport", "film")
+    for name, (mistakes, validated, size) in found.items():
+        wrong = np.where(labels == "sport", "film", "sport")
+        predicted = np.where(np.arange(TEXTS) < mistakes, wrong, labels)
+        frame = pd.DataFrame({"id": [str(k) for k in range(TEXTS)], "label": labels})
+        frame = frame.assign(predicted=predicted, p_film=0.5, p_sport=0.5)
+        (folder / "predictions" / name).mkdir(parents=True)
+        examples.write(frame, folder / "predictions" / name / "predictions.parquet")
+        accuracy = 1 - mistakes / TEXTS
+        test = {"accuracy": accuracy, "macro_f1": accuracy, "log_loss": 0.5, "ece": 0.1}
+        validation = {"accuracy": validated, "macro_f1": validated, "log_loss": 1 - validated}
+        figures = {"test": test, "validation": validation, "bytes": size}
+        (folder / "judged" / name).mkdir(parents=True)
+        (folder / "judged" / name / "metrics.json").write_text(json.dumps(figures))
+    predictions = [folder / "predictions" / name for name in found]
+    compare.main(folder / "judged", folder / "live", *predictions, **PARAMS | changes)
+    page = (folder / "live" / "comparison.md").read_text()
+    return json.loads((folder / "live" / "metrics.json").read_text()), page
+
+
+def advice(page: str) -> str:
+    return " ".join(page.split(f"{TEXTS} test texts")[0].split())
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "log_loss"])
+def test_the_smallest_of_the_best_is_shipped(metric: str, tmp_path: Path) -> None:
+    metrics, page = run(tmp_path, FOUND, metric=metric)
+    assert metrics["ship"] == "int8"
+    shown, values = compare.SHOWN[metric], (0.948, 0.95)
+    low, high = (1 - v if metric == "log_loss" else v for v in values)
+    assert advice(page) == (
+        f"Ship int8: its {shown} on the validation texts is {low:.4f}, near the best, {high:.4f} "
+        "of large, which is 3.9 times as large. On the test texts no model is shown to be better."
+    )
+    rows = {row.split("|")[1].strip(): row for row in page.splitlines() if row.startswith("|")}
+    assert "accuracy minus int8's" in rows["model"]
+    assert "-0.1000 (" in rows["linear"]
+    assert "+0.0000 (+0.0000 to +0.0000), p = 1.000" in rows["large"]
+    assert rows["int8"].split("|")[-2].strip() == ""
+    assert rows["int8"].split("|")[2].strip() == "23.0"
+    assert set(metrics) - {"ship"} == {"forest", "large", "int8"}, "against the first"
+    assert metrics["large"]["accuracy_difference_low"] > 0
+    assert metrics["forest"]["accuracy_difference_high"] < 0.01
+
+
+def test_a_margin_of_0_takes_the_best(tmp_path: Path) -> None:
+    metrics, page = run(tmp_path, FOUND, margin=0.0)
+    assert metrics["ship"] == "large"
+    assert advice(page) == (
+        "Ship large: its accuracy on the validation texts is the best, 0.9500. On the test texts "
+        "no model is shown to be better. int8 is 3.9 times smaller, and not shown to be worse "
+        "(accuracy +0.0000, p = 1.000; macro F1 +0.0000, p = 1.000)."
+    )
+
+
+def test_a_model_that_is_named_is_shipped_whatever_the_others_are(tmp_path: Path) -> None:
+    metrics, page = run(tmp_path, FOUND, models=["forest"])
+    assert metrics["ship"] == "forest"
+    assert advice(page).endswith("On the test texts no model is shown to be better.")
+    assert "| large " in page
+
+
+def test_what_the_test_texts_show_against_the_choice_is_said(tmp_path: Path) -> None:
+    found = {"linear": (10, 0.9, 1_000_000), "large": (30, 0.95, 9_000_000)}
+    metrics, page = run(tmp_path, found)
+    assert metrics["ship"] == "large"
+    assert (
+        "On the test texts linear is shown to be better (accuracy +0.1000, p = 0.004; macro F1 "
+        "+0.1000, p = 0.004). linear is 9 times smaller, and"
+    ) in advice(page)
+
+
+def test_a_model_that_is_not_judged_can_not_be_shipped(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has 'int', which is not judged: .*mean 'int8'"):
+        run(tmp_path, FOUND, models=["int"])
+
+
+def test_models_that_were_judged_on_other_texts_are_not_compared(tmp_path: Path) -> None:
+    run(tmp_path, FOUND)
+    file = tmp_path / "predictions" / "large" / "predictions.parquet"
+    examples.write(examples.read(file).iloc[::-1].reset_index(drop=True), file)
+    predictions = [tmp_path / "predictions" / name for name in ("int8", "large")]
+    with pytest.raises(InputError, match="of int8 and large are not of the same texts"):
+        compare.main(tmp_path / "judged", tmp_path / "live", *predictions, **PARAMS)
