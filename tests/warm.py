@@ -57,7 +57,7 @@ MODULES = (
     "onnxscript",
 )
 # What libraries read as they are imported. A command for which it differs is not forked.
-READ_AT_IMPORT = ("PYTHON", "HF_", "TRANSFORMERS_", "OMP_", "MKL_", "OPENBLAS_", "LD_")
+READ_AT_IMPORT = ("PYTHON", "HF_", "TRANSFORMERS_", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "LD_")
 LIMIT = 2**20  # bytes of a request
 
 Request = tuple[list[str], str, dict[str, str]]  # the command, its folder and its environment

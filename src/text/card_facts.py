@@ -55,9 +55,10 @@ class Facts:
         self.reference = reference.name, _read_json(reference / "metrics.json")["test"]
         differences = _read_json(compared / "metrics.json")
         if results.name not in differences:
+            others = ", ".join(sorted(differences.keys() - {"ship"}))
             raise InputError(
                 f"{compared / 'metrics.json'} has no comparison of {results.name}, only of "
-                f"{', '.join(sorted(differences.keys() - {'ship'}))}: run `dvc repro compare` with it."
+                f"{others}: run `dvc repro compare` with it."
             )
         self.difference: dict[str, float] = differences[results.name]
 

@@ -18,8 +18,7 @@ from src.metrics import bootstrap
 from src.metrics.classification import Floats, Integers
 from src.tables import examples
 
-KEYS = ("accuracy", "macro_f1")  # that the models are compared by
-SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "log loss"}
+SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1"}  # what the models are compared by
 REAL = 0.05  # the p-value from which a difference is not shown to be real
 SMALLER = 1.5  # times, from which a smaller model is worth a word
 WIDTH = 100  # characters of a line
@@ -29,7 +28,7 @@ two sides); from about 0.05 up, a difference is not shown to be real. Intervals 
 texts are too narrow.
 """
 
-Metric = Literal["accuracy", "macro_f1", "log_loss"]
+Metric = Literal["accuracy", "macro_f1"]
 
 log = logging.getLogger("src.text.compare")
 
@@ -43,11 +42,6 @@ class Model:
     validation: Mapping[str, float]
     bytes: int
     resampled: Mapping[str, Floats]  # its scores on the test texts, each time they were drawn anew
-
-    def quality(self, metric: Metric) -> float:
-        """Return what it is chosen by, the higher the better."""
-        found = self.validation[metric]
-        return -found if metric == "log_loss" else found
 
     def against(self, other: "Model", key: str) -> tuple[float, Floats]:
         """Return by how much it is better on the test texts, and each time they were drawn anew."""
@@ -86,13 +80,13 @@ def main(
     found = []
     for k, name in enumerate(names):
         figures = json.loads((judged / name / "metrics.json").read_text(encoding="utf-8"))
-        drawn = {key: scores[key][k] for key in KEYS}
+        drawn = {key: scores[key][k] for key in SHOWN}
         found.append(Model(name, figures["test"], figures["validation"], figures["bytes"], drawn))
     candidates = [model for model in found if not models or model.name in models]
     shipped = _choose(candidates, metric, margin)
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         for model in found[1:]:
-            for key in KEYS:
+            for key in SHOWN:
                 _, resampled = model.against(found[0], key)
                 low, high = bootstrap.interval(resampled, confidence)
                 p_value = bootstrap.p_value(resampled)
@@ -102,7 +96,7 @@ def main(
         record.log_metric("ship", shipped.name, plot=False)
     heading = f"{len(labels)} test texts, {100 * confidence:g}% bootstrap intervals"
     table = _table(_rows(found, shipped, metric, confidence))
-    text = f"{_advice(candidates, shipped, metric)}\n\n{heading}\n\n{table}{LEGEND}"
+    text = f"{_advice(found, candidates, shipped, metric)}\n\n{heading}\n\n{table}{LEGEND}"
     log.info("%s", text)
     with replacing(live / "comparison.md") as file:
         file.write_text(text, encoding="utf-8", newline="\n")
@@ -126,50 +120,59 @@ def _read(predictions: Sequence[Path]) -> tuple[Integers, list[Integers], int]:
 
 def _choose(candidates: Sequence[Model], metric: Metric, margin: float) -> Model:
     """Return the smallest model that is nearly as good on the validation texts as the best."""
-    enough = max(model.quality(metric) for model in candidates) - margin
-    near = [model for model in candidates if model.quality(metric) >= enough]
+    enough = max(model.validation[metric] for model in candidates) - margin
+    near = [model for model in candidates if model.validation[metric] >= enough]
     return min(near, key=lambda model: model.bytes)
 
 
-def _advice(candidates: Sequence[Model], shipped: Model, metric: Metric) -> str:
+def _advice(
+    found: Sequence[Model], candidates: Sequence[Model], shipped: Model, metric: Metric
+) -> str:
     """Say which model to ship, and what speaks for another one."""
-    best = max(candidates, key=lambda model: model.quality(metric))
-    said = f"Ship {shipped.name}: its {SHOWN[metric]} on the validation texts is "
-    if best.quality(metric) == shipped.quality(metric):
-        said += f"the best, {best.validation[metric]:.4f}. "
+    best = max(candidates, key=lambda model: model.validation[metric])
+    its = f"its {SHOWN[metric]} on the validation texts is {shipped.validation[metric]:.4f}"
+    if len(candidates) == 1:
+        said = f"Ship {shipped.name}, the one that compare.models names: {its}. "
+    elif best.validation[metric] == shipped.validation[metric]:
+        said = f"Ship {shipped.name}: {its}, the best of those that may be shipped. "
     else:
-        said += (
-            f"{shipped.validation[metric]:.4f}, near the best, {best.validation[metric]:.4f} of "
-            f"{best.name}, which is {best.bytes / shipped.bytes:.2g} times as large. "
-        )
-    others = [model for model in candidates if model is not shipped]
-    better = [model for model in others if _shown(model, shipped)]
-    said += "On the test texts "
-    said += "; ".join(f"{m.name} is shown to be better ({_differs(m, shipped)})" for m in better)
-    said += "." if better else "no model is shown to be better."
-    small = [m for m in others if m.bytes < shipped.bytes / SMALLER and not _shown(shipped, m)]
+        said = f"Ship {shipped.name}: {its}, near the best, {best.validation[metric]:.4f} of "
+        said += f"{best.name}, which is {_times(best.bytes / shipped.bytes)} as large. "
+    better = [model for model in found if _is_shown(model, shipped, metric)]
+    better.sort(key=lambda model: model.validation[metric], reverse=True)
+    if better:
+        first, *others = (model.name for model in better)
+        said += f"On the test texts {first} is shown to be better ("
+        said += _differs(better[0], shipped, metric)
+        said += f"), and so is {', '.join(others)}." if others else ")."
+    else:
+        said += "On the test texts no model is shown to be better."
+    small = [
+        model
+        for model in candidates
+        if model.bytes < shipped.bytes / SMALLER and not _is_shown(shipped, model, metric)
+    ]
     if small:
-        least = max(small, key=lambda model: model.quality(metric))
-        said += (
-            f" {least.name} is {shipped.bytes / least.bytes:.2g} times smaller, and not shown to "
-            f"be worse ({_differs(least, shipped)})."
-        )
-    return textwrap.fill(said, WIDTH)
+        least = max(small, key=lambda model: model.validation[metric])
+        said += f" {least.name} is {_times(shipped.bytes / least.bytes)} smaller, and not shown to "
+        said += f"be worse ({_differs(least, shipped, metric)})."
+    return textwrap.fill(said, WIDTH, break_on_hyphens=False, break_long_words=False)
 
 
-def _shown(model: Model, other: Model) -> bool:
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
+
+
+def _is_shown(model: Model, other: Model, metric: Metric) -> bool:
     """Tell whether a model is shown to be better than another on the test texts."""
-    differences = (model.against(other, key) for key in KEYS)
-    return any(point > 0 and bootstrap.p_value(drawn) < REAL for point, drawn in differences)
+    point, drawn = model.against(other, metric)
+    return point > 0 and bootstrap.p_value(drawn) < REAL
 
 
-def _differs(model: Model, other: Model) -> str:
+def _differs(model: Model, other: Model, metric: Metric) -> str:
     """Say how a model differs from another on the test texts."""
-    said = []
-    for key in KEYS:
-        point, drawn = model.against(other, key)
-        said.append(f"{SHOWN[key]} {point:+.4f}, {_p(bootstrap.p_value(drawn))}")
-    return "; ".join(said)
+    point, drawn = model.against(other, metric)
+    return f"{SHOWN[metric]} {point:+.4f}, {_p(bootstrap.p_value(drawn))}"
 
 
 def _p(value: float) -> str:
@@ -180,16 +183,16 @@ def _rows(
     found: Sequence[Model], shipped: Model, metric: Metric, confidence: float
 ) -> list[list[str]]:
     """Lay out the figures of each model, and its difference from the one that is to be shipped."""
-    minus = [f"{SHOWN[key]} minus {shipped.name}'s" for key in KEYS]
-    shown = [SHOWN[key] for key in KEYS]
-    rows = [["model", "MB", f"{SHOWN[metric]}, validation", *shown, "log loss", "ECE", *minus]]
+    minus = [f"{shown} minus {shipped.name}'s" for shown in SHOWN.values()]
+    validated = f"{SHOWN[metric]}, validation"
+    rows = [["model", "MB", validated, *SHOWN.values(), "log loss", "ECE", *minus]]
     for model in found:
         row = [model.name, f"{model.bytes / 1e6:.1f}", f"{model.validation[metric]:.4f}"]
-        for key in KEYS:
+        for key in SHOWN:
             low, high = bootstrap.interval(model.resampled[key], confidence)
             row.append(f"{model.test[key]:.4f} ({low:.4f} to {high:.4f})")
         row += [f"{model.test['log_loss']:.4f}", f"{model.test['ece']:.4f}"]
-        for key in KEYS:
+        for key in SHOWN:
             point, drawn = model.against(shipped, key)
             low, high = bootstrap.interval(drawn, confidence)
             cell = f"{point:+.4f} ({low:+.4f} to {high:+.4f}), {_p(bootstrap.p_value(drawn))}"

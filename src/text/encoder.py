@@ -161,9 +161,9 @@ def loss_of(ids: Any, class_weight: str, label_smoothing: float) -> Callable[...
 def divide_logits(model: Any, divisor: float) -> None:
     """Divide the weights of the layer that gives the logits, the last one of as many numbers."""
     linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    *_, head = (layer for layer in linear if layer.out_features == model.config.num_labels)
+    heads = [layer for layer in linear if layer.out_features == model.config.num_labels]
     with torch.no_grad():
-        for weight in head.parameters():
+        for weight in (weight for head in heads[-1:] for weight in head.parameters()):
             weight.div_(divisor)
 
 

@@ -165,36 +165,76 @@ def _forest(forest: Forest) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
     """Build the nodes from ``features`` to ``logits``, and their constants.
 
     Each tree gives the number of an outcome, which many leaves share: some classes, and the share
-    of each.
+    of each. Tables have as many columns as an outcome has classes at most; where few have many, a
+    second table has those that the first has no room for.
     """
     classes, shares, outcomes = _outcomes(forest)
+    widths = np.count_nonzero(shares, axis=1)
+    room = _room(widths)
+    long = widths > room
     constants = {
-        "outcome_classes": classes,
-        "outcome_shares": shares,
+        "few_classes": classes[:, :room],
+        "few_shares": shares[:, :room],
         "of_each_text": np.array([0, -1]),
-        "1": np.array([1]),
+        "class_axis": np.array([1]),
         "no_shares": np.zeros((1, len(forest.classes_)), np.float32),
         "trees": np.float32(len(forest.estimators_)),
         "half_vote": np.float32(forest.half_vote),
         "temperature": np.float32(forest.temperature_),
     }
     node = helper.make_node
-    return [
+    nodes = [
         _trees(forest, outcomes),
         node("Cast", ["outcome_of_tree"], ["outcome"], to=TensorProto.INT64),
-        node("Gather", ["outcome_classes", "outcome"], ["classes_by_tree"]),
-        node("Gather", ["outcome_shares", "outcome"], ["shares_by_tree"]),
-        node("Reshape", ["classes_by_tree", "of_each_text"], ["voted"]),
-        node("Reshape", ["shares_by_tree", "of_each_text"], ["votes"]),
         node("Shape", ["outcome"], ["texts"], end=1),
-        node("Concat", ["texts", "1"], ["rows"], axis=0),
+        node("Concat", ["texts", "class_axis"], ["rows"], axis=0),
         node("Expand", ["no_shares", "rows"], ["none"]),
-        node("ScatterElements", ["none", "voted", "votes"], ["sum"], axis=1, reduction="add"),
-        node("Div", ["sum", "trees"], ["shares"]),
-        node("Add", ["shares", "half_vote"], ["positive"]),
+        *_adding("few", "outcome", "none", "few_sum"),
+    ]
+    total = "few_sum"
+    if long.any():
+        none, rest = np.zeros((1, classes.shape[1] - room)), np.cumsum(long) * long
+        constants |= {
+            "more_row": rest,  # the first one is empty
+            "more_classes": np.concatenate([none, classes[long, room:]]).astype(np.int32),
+            "more_shares": np.concatenate([none, shares[long, room:]]).astype(np.float32),
+        }
+        nodes.append(node("Gather", ["more_row", "outcome"], ["more_outcome"]))
+        nodes += _adding("more", "more_outcome", total, "sum")
+        total = "sum"
+    nodes += [
+        node("Div", [total, "trees"], ["mean"]),
+        node("Add", ["mean", "half_vote"], ["positive"]),
         node("Log", ["positive"], ["log_shares"]),
         node("Div", ["log_shares", "temperature"], ["logits"]),
-    ], [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    ]
+    return nodes, [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()]
+
+
+def _room(widths: Any) -> int:
+    """Return for how many columns of the first table both are smallest together."""
+    most = int(widths.max())
+    longer = [np.count_nonzero(widths > room) for room in range(1, most + 1)]
+    sizes = [len(widths) * k + (n + 1) * (most - k) for k, n in enumerate(longer, 1)]
+    return 1 + int(np.argmin(sizes))
+
+
+def _adding(table: str, row: str, before: str, after: str) -> list[onnx.NodeProto]:
+    """Build the nodes that add to each text's shares those of the rows of a table."""
+    node = helper.make_node
+    return [
+        node("Gather", [f"{table}_classes", row], [f"{table}_classes_by_tree"]),
+        node("Gather", [f"{table}_shares", row], [f"{table}_shares_by_tree"]),
+        node("Reshape", [f"{table}_classes_by_tree", "of_each_text"], [f"{table}_voted"]),
+        node("Reshape", [f"{table}_shares_by_tree", "of_each_text"], [f"{table}_votes"]),
+        node(
+            "ScatterElements",
+            [before, f"{table}_voted", f"{table}_votes"],
+            [after],
+            axis=1,
+            reduction="add",
+        ),
+    ]
 
 
 def _outcomes(forest: Forest) -> tuple[Any, Any, Any]:

@@ -11,7 +11,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 from src.metrics.classification import Floats
 
-AT_ONCE = 16  # trees that each thread grows before they are made lighter
+AT_ONCE = 32  # trees that are grown before they are made lighter
+ENTRIES = 2**22  # shares of leaves that are added up at once
 
 
 class Forest(RandomForestClassifier):  # type: ignore[misc]  # scikit-learn has no types
@@ -22,7 +23,7 @@ class Forest(RandomForestClassifier):  # type: ignore[misc]  # scikit-learn has 
     the classes stays.
 
     scikit-learn keeps a share of each class at each node of each tree, which for 150 classes and
-    15,000 texts are gigabytes of zeros. Here the trees only lead to a leaf.
+    15,000 texts are gigabytes of zeros. Here a tree only leads to a leaf, and can't predict alone.
 
     Attributes:
         first_nodes_: the number of each tree's first node among those of all trees, [trees].
@@ -42,7 +43,7 @@ class Forest(RandomForestClassifier):  # type: ignore[misc]  # scikit-learn has 
         """Grow the trees that scikit-learn would, some at a time."""
         self.__dict__.pop("estimators_", None)
         shares: list[Any] = []
-        trees, each = self.n_estimators, AT_ONCE * (self.n_jobs or 1)
+        trees, each = self.n_estimators, max(AT_ONCE, self.n_jobs or 1)
         self.warm_start = True
         try:
             for grown in range(each, trees + each, each):
@@ -60,11 +61,15 @@ class Forest(RandomForestClassifier):  # type: ignore[misc]  # scikit-learn has 
     def logits(self, features: Any) -> Floats:
         """Return the logits of texts: [texts, classes]."""
         leaves = self.apply(features) + self.first_nodes_
-        found = self.shares_[leaves.ravel()]
-        ends = found.indptr[:: len(self.estimators_)]  # a row for all leaves of a text
-        shape = len(leaves), len(self.classes_)
-        votes = sparse.csr_matrix((found.data, found.indices, ends), shape).toarray()
-        shares = votes / len(self.estimators_)
+        trees, classes = len(self.estimators_), len(self.classes_)
+        each = max(1, ENTRIES // (trees * int(np.diff(self.shares_.indptr).max())))
+        shares = np.empty((len(leaves), classes))
+        for start in range(0, len(leaves), each):
+            rows = leaves[start : start + each]
+            found = self.shares_[rows.ravel()]
+            ends = found.indptr[::trees]  # one row for all leaves of a text
+            votes = sparse.csr_matrix((found.data, found.indices, ends), (len(rows), classes))
+            shares[start : start + each] = votes.toarray() / trees
         logits: Floats = np.log(shares + self.half_vote) / self.temperature_
         return logits
 

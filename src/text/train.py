@@ -1,5 +1,6 @@
 """Fine-tune the transformer classifier with Hugging Face Trainer."""
 
+import copy
 import logging
 import os
 import shutil
@@ -31,7 +32,10 @@ from src.training.recording import LiveCallback, keep_best
 from src.training.shortcuts import CutVocabulary, replace_dropout, shorten
 
 SPLITS = ("train.parquet", "validation.parquet", "labels.json")
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
+PACKAGES = (
+    *("torch", "transformers", "accelerate", "tokenizers"),
+    *("scikit-learn", "scipy", "numpy"),
+)
 WAIT = {"first": 1800, "mean": 4 * 3600}  # seconds for the first process, which may fit a head
 PRECISION = 0.03  # of the largest logit, above the error of bf16
 SETTINGS = ("precision", "processes", "threads", "seed")
@@ -221,12 +225,13 @@ def _calibrate(classifier: Any, trainer: ResumableTrainer) -> Mapping[str, float
     labels, logits = np.asarray(found.label_ids), np.asarray(found.predictions, np.float64)
     divisor = temperature(labels, logits)
     log.info("temperature: %.3f", divisor)
+    before = copy.deepcopy(classifier.state_dict())
     encoder.divide_logits(classifier, divisor)
     figures = trainer.predict(texts, metric_key_prefix="eval")
     off = np.abs(np.asarray(figures.predictions) * divisor - logits).max()
     if off > PRECISION * np.abs(logits).max():
-        encoder.divide_logits(classifier, 1 / divisor)
-        log.warning("left uncalibrated, as no layer of this architecture gives the logits alone")
+        classifier.load_state_dict(before)
+        log.warning("left uncalibrated: no layer of this architecture gives the logits alone")
         figures = found
     return figures.metrics or {}
 

@@ -132,6 +132,36 @@ def test_training_learns_and_is_equal_to_itself(
     assert steps == ["1", "2", "4", "6"], "steps are global steps"
 
 
+def test_a_model_whose_last_layer_is_not_known_stays_as_it_is(
+    splits: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calibrated = trained(splits, tmp_path / "calibrated", checkpoint)
+
+    def divide(model: Any, divisor: float) -> None:
+        model.classifier.weight.data.mul_(-divisor)
+
+    monkeypatch.setattr(encoder, "divide_logits", divide)
+    model = trained(splits, tmp_path / "not", checkpoint)
+    assert "left uncalibrated: no layer of this architecture gives the logits" in caplog.text
+    found = [
+        encoder.TorchClassifier(folder, threads=1).logits(texts_of(splits), batch_tokens=64)
+        for folder in (calibrated, model)
+    ]
+    ratio = found[1] / found[0]
+    assert ratio == pytest.approx(ratio[0, 0], rel=1e-3), "but for one temperature"
+    assert ratio[0, 0] != pytest.approx(1, rel=0.01)
+    live = [
+        json.loads((tmp_path / name / "live/metrics.json").read_text())
+        for name in ("calibrated", "not")
+    ]
+    losses = [figures["validation"]["log_loss"] for figures in live]
+    assert losses[0] < losses[1]
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "modernbert"])
 def test_shortcuts_train_what_hugging_face_trains(
     kind: str, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

