@@ -95,12 +95,13 @@ def _row(found: dict[tuple[str, str], list[float]]) -> dict[str, Any]:
 
 
 def _commands(folder: Path) -> dict[str, Sequence[object]]:
-    """The commands, on the first texts of each split when those are in the order of their ids."""
+    """The commands, on texts of each split, evenly of all classes."""
     splits, models = folder / "splits", ROOT / "models"
     splits.mkdir()
     for name, size in SIZES.items():
-        frame = examples.read(ROOT / f"data/splits/{name}.parquet").sort_values("id")
-        examples.write(frame.head(size).reset_index(drop=True), splits / f"{name}.parquet")
+        frame = examples.read(ROOT / f"data/splits/{name}.parquet").sort_values("label")
+        rows = frame.iloc[:: len(frame) // size].head(size)  # of every class
+        examples.write(rows.reset_index(drop=True), splits / f"{name}.parquet")
     (splits / "labels.json").write_bytes((ROOT / "data/splits/labels.json").read_bytes())
     examples.read(splits / "test.parquet")[["text"]].to_csv(folder / "texts.csv", index=False)
     live, transformer = folder / "live", models / "transformer"
