@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ STEPS = 4  # that are timed at most
 PATIENCE = 20  # seconds of steps, after which no other is timed
 VALIDATED = 3  # texts that are only scored take the time of one in training
 LONG = 12 * 3600  # seconds of training
+BUSY = 1.5  # times as long, from which other processes are worth a word
 
 log = logging.getLogger("src.text.check")
 
@@ -72,20 +74,22 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
     lengths = np.array([len(row) for row in ids])
     check.lines.append(_cut(lengths, params["max_length"], readable))
     ids = [row[: min(params["max_length"], readable)] for row in ids]
-    seconds, timed = time_steps(model, tokenizer, ids, params, check.folder / "checkpoints")
+    timed = time_steps(model, tokenizer, ids, params, check.folder / "checkpoints")
     epochs = check.params["train"]["epochs"]
     texts_read = epochs * (sizes[0] + sizes[1] / VALIDATED)
     if isinstance(model, MeanClassifier):  # its head is fitted first
         texts_read += min(sizes[0], MOST) / VALIDATED
-    whole = seconds / timed * texts_read
+    whole = timed.alone / timed.texts * texts_read
     if whole > LONG:
         check.warnings.append(
             f"Training would take {duration(whole)} here: use a GPU, fewer train.epochs, a smaller "
             "train.max_length, or fewer texts for a start."
         )
+    slower = timed.wall / timed.alone
+    beside = f" ({duration(slower * whole)} beside what else runs here now)"
     check.lines.append(
-        f"Training: {duration(whole)}: {epochs} epochs of {sizes[0]:,} texts, by {timed} texts in "
-        f"steps of {params['batch_size']} timed here and now"
+        f"Training: {duration(whole)}{beside if slower > BUSY else ''}: {epochs} epochs of "
+        f"{sizes[0]:,} texts, by {timed.texts} texts in steps of {params['batch_size']} timed here"
     )
 
 
@@ -129,29 +133,41 @@ def _cut(lengths: np.ndarray, most: int, readable: int) -> str:
     return told
 
 
+@dataclass(frozen=True)
+class Timed:
+    """Some steps of training: their texts, and the seconds that they took.
+
+    Attributes:
+        alone: what they take where nothing else wants the cores.
+    """
+
+    texts: int
+    wall: float
+    alone: float
+
+
 class _Clock(TrainerCallback):
     """A clock of steps; the first one, which sets things up, does not count."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.worked: list[float] = []  # by all threads
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the time, and stop the training once it has taken long enough."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
+        self.worked.append(time.process_time())
         control.should_training_stop |= self.ends[-1] - self.ends[0] > PATIENCE
 
 
 def time_steps(
     model: Any, tokenizer: Any, ids: list[Tokens], params: dict[str, Any], folder: Path
-) -> tuple[float, int]:
+) -> Timed:
     """Let the Trainer of `train` do a few steps, on batches of several lengths.
 
     The model learns nonsense, and nothing is saved in ``folder``.
-
-    Returns:
-        How many seconds how many texts took.
     """
     torch.set_num_threads(params["threads"])
     texts = Texts(ids, np.zeros(len(ids), np.int64))
@@ -183,8 +199,10 @@ def time_steps(
         clock = _Clock()
         trainer.add_callback(clock)
         trainer.train()
-    timed = (len(clock.ends) - 1) * trainer.args.train_batch_size
-    return clock.ends[-1] - clock.ends[0], timed
+    wall = clock.ends[-1] - clock.ends[0]
+    worked = (clock.worked[-1] - clock.worked[0]) / params["threads"]  # which share the work
+    alone = wall if torch.cuda.is_available() else min(wall, worked)
+    return Timed((len(clock.ends) - 1) * trainer.args.train_batch_size, wall, alone)
 
 
 def duration(seconds: float) -> str:
