@@ -237,6 +237,11 @@ def limits(facts: Facts, languages: Sequence[str]) -> list[str]:
         f"The weakest label is {code(weakest)}, with F1 {classes[weakest]['f1']:.4f} on "
         f"{classes[weakest]['texts']:,.0f} test texts.",
     ]
+    if "int8" in facts.weights:
+        found.append(
+            "The texts of a batch share the scales of its 8 bits, so a probability depends a "
+            "little on what else is asked at the same time."
+        )
     for column, values in facts.details["slices"].items():
         trained = set(facts.counts["train"][column].fillna("(none)"))
         if unseen := [value for value in values if value not in trained]:

@@ -96,7 +96,7 @@ def main(
         record.log_metric("ship", shipped.name, plot=False)
     heading = f"{len(labels)} test texts, {100 * confidence:g}% bootstrap intervals"
     table = _table(_rows(found, shipped, metric, confidence))
-    text = f"{_advice(found, candidates, shipped, metric)}\n\n{heading}\n\n{table}{LEGEND}"
+    text = f"{_advice(found, candidates, shipped, metric, margin)}\n\n{heading}\n\n{table}{LEGEND}"
     log.info("%s", text)
     with replacing(live / "comparison.md") as file:
         file.write_text(text, encoding="utf-8", newline="\n")
@@ -126,25 +126,31 @@ def _choose(candidates: Sequence[Model], metric: Metric, margin: float) -> Model
 
 
 def _advice(
-    found: Sequence[Model], candidates: Sequence[Model], shipped: Model, metric: Metric
+    found: Sequence[Model],
+    candidates: Sequence[Model],
+    shipped: Model,
+    metric: Metric,
+    margin: float,
 ) -> str:
     """Say which model to ship, and what speaks for another one."""
-    best = max(candidates, key=lambda model: model.validation[metric])
-    its = f"its {SHOWN[metric]} on the validation texts is {shipped.validation[metric]:.4f}"
+    best = max(candidates, key=lambda model: (model.validation[metric], -model.bytes))
+    its = f"{SHOWN[metric]} on the validation texts, {shipped.validation[metric]:.4f}"
+    said = f"Ship {shipped.name}"
     if len(candidates) == 1:
-        said = f"Ship {shipped.name}, the one that compare.models names: {its}. "
-    elif best.validation[metric] == shipped.validation[metric]:
-        said = f"Ship {shipped.name}: {its}, the best of those that may be shipped. "
+        said += f", the one that compare.models names (its {its}). "
+    elif best is shipped:
+        said += f": none of compare.models has a higher {its}, and it is the smallest that has it. "
     else:
-        said = f"Ship {shipped.name}: {its}, near the best, {best.validation[metric]:.4f} of "
-        said += f"{best.name}, which is {_times(best.bytes / shipped.bytes)} as large. "
+        said += f": its {its}, is within {margin:g} (compare.margin) of the best, "
+        said += f"{best.validation[metric]:.4f} of {best.name}, which is "
+        said += f"{_times(best.bytes / shipped.bytes)} as large. "
     better = [model for model in found if _is_shown(model, shipped, metric)]
-    better.sort(key=lambda model: model.validation[metric], reverse=True)
+    better.sort(key=lambda model: (model in candidates, model.validation[metric]), reverse=True)
     if better:
         first, *others = (model.name for model in better)
         said += f"On the test texts {first} is shown to be better ("
         said += _differs(better[0], shipped, metric)
-        said += f"), and so is {', '.join(others)}." if others else ")."
+        said += f"), and likewise {', '.join(others)}." if others else ")."
     else:
         said += "On the test texts no model is shown to be better."
     small = [
@@ -187,7 +193,12 @@ def _rows(
     validated = f"{SHOWN[metric]}, validation"
     rows = [["model", "MB", validated, *SHOWN.values(), "log loss", "ECE", *minus]]
     for model in found:
-        row = [model.name, f"{model.bytes / 1e6:.1f}", f"{model.validation[metric]:.4f}"]
+        size = model.bytes / 1e6
+        row = [
+            model.name,
+            f"{size:.1f}" if size >= 1 else f"{size:.2g}",
+            f"{model.validation[metric]:.4f}",
+        ]
         for key in SHOWN:
             low, high = bootstrap.interval(model.resampled[key], confidence)
             row.append(f"{model.test[key]:.4f} ({low:.4f} to {high:.4f})")

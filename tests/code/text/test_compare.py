@@ -61,9 +61,9 @@ def test_the_smallest_of_the_best_is_shipped(metric: str, tmp_path: Path) -> Non
     metrics, page = run(tmp_path, FOUND, metric=metric)
     assert metrics["ship"] == "onnx-int8"
     assert advice(page) == (
-        f"Ship onnx-int8: its {compare.SHOWN[metric]} on the validation texts is 0.9480, near the "
-        "best, 0.9500 of large, which is 3.9 times as large. On the test texts no model is shown "
-        "to be better."
+        f"Ship onnx-int8: its {compare.SHOWN[metric]} on the validation texts, 0.9480, is within "
+        "0.005 (compare.margin) of the best, 0.9500 of large, which is 3.9 times as large. On the "
+        "test texts no model is shown to be better."
     )
     rows = {row.split("|")[1].strip(): row for row in page.splitlines() if row.startswith("|")}
     assert "accuracy minus onnx-int8's" in rows["model"]
@@ -76,13 +76,20 @@ def test_the_smallest_of_the_best_is_shipped(metric: str, tmp_path: Path) -> Non
     assert metrics["forest"]["accuracy_difference_high"] < 0.01
 
 
+def test_of_equal_models_the_smallest_is_the_best(tmp_path: Path) -> None:
+    found = {"large": (10, 0.95, 90_000_000), "onnx-int8": (10, 0.95, 9)}
+    _, page = run(tmp_path, found | {"small": (30, 0.949, 1)})
+    assert "the best, 0.9500 of onnx-int8, which is 9.0 times as large" in advice(page)
+    assert "| 1e-06 |" in page, "sizes are never 0"
+
+
 def test_a_margin_of_0_takes_the_best(tmp_path: Path) -> None:
     metrics, page = run(tmp_path, FOUND, margin=0.0)
     assert metrics["ship"] == "large"
     assert advice(page) == (
-        "Ship large: its accuracy on the validation texts is 0.9500, the best of those that may be "
-        "shipped. On the test texts no model is shown to be better. onnx-int8 is 3.9 times "
-        "smaller, and not shown to be worse (accuracy +0.0000, p = 1.000)."
+        "Ship large: none of compare.models has a higher accuracy on the validation texts, 0.9500, "
+        "and it is the smallest that has it. On the test texts no model is shown to be better. "
+        "onnx-int8 is 3.9 times smaller, and not shown to be worse (accuracy +0.0000, p = 1.000)."
     )
 
 
@@ -90,9 +97,9 @@ def test_a_model_that_is_named_is_shipped_whatever_the_others_are(tmp_path: Path
     metrics, page = run(tmp_path, FOUND, models=["forest"])
     assert metrics["ship"] == "forest"
     assert advice(page) == (
-        "Ship forest, the one that compare.models names: its accuracy on the validation texts is "
-        "0.8300. On the test texts large is shown to be better (accuracy +0.1200, p = 0.004), and "
-        "so is onnx-int8, linear."
+        "Ship forest, the one that compare.models names (its accuracy on the validation texts, "
+        "0.8300). On the test texts large is shown to be better (accuracy +0.1200, p = 0.004), and "
+        "likewise onnx-int8, linear."
     )
 
 
