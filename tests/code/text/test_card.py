@@ -94,7 +94,9 @@ def test_the_card_says_what_the_records_say(project: Project) -> None:
     difference = test["accuracy"] - linear["accuracy"]
     low, high = (compared[f"accuracy_difference_{end}"] for end in ("low", "high"))
     assert "Against the model `linear` on the same texts" in page
-    assert f"| {difference:+.4f} ({low:+.4f} to {high:+.4f}) | " in page
+    p_value = compared["accuracy_difference_p_value"]
+    p = f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
+    assert f"| {difference:+.4f} ({low:+.4f} to {high:+.4f}) | {p} | " in page
     verdict = "worse" if compared["accuracy_difference_p_value"] < 0.05 else "not shown to be real"
     assert page.count(f"| {verdict} |") >= 1
     assert "60 rows came in, 60 were kept, and 0 were dropped." in page

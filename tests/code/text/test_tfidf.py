@@ -18,6 +18,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from src.core.errors import InputError
 from src.core.words import LONGER, WORD
+from src.metrics import classification
 from src.predict.classifier import Classifier
 from src.project.params import words_of
 from src.tables import examples
@@ -175,8 +176,8 @@ def test_the_exported_baseline_is_scikit_learns(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"n_estimators": 1},
-        {"max_depth": 3},  # where shares are below half a vote
+        {"n_estimators": 1, "max_depth": 3},  # where shares are below half a vote
+        {"max_depth": 3},
         {"n_estimators": 40, "class_weight": "balanced"},  # which do not grow all at once
         {"n_estimators": 70, "n_jobs": 2, "class_weight": "balanced_subsample", "ccp_alpha": 0.005},
         {"max_leaf_nodes": 9, "bootstrap": False},
@@ -217,6 +218,19 @@ def test_many_classes_take_little_room(tmp_path: Path) -> None:
     assert sum(table.ByteSize() for table in tables) < (classes.nbytes + shares.nbytes) / 2
     pure = np.count_nonzero(shares, axis=1) == 1
     assert pure.sum() == 100 > (~pure).sum() > 0
+
+
+def test_a_forest_is_as_sure_as_it_is_right(splits: Path, tmp_path: Path) -> None:
+    baseline.main(splits, tmp_path / "model", tmp_path / "live", **PARAMS)
+    pipeline = joblib.load(tmp_path / "model" / "model.joblib")
+    test = examples.read(splits / "test.parquet")
+    labels = examples.label_ids(test, list(pipeline.classes_))
+    after = classification.summary(labels, pipeline.predict_proba(test["text"]))
+    pipeline["classifier"].temperature_ = 1
+    before = classification.summary(labels, pipeline.predict_proba(test["text"]))
+    assert after["accuracy"] == before["accuracy"]
+    assert after["ece"] < 0.7 * before["ece"]
+    assert after["log_loss"] < 0.7 * before["log_loss"]
 
 
 @pytest.mark.parametrize("classes", [2, 3])

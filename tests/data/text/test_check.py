@@ -275,7 +275,7 @@ def test_the_report_tells_what_the_stages_will_make_of_the_file(
     assert "; 29 would cut at most 5 %" in told
     assert "9 steps of training, 3 an epoch, are too few" in told
     assert "train.epochs 20 makes 60" in told
-    assert "20 epochs of 40 texts, by 64 texts in steps of 16 timed here" in told
+    assert "20 epochs of 40 texts, by 64 texts in steps of 16 timed here\n" in told
     assert "Scripts: LATIN 100.0 %" in told
     assert "pretrained on English, and there are texts in fr: choose a multilingual" in told
     assert "Training would take about " in told
