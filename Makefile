@@ -89,8 +89,9 @@ tune: .venv/installed
 	python -m src.tools.tune
 
 # Every figure of docs/performance.md, batch.md and serving.md, measured anew: hours. BBC News comes with the
-# requirements; BEFORE is a commit that shared.py holds this one against; TWEETS (a csv with the columns text, label and split) and SST2 (a folder with
-# train.tsv, dev.tsv and test.tsv) name other texts, if they are at hand. wrk asks the servers.
+# requirements; BEFORE is a commit that shared.py holds this one against; TWEETS (a csv with the
+# columns text, label and split) and SST2 (a folder with train.tsv, dev.tsv and test.tsv) name other
+# texts, if they are at hand. wrk asks the servers.
 TWEETS ?=
 SST2 ?=
 PEER_SCRIPT ?= .venv-peers/run_classification.py

@@ -11,6 +11,7 @@ this one. It needs what `dvc repro` makes.
 
 import argparse
 import http.client
+import itertools
 import json
 import socket
 import statistics
@@ -29,7 +30,8 @@ from measure import ROOT, command, machine, ratios, say, words_of, write
 from src.tables import examples
 
 COMMANDS = ("train", "evaluate", "export", "predict", "serve")
-BUSY = 2  # other processes
+VERSIONS = ("before", "after")
+LOADS = {"idle": 0, "loaded": 2}  # how many other processes are busy
 DEFAULT = "300000"  # turns of a thread that waits, in GNU's OpenMP
 SIZES = {"train": 64, "validation": 16, "test": 64}  # texts
 ASKED = 100  # texts that a server is asked for, one after another
@@ -50,31 +52,23 @@ def main() -> None:
         subprocess.run([*git, "add", "--detach", before, arguments.before], check=True)  # noqa: S603
         try:
             words = _commands(folder)
-            for k in range(arguments.rounds):
-                for load in ("idle", "loaded"):
-                    for name in arguments.commands:
-                        for version in ("before", "after"):
-                            old = version == "before"
-                            spin = {"GOMP_SPINCOUNT": DEFAULT} if old else {}
-                            code = before if old and name in ("predict", "serve") else ROOT
-                            with _busy(BUSY if load == "loaded" else 0):
-                                took = (
-                                    _served(code, folder)
-                                    if name == "serve"
-                                    else command(
-                                        words[name],
-                                        folder / "log",
-                                        code,
-                                        PYTHONPATH=str(code),
-                                        **spin,
-                                    )["wall_s"]
-                                )
-                            seconds[name][version, load].append(took)
-                            say(f"round {k + 1}: {name}, {version}, {load}: {took:.1f} s")
+            turns = range(1, arguments.rounds + 1), LOADS, arguments.commands, VERSIONS
+            for turn, load, name, version in itertools.product(*turns):
+                old = version == "before"
+                code = before if old and name in ("predict", "serve") else ROOT
+                spin = {"GOMP_SPINCOUNT": DEFAULT} if old else {}
+                with _busy(LOADS[load]):
+                    if name == "serve":
+                        took = _served(code, folder)
+                    else:
+                        environment = {"PYTHONPATH": str(code), **spin}
+                        took = command(words[name], folder / "log", code, **environment)["wall_s"]
+                seconds[name][version, load].append(took)
+                say(f"round {turn}: {name}, {version}, {load}: {took:.1f} s")
         finally:
             subprocess.run([*git, "remove", "--force", before], check=True)  # noqa: S603
     rows = {name: _row(found) for name, found in seconds.items()}
-    print(f"{machine()['processor']}, medians of {arguments.rounds}, {BUSY} other processes\n")
+    print(f"{machine()['processor']}, medians of {arguments.rounds}\n")
     print("| | idle, after / before | loaded / idle before | loaded / idle after |")
     print("| --- | --- | --- | --- |")
     for name, row in rows.items():
