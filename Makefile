@@ -132,8 +132,8 @@ LANGUAGE ?= english
 MULTILINGUAL = --temp --set-param 'load.source=["$(DATA)/*.csv"]' --set-param split.strategy=predefined \
 	--set-param split.column=split --set-param split.overlap=drop --set-param baseline.analyzer=char \
 	--set-param 'baseline.ngram_range=[2,4]' --set-param 'quality.slices=[language]' \
-	--set-param 'evaluate.slices=[language]' --set-param train.checkpoint=$(CHECKPOINT) \
-	--set-param quality.checkpoint=$(CHECKPOINT) --set-param train.sha256=''
+	--set-param 'evaluate.slices=[language]' --set-param probe.checkpoint=$(CHECKPOINT) \
+	--set-param quality.checkpoint=$(CHECKPOINT) --set-param probe.sha256=''
 
 multilingual: .venv/installed
 	$(if $(and $(DATA),$(CHECKPOINT)),,$(error DATA or CHECKPOINT is missing: make multilingual DATA=... CHECKPOINT=...))

@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--train-texts", type=int, default=10**9, help="as many, drawn at random")
     parser.add_argument("--test-texts", type=int, default=10**9, help="likewise")
     arguments = parser.parse_args()
-    checkpoint = params("train")["checkpoint"]
+    checkpoint = params("probe")["checkpoint"]
     loop = (arguments.epochs, arguments.lr)
     runs: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as place:

@@ -76,9 +76,9 @@ def params() -> dict[str, str | list[str]]:
         "card.languages": re.findall("[a-z]+", ANSWERS["languages"].lower()),
     }
     checkpoint = ANSWERS["checkpoint"]
-    if checkpoint != yaml.safe_load(Path("params.yaml").read_text())["train"]["checkpoint"]:
-        values |= {"train.checkpoint": checkpoint, "quality.checkpoint": checkpoint}
-        values["train.sha256"] = ""  # of another file
+    if checkpoint != yaml.safe_load(Path("params.yaml").read_text())["probe"]["checkpoint"]:
+        values |= {"probe.checkpoint": checkpoint, "quality.checkpoint": checkpoint}
+        values["probe.sha256"] = ""  # of another file
     return values
 
 

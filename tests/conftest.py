@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ from warm import FORKS, remember_yaml
 from src.predict.manifest import write_manifest
 from src.project.params import words_of
 from src.tables import examples
-from src.text import export_tfidf, split
+from src.text import export_tfidf, probe, split
 from src.text.forest import Forest
 
 ROOT = Path(__file__).parents[1]
@@ -40,9 +41,9 @@ TOPICS = {
 }
 PARAMS: dict[str, dict[str, Any]] = YAML(typ="safe").load(ROOT / "tests" / "params.yaml")
 # What a stage takes when a test calls it, without the places that differ from test to test.
-LOAD, QUALITY, SPLIT, TRAIN = (
+LOAD, QUALITY, SPLIT, PROBE, TRAIN = (
     {key: value for key, value in PARAMS[name].items() if key not in ("source", "checkpoint")}
-    for name in ("load", "quality", "split", "train")
+    for name in ("load", "quality", "split", "probe", "train")
 )
 TRAIN |= {"lr": 3e-3, "epochs": 2}  # enough to learn
 SMALL = {f"{name}.{key}": value for name, values in PARAMS.items() for key, value in values.items()}
@@ -251,6 +252,7 @@ def make_checkpoint(folder: Path, kind: str = "bert", text: str = "", **config: 
         "pad_token_id": pad,
         "bos_token_id": 2,
         "eos_token_id": 3,
+        "initializer_range": 0.2,  # so that the first token makes something of the others
     }
     torch.manual_seed(0)
     settings = AutoConfig.for_model(kind, **small | config)
@@ -377,8 +379,8 @@ def serving(*command: str | Path) -> Iterator[int]:
     server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
+            with socket.socket() as knock:
+                if knock.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.1)
         yield port
@@ -397,10 +399,28 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "splits"
 
 
+def probed(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> Path:
+    """The model that training into ``target`` starts from."""
+    chosen = PROBE | {"checkpoint": str(checkpoint)} | changes
+    name = zlib.crc32(repr((splits, chosen)).encode())  # made once for those that go on
+    place = target.with_name(f"{target.name}-probe") / f"{name:x}"
+    if not place.exists():
+        probe.main(splits, place / "model", place / "live", **chosen)
+    return place / "model"
+
+
+def apart(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The changes of params that are the probe's, and all that training takes."""
+    probes = {key: value for key, value in changes.items() if key in PROBE}
+    return probes, TRAIN | {key: value for key, value in changes.items() if key in TRAIN}
+
+
 def train_command(splits: Path, target: Path, checkpoint: Path, **changes: Any) -> list[str]:
-    """The command that DVC makes of the params, for a process of its own."""
-    words = [sys.executable, "-m", "src.text.train", splits, target / "model", target / "live"]
-    return [*map(str, words), *words_of(TRAIN | {"checkpoint": checkpoint} | changes)]
+    """The command that DVC makes of the params, for a process of its own, once there is a probe."""
+    probes, params = apart(changes)
+    start = probed(splits, target, checkpoint, **probes)
+    places = (splits, start, target / "model", target / "live")
+    return [sys.executable, "-m", "src.text.train", *map(str, places), *words_of(params)]
 
 
 def run_train(

@@ -88,6 +88,15 @@ def read_labels(folder: Path) -> list[str]:
     return labels
 
 
+def expect_labels(model: Path, known: list[str], labels: list[str]) -> None:
+    """Raise an ``InputError`` unless a model knows these labels, in this order."""
+    if known != labels:
+        raise InputError(
+            f"Expected a model of the classes {labels}, found one of {known} in {model}: "
+            "run `dvc repro` to train on the present split."
+        )
+
+
 def label_ids(frame: pd.DataFrame, labels: list[str]) -> npt.NDArray[np.int64]:
     """Return the position of each row's label in ``labels``, of shape [rows]."""
     position = {label: k for k, label in enumerate(labels)}

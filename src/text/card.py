@@ -30,6 +30,7 @@ def main(
     results: Path,
     reference: Path,
     compared: Path,
+    training: Path,
     model: Path,
     *,
     name: str,
@@ -48,11 +49,12 @@ def main(
         results: the folder with the model's ``metrics.json`` and ``details.json``.
         reference: the same of the model that it was compared with.
         compared: the folder with the ``metrics.json`` of the comparison.
+        training: the folder with that of the training.
         model: the folder that gets the model and its card, ``README.md``.
     """
     languages = [language for language in languages if language]
     _check(license, languages)
-    facts = Facts(exported, splits, quality, predictions, results, reference, compared)
+    facts = Facts(exported, splits, quality, predictions, results, reference, compared, training)
     title = " ".join(name.split()) or "Text classifier"
     body = [
         f"# {title}",
@@ -90,7 +92,7 @@ def _check(license: str, languages: Sequence[str]) -> None:
 
 def _front_matter(facts: Facts, title: str, license: str, languages: Sequence[str]) -> str:
     """Write what Hugging Face's tools read as YAML, without what is not known."""
-    checkpoint = facts.params["train"]["checkpoint"]
+    checkpoint = facts.params["probe"]["checkpoint"]
     source = facts.params["load"]["source"]
     datasets = [
         m[1] for place in source if (m := re.match(r"hf://datasets/([^/@]+/[^/@]+)", place))

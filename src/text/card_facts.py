@@ -19,7 +19,7 @@ from src.tables import examples
 from src.text.findings import Finding, sentence
 
 # What other stages were told; DVC reads it, as it reads it for them.
-SECTIONS = ("load", "quality", "split", "train", "evaluate", "compare")
+SECTIONS = ("load", "quality", "split", "probe", "train", "evaluate", "compare")
 
 
 class Facts:
@@ -34,6 +34,7 @@ class Facts:
         results: Path,
         reference: Path,
         compared: Path,
+        training: Path,
     ) -> None:
         """Read the files; InputError if one is missing, or the model was not compared."""
         found = dvc.api.params_show("params.yaml")
@@ -51,6 +52,7 @@ class Facts:
         self.quality = _read_json(quality)  # the figures of the data
         self.warnings = [_public_sentence(finding) for finding in self.quality["findings"]]
         self.test: dict[str, float] = _read_json(results / "metrics.json")["test"]
+        self.step: int = _read_json(training / "metrics.json")["step"]  # whose weights these are
         self.predictions = examples.read(predictions / "predictions.parquet")
         self.reference = reference.name, _read_json(reference / "metrics.json")["test"]
         differences = _read_json(compared / "metrics.json")

@@ -86,14 +86,22 @@ def purpose(
 
 def training(facts: Facts) -> list[str]:
     """Say what the model was trained from, and by which params."""
-    params = facts.params["train"]
-    rows = [[code(key), code(value)] for key, value in params.items() if key != "checkpoint"]
+    params = {
+        f"{section}.{key}": value
+        for section in ("probe", "train")
+        for key, value in facts.params[section].items()
+    }
+    checkpoint = public(params.pop("probe.checkpoint"))
+    by = code(params["train.metric_for_best_model"])
+    kept = f"of which the epoch that was best by {by} on the validation texts was kept"
+    if not facts.step:
+        kept = f"no epoch of which was better by {by} on the validation texts: what is here is that"
+        kept += " regression, and the checkpoint as it was"
     return [
         "## How it was trained",
-        f"From the checkpoint {code(public(params['checkpoint']))}, with Hugging Face Trainer; "
-        f"the epoch that was best by {code(params['metric_for_best_model'])} on the validation "
-        "texts was kept.",
-        table(["param", "value"], rows),
+        f"From the checkpoint {code(checkpoint)}, by a logistic regression on what it makes of the "
+        f"texts, and then by fine-tuning with Hugging Face Trainer, {kept}.",
+        table(["param", "value"], [[code(key), code(value)] for key, value in params.items()]),
     ]
 
 

@@ -5,9 +5,9 @@ labels and ``max_characters``, and a tokenizer whose ``model_max_length`` is the
 It is one of Hugging Face's sequence classifiers, or a ``MeanClassifier``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 
 from src.core.errors import InputError
 from src.predict.padding import batches
+from src.tables import examples
 from src.text.pooling import DENSE, MeanClassifier
 from src.training import pretrained
 
@@ -59,6 +60,12 @@ def load(
             "such as BERT's or XLM-R's."
         )
     return model, tokenizer
+
+
+def labels_of(model: Any) -> list[str]:
+    """Return the labels of a classifier in the order of its logits."""
+    by_id: dict[int, str] = model.config.id2label
+    return [by_id[k] for k in sorted(by_id)]
 
 
 def readable(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -129,6 +136,14 @@ class Texts(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitem__(self, row: int) -> dict[str, Any]:
         return {"input_ids": self.ids[row], "labels": self.labels[row]}
 
+    @classmethod
+    def read(cls, path: Path, tokenizer: Any, labels: list[str], max_characters: int) -> Self:
+        """Read the texts of a split, with the tokens that the tokenizer makes of them."""
+        frame = examples.read(path)
+        length = tokenizer.model_max_length
+        ids = tokenize(tokenizer, list(frame["text"]), length, max_characters)
+        return cls(ids, examples.label_ids(frame, labels))
+
     def by_length(self) -> "Texts":
         """Return the same texts with neighbours of like length, which pad less."""
         order = np.argsort([len(row) for row in self.ids], kind="stable")
@@ -158,13 +173,58 @@ def loss_of(ids: Any, class_weight: str, label_smoothing: float) -> Callable[...
     return loss
 
 
-def divide_logits(model: Any, divisor: float) -> None:
-    """Divide the weights of the layer that gives the logits, the last one of as many numbers."""
+def head_of(model: Any, text: Tokens) -> torch.nn.Linear | None:
+    """Find the layer whose output is the logits; None if what it gives is changed afterwards."""
     linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     heads = [layer for layer in linear if layer.out_features == model.config.num_labels]
+    if not heads:
+        return None
+    given: list[torch.Tensor] = []
+    handle = heads[-1].register_forward_hook(lambda _, __, output: given.append(output))
+    [(_, logits)] = scored(model, [text], 0, len(text))
+    handle.remove()
+    return heads[-1] if given and torch.equal(given[-1], logits) else None
+
+
+def divide(head: torch.nn.Linear, divisor: float) -> None:
+    """Divide what a layer gives."""
     with torch.no_grad():
-        for weight in (weight for head in heads[-1:] for weight in head.parameters()):
+        for weight in head.parameters():
             weight.div_(divisor)
+
+
+def scored(
+    model: Any, ids: Sequence[Tokens], pad_token_id: int, batch_tokens: int
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield the rows of a batch of texts of like length, and their logits, [rows, classes].
+
+    A batch has as many texts as ``batch_tokens`` tokens hold, padding included; a text of more
+    tokens is alone in one.
+    """
+    model.eval()
+    for rows in batches([len(row) for row in ids], batch_tokens):
+        batch = collate([ids[row] for row in rows], pad_token_id)
+        with torch.inference_mode():
+            output = model(**{k: v.to(model.device) for k, v in batch.items()})
+        yield rows, output.logits
+
+
+def logits_of(
+    model: Any, ids: Sequence[Tokens], pad_token_id: int, batch_tokens: int
+) -> npt.NDArray[np.float32]:
+    """Return the logits of texts, [texts, classes], batched as ``scored`` does."""
+    found = np.empty((len(ids), model.config.num_labels), dtype=np.float32)
+    for rows, logits in scored(model, ids, pad_token_id, batch_tokens):
+        found[rows] = logits.float().cpu().numpy()
+    return found
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for file in folder.rglob("*.*"):
+        file.chmod(0o644)  # the weights come with 0600, which no colleague could read
 
 
 class TorchClassifier:
@@ -175,9 +235,8 @@ class TorchClassifier:
         torch.set_num_threads(threads)
         model, self.tokenizer = load(str(folder), new_head=False)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model: Any = model.to(device).eval()
-        by_id: dict[int, str] = self.model.config.id2label
-        self.labels = [by_id[k] for k in sorted(by_id)]  # in the order of the logits
+        self.model: Any = model.to(device)
+        self.labels = labels_of(self.model)
 
     def logits(self, texts: Sequence[str], batch_tokens: int) -> npt.NDArray[np.float32]:
         """Score texts: logits of shape [texts, classes], in the order of ``texts``.
@@ -187,10 +246,4 @@ class TorchClassifier:
         """
         limits = (self.tokenizer.model_max_length, self.model.config.max_characters)
         ids = tokenize(self.tokenizer, texts, *limits)
-        scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
-        for rows in batches([len(row) for row in ids], batch_tokens):
-            batch = collate([ids[i] for i in rows], self.tokenizer.pad_token_id)
-            with torch.inference_mode():
-                output = self.model(**{k: v.to(self.model.device) for k, v in batch.items()})
-            scores[rows] = output.logits.float().cpu().numpy()
-        return scores
+        return logits_of(self.model, ids, self.tokenizer.pad_token_id, batch_tokens)

@@ -117,11 +117,7 @@ def _write_predictions(
 def _scorer(model: Path, names: list[str], batch_tokens: int, threads: int) -> Score:
     """Return what scores texts, by the engine of the model folder."""
     known, score = _engine(model, batch_tokens, threads)
-    if known != names:
-        raise InputError(
-            f"Expected a model of the classes {names}, found one of {known} in {model}: "
-            "run `dvc repro` to train on the present split."
-        )
+    examples.expect_labels(model, known, names)
     return score
 
 

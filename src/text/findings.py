@@ -88,7 +88,7 @@ SENTENCES: dict[str, Callable[..., str]] = {
     ),
     "over_max_length": lambda share, lost, max_length: (
         f"{100 * share:.1f} % of the texts have more than {max_length} tokens, and "
-        f"{100 * lost:.1f} % of all tokens are not read: raise train.max_length if accuracy is "
+        f"{100 * lost:.1f} % of all tokens are not read: raise probe.max_length if accuracy is "
         "worth the time."
     ),
     "unspaced": lambda share: (

@@ -131,7 +131,7 @@ def settle(pooling: Pooling, place: str) -> Literal["first", "mean"]:
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{file} is not as sentence-transformers writes it: get the checkpoint anew, or set "
-            "train.pooling to first or mean."
+            "probe.pooling to first or mean."
         ) from error
     return "mean" if mean else "first"
 
@@ -147,7 +147,7 @@ def _pooling_file(place: str) -> Path | None:
         return None  # most have none; what is no checkpoint is refused elsewhere
     except Exception as error:  # of the network or a disk, by several libraries
         log.warning(
-            "Whether %s has %s can't be looked up (%s): train.pooling auto stands for first, so "
+            "Whether %s has %s can't be looked up (%s): probe.pooling auto stands for first, so "
             "set it to mean if that is what the checkpoint was trained for",
             *(place, POOLING, " ".join(str(error).split())[:160]),
         )

@@ -1,61 +1,180 @@
-"""Fit a linear head to the vectors of a frozen encoder."""
+"""Fit a linear head to the frozen encoder: the model that fine-tuning starts from.
+
+A head that starts at random would first undo what the encoder knows (linear probing, then
+fine-tuning: Kumar et al., 2022), and a probe is a cheap model of its own (Alain and Bengio, 2016).
+"""
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from dvclive.live import Live
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from transformers import set_seed
 
-from src.predict.padding import batches
-from src.text.encoder import Texts, Tokens, collate
-from src.text.pooling import MeanClassifier
+from src.core import stage
+from src.core.command_line import Count, Interval, Seed, Threads
+from src.core.errors import InputError
+from src.core.files import replacing
+from src.metrics import classification
+from src.metrics.calibration import temperature
+from src.metrics.classification import Floats
+from src.tables import examples
+from src.text import encoder
+from src.text.encoder import Texts, Tokens
+from src.text.pooling import Pooling, settle
 from src.text.regression import weights_of
+from src.training import pretrained, provenance
+from src.training.onnx_export import refuse_unexportable
+from src.training.shortcuts import shorten
 
 MOST = 20_000  # texts that a head is fitted to
-C = 10.0  # of scikit-learn's LogisticRegression
 BATCH_TOKENS = 4096
+TOLD = 2000  # texts between two lines of progress
+PACKAGES = ("torch", "transformers", "tokenizers", "scikit-learn", "scipy", "numpy")
 
 log = logging.getLogger("src.text.probe")
 
 
-def fit_head(model: MeanClassifier, texts: Texts, pad_token_id: int, class_weight: str) -> None:
-    """Set the head to a logistic regression on the texts, while the encoder stays as it is.
+def main(
+    splits: Path,
+    model: Path,
+    live: Path,
+    *,
+    checkpoint: str,
+    sha256: str,
+    max_length: Annotated[int, Interval(ge=4)],
+    max_characters: Count,
+    pooling: Pooling,
+    C: Annotated[float, Interval(gt=0)],  # noqa: N803, scikit-learn's name
+    class_weight: Literal["none", "balanced"],
+    threads: Threads,
+    seed: Seed,
+) -> None:
+    """Fit the head on the train split, and its temperature on the validation split.
 
-    A head that starts at random would first undo what the encoder knows (linear probing, then
-    fine-tuning: Kumar et al., 2022).
+    Args:
+        splits: the folder with ``train.parquet``, ``validation.parquet`` and ``labels.json``.
+        model: the folder that gets weights, config and tokenizer.
+        live: the folder that gets ``metrics.json``.
+    """
+    params = {name: value for name, value in locals().items() if not isinstance(value, Path)}
+    torch.set_num_threads(threads)
+    set_seed(seed)  # a pooler that the checkpoint does not have starts at random
+    labels = examples.read_labels(splits)
+    classifier, tokenizer = _load(labels, params)
+    train, validation = (
+        Texts.read(splits / f"{name}.parquet", tokenizer, labels, max_characters)
+        for name in ("train", "validation")
+    )
+    encoder.refuse_unknown(tokenizer, train.ids)
+    refuse_unexportable(classifier, encoder.collate(train.ids[:2], tokenizer.pad_token_id))
+    if head := encoder.head_of(classifier, train.ids[0]):
+        shorten(classifier)
+        fit_head(classifier, head, _spread(train), tokenizer.pad_token_id, C, class_weight)
+    else:
+        log.warning("no layer of this architecture gives the logits alone: the head is random")
+    scores = encoder.logits_of(classifier, validation.ids, tokenizer.pad_token_id, BATCH_TOKENS)
+    logits = scores.astype(np.float64)
+    if head:
+        divisor = temperature(validation.labels, logits)
+        encoder.divide(head, divisor)
+        logits /= divisor
+    figures = classification.summary(validation.labels, softmax(logits, axis=1))
+    with replacing(model) as folder, Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
+        for name, figure in figures.items():
+            record.log_metric(f"validation/{name}", figure, plot=False)
+        encoder.save(classifier, tokenizer, folder)
+    said = ", ".join(f"{name} {figure:.4f}" for name, figure in figures.items())
+    log.info("validation: %s", said)
+    provenance.record(model, *PACKAGES, params=params, threads=threads, seed=seed)
+
+
+def _load(labels: list[str], params: dict[str, Any]) -> tuple[Any, Any]:
+    place = pretrained.resolve(params["checkpoint"], params["sha256"], "probe")
+    classifier, tokenizer = encoder.load(
+        place,
+        new_head=True,
+        pooling=settle(params["pooling"], place),
+        problem_type=None,  # of a head for something else; other tools would score by it
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: k for k, label in enumerate(labels)},
+    )
+    classifier.config.max_characters = params["max_characters"]
+    readable = encoder.readable(classifier, tokenizer)
+    if params["max_length"] > readable:
+        raise InputError(
+            f"probe.max_length is {params['max_length']}: {params['checkpoint']} reads at most "
+            f"{readable} tokens; lower it or choose another checkpoint."
+        )
+    tokenizer.model_max_length = params["max_length"]
+    return classifier, tokenizer
+
+
+def _spread(texts: Texts) -> Texts:
+    """Return at most ``MOST`` texts, evenly spread, and of every class that has any."""
+    order = np.argsort(texts.labels, kind="stable")
+    spread = order[np.linspace(0, len(order) - 1, min(MOST, len(order))).astype(int)]
+    rows = np.union1d(spread, np.unique(texts.labels, return_index=True)[1])
+    return Texts([texts.ids[row] for row in rows], texts.labels[rows])
+
+
+def fit_head(
+    model: Any,
+    head: Any,
+    texts: Texts,
+    pad_token_id: int,
+    C: float,  # noqa: N803
+    class_weight: str,
+) -> None:
+    """Set the head to a logistic regression on the texts, while the encoder stays as it is.
 
     Args:
         model: the classifier.
+        head: its layer that gives the logits.
         texts: what it is fitted to; every class has one.
         pad_token_id: the token that fills up shorter texts.
+        C: of scikit-learn's LogisticRegression.
         class_weight: none or balanced.
     """
-    ids, labels = texts.ids, texts.labels
-    order = np.argsort(labels, kind="stable")  # of which evenly spread texts have all classes
-    spread = order[np.linspace(0, len(order) - 1, min(MOST, len(order))).astype(int)]
-    rows = np.union1d(spread, np.unique(labels, return_index=True)[1])
-    log.info("fitting the head to the vectors of %d texts", len(rows))
-    vectors = vectors_of(model, [ids[row] for row in rows], pad_token_id)
-    probe = LogisticRegression(
-        C=C, max_iter=1000, class_weight=None if class_weight == "none" else class_weight
-    ).fit(vectors, labels[rows])
-    weight, bias = weights_of(probe)
+    log.info("fitting the head to the vectors of %d texts", len(texts))
+    vectors = vectors_of(model, head, texts.ids, pad_token_id)
+    middle = vectors.mean(axis=0)
+    vectors -= middle
+    spread = np.sqrt((vectors**2).sum(axis=1).mean())  # C means the same for any encoder then
+    vectors /= spread
+    weights = None if class_weight == "none" else class_weight
+    regression = LogisticRegression(C=C, max_iter=1000, class_weight=weights)
+    weight, bias = weights_of(regression.fit(vectors, texts.labels))
+    weight = weight / spread
+    bias = bias - weight @ middle
     with torch.no_grad():
-        model.classifier.weight.copy_(torch.from_numpy(weight))
-        model.classifier.bias.copy_(torch.from_numpy(bias))
+        head.weight.copy_(torch.from_numpy(weight))
+        if head.bias is not None:
+            head.bias.copy_(torch.from_numpy(bias))
 
 
-def vectors_of(
-    model: MeanClassifier, ids: Sequence[Tokens], pad_token_id: int
-) -> npt.NDArray[np.float64]:
-    """Return the vector of each text: [texts, size]."""
-    model.eval()
-    found = np.empty((len(ids), model.config.hidden_size))
-    for rows in batches([len(row) for row in ids], BATCH_TOKENS):
-        batch = collate([ids[row] for row in rows], pad_token_id)
-        with torch.inference_mode():
-            vectors = model.vectors(**{k: v.to(model.device) for k, v in batch.items()})
-        found[rows] = vectors.double().cpu().numpy()
+def vectors_of(model: Any, head: Any, ids: Sequence[Tokens], pad_token_id: int) -> Floats:
+    """Return what the head reads of each text: [texts, size]."""
+    read: list[torch.Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    found = np.empty((len(ids), head.in_features))
+    done = 0
+    try:
+        for rows, _ in encoder.scored(model, ids, pad_token_id, BATCH_TOKENS):
+            found[rows] = read.pop().double().cpu().numpy()
+            if (done + len(rows)) // TOLD > done // TOLD:
+                log.info("read %d of %d texts, the short ones first", done + len(rows), len(ids))
+            done += len(rows)
+    finally:
+        handle.remove()
     return found
+
+
+if __name__ == "__main__":
+    stage.run(main)

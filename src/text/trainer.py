@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.special import softmax
 from transformers import EvalPrediction, PrinterCallback, ProgressCallback, TrainingArguments
@@ -115,6 +116,16 @@ def _arguments(params: Mapping[str, Any], checkpoints: Path) -> dict[str, Any]:
 def _collate(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
     batch = encoder.collate([row["input_ids"] for row in rows], pad_token_id)
     return batch | {"labels": torch.tensor([row["labels"] for row in rows])}
+
+
+def figures_of(
+    trainer: Any, labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float64]
+) -> dict[str, float]:
+    """Return what Trainer says of validation texts of these labels and logits, [texts, classes]."""
+    outputs = {"logits": torch.from_numpy(logits)}
+    loss = float(trainer.compute_loss_func(outputs, torch.from_numpy(labels)))
+    scores = _scores(EvalPrediction(logits, labels))
+    return {"eval_loss": loss} | {f"eval_{name}": value for name, value in scores.items()}
 
 
 def _scores(prediction: EvalPrediction) -> dict[str, float]:

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,10 @@ class ResumableTrainer(Trainer):
         self._resumed: dict[str, Any] = {}  # what Trainer does not keep
         self.add_callback(_Callback(self))
 
-    def resume(self, begin: Callable[[], None] | None = None) -> Any:
+    def resume(self) -> Any:
         """Train, from the newest whole checkpoint on if there is one, as ``train`` does.
 
-        ``begin`` is called before the first step of a training that begins anew.
+        What a training begins with is validated first.
         """
         # Only the first process looks, since it removes what is broken or unfinished.
         steps = [0]
@@ -82,9 +82,9 @@ class ResumableTrainer(Trainer):
             shutil.rmtree(self.args.output_dir or "", ignore_errors=True)
             steps = [self._newest()]
         broadcast_object_list(steps)
-        if not (step := steps[0]):
-            if begin:
-                begin()
+        step = steps[0]
+        self.args.eval_on_start = not step
+        if not step:
             return self.train()
         place = self._at(step)
         log.info("goes on from step %d, which %s holds", step, place)
@@ -94,6 +94,17 @@ class ResumableTrainer(Trainer):
             # It was stopped early, and has only to be put away.
             self.args.num_train_epochs = step // self._resumed["epoch_steps"]
         return self.train(resume_from_checkpoint=str(place))
+
+    def best(self) -> tuple[int, dict[str, float]]:
+        """Return the step that was best on the validation texts, and its figures.
+
+        It is 0 if no epoch was better than what the training began with.
+        """
+        metric = f"eval_{self.args.metric_for_best_model}"
+        choose = max if self.args.greater_is_better else min
+        validated = [entry for entry in self.state.log_history if metric in entry]
+        best = choose(validated, key=lambda entry: entry[metric])  # the first of equals
+        return int(best["step"]), best
 
     @property
     def _ours(self) -> str:

@@ -64,16 +64,17 @@ def name_of(key: str) -> str:
     return {"loss": "train/loss", "learning_rate": "train/lr"}.get(key, "")
 
 
-def keep_best(live: Live, state: TrainerState, figures: Mapping[str, float]) -> None:
+def keep_best(live: Live, step: int, figures: Mapping[str, float]) -> None:
     """Make the final metrics those of the weights that are kept.
 
     Args:
         live: the record.
-        state: what says in which step the weights were best.
+        step: the one whose weights these are, 0 for those that training started from.
         figures: those of the validation texts, under Trainer's names.
     """
-    live.step = state.best_global_step or 0
+    live.step = step
     for key, value in sorted(figures.items()):
         if name_of(key):
             live.log_metric(name_of(key), float(value), plot=False)
-    log.info("kept the weights of step %s", state.best_global_step)
+    live.make_summary()  # type: ignore[no-untyped-call] # with the step, which it would not change
+    log.info("kept the weights of step %d", step)

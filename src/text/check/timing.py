@@ -13,11 +13,10 @@ import torch
 from transformers import TrainerCallback
 
 from src.core.errors import InputError
-from src.text import encoder, train
+from src.text import encoder, probe, train
 from src.text.check.stages import TEXTS, Check, hushed
 from src.text.encoder import Texts, Tokens
-from src.text.pooling import MeanClassifier, settle
-from src.text.probe import MOST
+from src.text.pooling import settle
 from src.text.trainer import trainer_of
 from src.training import pretrained
 
@@ -39,20 +38,22 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
 
     ``sizes`` are the numbers of texts that would be trained on and validated with.
     """
+    stage = "probe"
     try:
-        bound = check.bind(train, "splits", "model", "live")
-        train.refuse(bound.keywords)
+        params = check.bind(probe, "splits", "model", "live").keywords
+        stage = "train"
+        learning = check.bind(train, "splits", "probe", "model", "live").keywords
+        train.refuse(learning)
     except InputError as error:
-        check.stop("train", error)
+        check.stop(stage, error)
         return
     if check.large:
         log.info("timing train")
-    params = bound.keywords
     _settle_epochs(check, sizes[0])
     _expect_languages(check, params["checkpoint"])
     try:
         with hushed():
-            place = pretrained.resolve(params["checkpoint"], params["sha256"], "train")
+            place = pretrained.resolve(params["checkpoint"], params["sha256"], "probe")
             model, tokenizer = encoder.load(
                 place,
                 new_head=True,
@@ -69,27 +70,26 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
     try:
         encoder.refuse_unknown(tokenizer, ids)
     except InputError as error:
-        check.stop("train", error)
+        check.stop("probe", error)
     readable = encoder.readable(model, tokenizer)
     lengths = np.array([len(row) for row in ids])
     check.lines.append(_cut(lengths, params["max_length"], readable))
     ids = [row[: min(params["max_length"], readable)] for row in ids]
-    timed = time_steps(model, tokenizer, ids, params, check.folder / "checkpoints")
+    timed = time_steps(model, tokenizer, ids, learning, check.folder / "checkpoints")
     epochs = check.params["train"]["epochs"]
     texts_read = epochs * (sizes[0] + sizes[1] / VALIDATED)
-    if isinstance(model, MeanClassifier):  # its head is fitted first
-        texts_read += min(sizes[0], MOST) / VALIDATED
+    texts_read += min(sizes[0], probe.MOST) / VALIDATED
     whole = timed.alone / timed.texts * texts_read
     if whole > LONG:
         check.warnings.append(
             f"Training would take {duration(whole)} here: use a GPU, fewer train.epochs, a smaller "
-            "train.max_length, or fewer texts for a start."
+            "probe.max_length, or fewer texts for a start."
         )
     slower = timed.wall / timed.alone
     beside = f" ({duration(slower * whole)} beside what else runs here now)"
     check.lines.append(
         f"Training: {duration(whole)}{beside if slower > BUSY else ''}: {epochs} epochs of "
-        f"{sizes[0]:,} texts, by {timed.texts} texts in steps of {params['batch_size']} timed here"
+        f"{sizes[0]:,} texts, by {timed.texts} in steps of {learning['batch_size']} timed here"
     )
 
 
@@ -97,7 +97,7 @@ def _expect_languages(check: Check, checkpoint: str) -> None:
     spoken = sorted({*check.params["card"]["languages"]} - {"en"})
     if spoken and checkpoint == ENGLISH:
         check.warnings.append(
-            f"train.checkpoint was pretrained on English, and there are texts in "
+            "probe.checkpoint was pretrained on English, and there are texts in "
             f"{', '.join(spoken)}: choose a multilingual one for these, in quality.checkpoint too, "
             "or compare its metrics by language."
         )
@@ -123,7 +123,7 @@ def _cut(lengths: np.ndarray, most: int, readable: int) -> str:
     lost = np.maximum(lengths - most, 0).sum() / lengths.sum()
     told = (
         f"Tokens: the median text has {np.median(lengths):.0f} and the longest {lengths.max()}; "
-        f"train.max_length {most} cuts {100 * (lengths > most).mean():.1f} % of the texts, and "
+        f"probe.max_length {most} cuts {100 * (lengths > most).mean():.1f} % of the texts, and "
         f"{100 * lost:.1f} % of all tokens"
     )
     if (lengths > most).mean() > CUT:

@@ -52,7 +52,7 @@ log = logging.getLogger("src.tools.tune")
 
 def main(
     *,
-    target: Literal["baseline", "linear", "train"],
+    target: Literal["baseline", "linear", "probe", "train"],
     metric: Metric,
     space: list[str],
     n_trials: Count,

@@ -29,7 +29,7 @@ from src.tools.tune import __main__ as tune
 from src.tools.tune.trials import read_space
 
 STAGES = [
-    *("load", "quality", "split", "baseline", "linear", "train"),
+    *("load", "quality", "split", "baseline", "linear", "probe", "train"),
     *("export_tfidf", "export", "evaluate", "compare", "card"),
 ]
 MODULES = [
@@ -107,7 +107,7 @@ def test_every_module_is_in_a_room_and_every_stage_has_one() -> None:
 def test_the_params_of_tests_are_params() -> None:
     for name, values in SMALL.items():
         assert values.keys() <= PARAMS[name].keys(), name
-    for name in ("load", "quality", "split", "train"):  # which tests call by themselves
+    for name in ("load", "quality", "split", "probe", "train"):  # which tests call by themselves
         assert SMALL[name].keys() == PARAMS[name].keys(), name
 
 
@@ -158,9 +158,9 @@ def test_a_stage_takes_the_paths_of_its_command_and_the_params_of_its_section(na
 
 
 def test_the_quality_page_counts_the_tokens_that_training_reads() -> None:
-    shared = PARAMS["quality"].keys() & PARAMS["train"].keys()
+    shared = PARAMS["quality"].keys() & PARAMS["probe"].keys()
     assert shared == {"checkpoint", "max_length", "max_characters"}
-    assert all(PARAMS["quality"][key] == PARAMS["train"][key] for key in shared)
+    assert all(PARAMS["quality"][key] == PARAMS["probe"][key] for key in shared)
 
 
 def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
@@ -174,7 +174,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 107
+    assert checked == 120
 
 
 def test_imported_modules_are_deps_and_back() -> None:
@@ -267,7 +267,7 @@ def test_commands_hold_only_whole_sections_and_names_written_in_the_pipeline() -
                 assert axis == "item"
                 values = entry["matrix"][key]
             assert all(re.fullmatch(r"[a-z0-9/-]+", value) for value in values)
-    assert expressions == 11 + 3 + 3 + 4
+    assert expressions == 12 + 3 + 3 + 4
 
 
 def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
@@ -284,7 +284,7 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
             assert value == written
             checked += 1
     of_stages = sum(len(PARAMS[name]) for name in STAGES)
-    again = [("evaluate", 6), ("export_tfidf", 1), ("card", 1)]  # of a foreach or a matrix
+    again = [("evaluate", 7), ("export_tfidf", 1), ("card", 1)]  # of a foreach or a matrix
     assert checked == of_stages + sum(times * len(PARAMS[name]) for name, times in again)
 
 
@@ -340,7 +340,7 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
         words = ["git", "check-ignore", "--verbose", "--no-index", str(path)]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
-    assert len(outs) == 3 + 2 + 2 + 2 + 2 + 2 + 2 * 7 + 2
+    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 + 2 + 2 * 8 + 2
 
 
 def test_documents_link_to_files_and_name_every_stage() -> None:
@@ -364,7 +364,7 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
     kept = [artifact["path"] for artifact in PIPELINE["artifacts"].values()]
     for path in [*drawn, *kept]:
         assert any(path == out or path.startswith(f"{out}/") for out in outs), path
-    assert (len(drawn), len(kept)) == (5 + 3 * 4 + 7, 4)
+    assert (len(drawn), len(kept)) == (5 + 3 * 5 + 8, 4)
 
 
 def test_dvc_is_known_to_the_project_room_by_more_than_its_api() -> None:

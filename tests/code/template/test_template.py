@@ -128,7 +128,7 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     before["load"] |= {"source": ["data/source/tickets.csv"], "text_column": ODD["text_column"]}
     before["load"]["label_column"] = "1e3"
     before["card"] |= {"name": ODD["project_name"], "license": "", "languages": ["no", "ar"]}
-    before["train"] |= {"checkpoint": "data/source/checkpoint", "sha256": ""}
+    before["probe"] |= {"checkpoint": "data/source/checkpoint", "sha256": ""}
     before["quality"]["checkpoint"] = "data/source/checkpoint"
     assert after == before
     written = (project.root / "params.yaml").read_text()
@@ -216,7 +216,7 @@ def test_the_defaults_are_the_params_of_the_template() -> None:
     assert PROMPTS["data_source"] in params["load"]["source"]
     for key in ("text_column", "label_column"):
         assert PROMPTS[key] == params["load"][key]
-    assert PROMPTS["checkpoint"] == params["train"]["checkpoint"]
+    assert PROMPTS["checkpoint"] == params["probe"]["checkpoint"]
 
 
 def test_every_prompt_has_a_sentence() -> None:
@@ -419,7 +419,7 @@ def test_a_project_runs_on_its_own_data_and_pushes(template: Template) -> None:
     frame.to_csv(project.root / "data/source/tickets.csv", index=False)
     make_checkpoint(project.root / "data/source/checkpoint")
     small = {key: value for key, value in SMALL.items() if key.startswith(("baseline.", "split."))}
-    set_params(project, small | {"quality.max_length": 16, "train.max_length": 16})
+    set_params(project, small | {"quality.max_length": 16, "probe.max_length": 16})
     ran = project.ran(project.dvc("repro", "quality", "baseline"))
     assert sorted(ran) == ["baseline", "load", "quality", "split"]
     project.commit()

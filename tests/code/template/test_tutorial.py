@@ -15,9 +15,9 @@ PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 # What the page leaves to the template is made small here: a tiny checkpoint of random weights, few
 # trees, and one thread, for tests run side by side.
 SMALL: dict[str, Any] = {
-    "train.checkpoint": "data/source/checkpoint",
-    "train.sha256": "",
-    "train.max_length": 40,
+    "probe.checkpoint": "data/source/checkpoint",
+    "probe.sha256": "",
+    "probe.max_length": 40,
     "quality.max_length": 40,
     "quality.checkpoint": "data/source/checkpoint",
     "baseline.n_estimators": 30,
@@ -67,10 +67,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     template = copy_project(tmp_path_factory.mktemp("source") / "pedigree")
     set_params(template, SMALL)
     prompts = template.root / "cookiecutter.json"
-    prompts.write_text(prompts.read_text().replace(CHECKPOINT, SMALL["train.checkpoint"]))
+    prompts.write_text(prompts.read_text().replace(CHECKPOINT, SMALL["probe.checkpoint"]))
     tickets = (ROOT / "docs" / "tutorial" / "tickets.csv").read_text(encoding="cp1252")
     text = tickets.replace(";", " ").replace('"', " ")
-    make_checkpoint(template.root / SMALL["train.checkpoint"], text=text)
+    make_checkpoint(template.root / SMALL["probe.checkpoint"], text=text)
     template.commit()
     folder = tmp_path_factory.mktemp("tutorial")
     home = tmp_path_factory.mktemp("home")

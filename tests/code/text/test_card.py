@@ -41,6 +41,7 @@ def write(project: Project, target: Path, model: str = "onnx", **said: Any) -> s
             Path("dvclive/evaluate", model),
             Path("dvclive/evaluate/linear"),
             Path("dvclive/compare"),
+            Path("dvclive/train"),
             target,
             **SAID | said,
         )
@@ -103,7 +104,7 @@ def test_the_card_says_what_the_records_say(project: Project) -> None:
     findings = read(project, "data/quality.json")["findings"]
     assert "unknown_tokens" in {finding["code"] for finding in findings}
     assert all(f"\n- {sentence(finding)}\n" in page for finding in findings)
-    assert "| `lr` | `0.0001` |" in page
+    assert "| `train.lr` | `0.0001` |" in page
     predictions = pd.read_parquet(project.root / "data/predictions/onnx/predictions.parquet")
     wrong = int((predictions["label"] != predictions["predicted"]).sum())
     assert f"Of 18 test texts {wrong} got a wrong label" in page
@@ -186,7 +187,7 @@ def test_names_on_the_hub_become_metadata_and_private_places_do_not_show(
     kept = quality.read_text()
 
     def with_checkpoint(checkpoint: str, source: str) -> str:
-        params["train"]["checkpoint"] = params["quality"]["checkpoint"] = checkpoint
+        params["probe"]["checkpoint"] = params["quality"]["checkpoint"] = checkpoint
         params["load"]["source"] = [source]
         quality.write_text(kept.replace("data/source/checkpoint", checkpoint))
         return write(project, tmp_path / "onnx")

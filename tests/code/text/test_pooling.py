@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TRAIN, make_checkpoint
+from conftest import TRAIN, make_checkpoint, probed
 from safetensors.torch import load_file
-from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoTokenizer
 
 from src.core.errors import InputError
 from src.core.files import write_json
-from src.tables import examples
-from src.text import encoder, probe, train
+from src.text import encoder
 from src.text.encoder import Texts
 from src.text.pooling import MeanClassifier, Pooling, settle
 from src.text.trainer import trainer_of
@@ -91,40 +89,6 @@ def test_a_checkpoint_of_the_hub_that_can_not_be_asked_is_warned_of(
     assert settle("auto", "some/encoder") == "mean"
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("class_weight", ["none", "balanced"])
-def test_the_head_starts_from_a_logistic_regression(
-    classes: int, class_weight: str, checkpoint: Path, splits: Path
-) -> None:
-    frame = examples.read(splits / "train.parquet")
-    labels = examples.label_ids(frame, examples.read_labels(splits))
-    frame, labels = frame[labels < classes].iloc[30:], labels[labels < classes][30:]
-    model, tokenizer = load(checkpoint, classes)
-    ids = encoder.tokenize(tokenizer, list(frame["text"]), 16, 1000)
-    probe.fit_head(model, Texts(ids, labels), 0, class_weight)
-    vectors = probe.vectors_of(model, ids, 0)
-    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    weights = None if class_weight == "none" else class_weight
-    expected = LogisticRegression(C=10, max_iter=1000, class_weight=weights)
-    expected.fit(vectors, labels)
-    with torch.inference_mode():
-        logits = model.eval()(**encoder.collate(ids, 0)).logits
-    assert logits.softmax(1).numpy() == pytest.approx(expected.predict_proba(vectors), abs=1e-4)
-    assert (logits.argmax(1).numpy() == labels).mean() > 0.9, "before any step of training"
-
-
-def test_a_probe_of_some_texts_has_all_classes(
-    checkpoint: Path, splits: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probe, "MOST", 20)
-    texts = list(examples.read(splits / "train.parquet")["text"])
-    labels = np.array([0] * (len(texts) - 2) + [1, 2])
-    model, tokenizer = load(checkpoint, 3)
-    ids = encoder.tokenize(tokenizer, texts, 16, 1000)
-    probe.fit_head(model, Texts(ids, labels), 0, "none")
-    assert model.classifier.weight.abs().sum(1).min() > 0
-
-
 def test_a_text_without_tokens_has_the_scores_of_the_bias(checkpoint: Path) -> None:
     model, _ = load(checkpoint, 3)
     torch.nn.init.ones_(model.classifier.bias)
@@ -167,13 +131,7 @@ def test_the_folder_is_one_of_sentence_transformers(
     splits: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     """What that library does with its files, done by hand, gives the logits."""
-    train.main(
-        splits,
-        tmp_path / "model",
-        tmp_path / "live",
-        **TRAIN | {"checkpoint": str(checkpoint), "pooling": "mean", "epochs": 1},
-    )
-    folder = tmp_path / "model"
+    folder = probed(splits, tmp_path, checkpoint, pooling="mean")
     modules = json.loads((folder / "modules.json").read_text())
     assert [(module["path"], module["type"].split(".")[-1]) for module in modules] == [
         ("", "Transformer"),

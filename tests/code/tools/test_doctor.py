@@ -215,7 +215,7 @@ def test_what_was_not_pushed(project: Project, tmp_path: Path) -> None:
     (said,) = repository.not_pushed(Repo())
     assert said.startswith(
         "Remote 'storage' lacks data/predictions/baseline, data/predictions/baseline-onnx, "
-        "data/predictions/linear, data/predictions/linear-onnx, data/predictions/onnx and 24 "
+        "data/predictions/linear, data/predictions/linear-onnx, data/predictions/onnx and 27 "
     )
     assert said.endswith(": `dvc push`.")
     project.dvc("push")

