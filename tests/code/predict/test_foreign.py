@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from src.core.errors import InputError
 from src.predict import __main__ as predict
-from src.predict.classifier import Classifier, Engine
+from src.predict.classifier import Classifier
+from src.predict.engines import Engine
 from src.predict.graph import LEADING, names_other_files
 from src.predict.manifest import DESCRIBING, SMALL, list_too, read_manifest
 
