@@ -103,8 +103,9 @@ def predicting(
 
 
 def predict(model: Path, source: Path, target: Path, log: Path) -> dict[str, float]:
-    """The command."""
-    return run(log, "src.predict", model, "--input", source, "--output", target)
+    """The command, on the engine of the loop."""
+    words = ["--input", source, "--output", target, "--engine", "onnxruntime"]
+    return run(log, "src.predict", model, *words)
 
 
 def run(log: Path, *words: object) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Helpers of every benchmark: to run a command and weigh it, to sum up runs, to write a report."""
+"""Helpers of every benchmark: to run a command and weigh it, alone or not, to sum up and report."""
 
 import json
 import os
@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+LOADS = {"idle": 0, "loaded": 2}  # how many other processes are busy
 
 
 def command(
@@ -46,6 +48,18 @@ def command(
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "peak_mib": usage.ru_maxrss / 1024,
     }
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Keep as many other processes busy."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def params(section: str) -> dict[str, Any]:

@@ -80,6 +80,29 @@ def inference(reports: dict[str, Report]) -> str:
     return table([*head, "labels as torch", "accuracy", "MiB"], rows)
 
 
+def loaded(reports: dict[str, Report]) -> str:
+    """Latency and throughput beside other processes, where that was measured."""
+    rows = [
+        [
+            NAMES[name],
+            f"**{row_name}**" if row_name in OURS else row_name,
+            f"{row['loaded']['p50_ms']:.1f}",
+            span(row["loaded"]["latency_ratio"], 1),
+            f"{row['loaded']['texts_per_s']:.0f}",
+            span(row["loaded"]["throughput_ratio"], 1),
+            span(row["loaded"]["cost"], 2),
+        ]
+        for name, report in reports.items()
+        for row_name, row in report["rows"].items()
+        if "loaded" in row
+    ]
+    head = ["texts", "", "p50, ms", "times as fast", "texts/s", "times as fast", "idle / loaded"]
+    said = (
+        "In the same rounds beside two processes that are always busy; the last column is texts/s."
+    )
+    return f"\n\n{said}\n\n{table(head, rows)}" if rows else ""
+
+
 def limits(reports: dict[str, Report]) -> str:
     """The most that the machine could do, from the rates measured in the same rounds."""
     rows = []
@@ -279,7 +302,7 @@ def main() -> None:
         packages=", ".join(f"{name} {version}" for name, version in machine["packages"].items()),
         figure=FIGURE,
         training=training(train),
-        inference=inference(predict),
+        inference=inference(predict) + loaded(predict),
         limits=limits(predict),
         peak=f"{next(iter(predict.values()))['peak_gflops']:.0f}",
         stages=stages(steps),

@@ -118,8 +118,9 @@ def read_texts(file: Path) -> list[str]:
 
 
 def ours(folder: Path, python: str = sys.executable) -> list[str]:
-    """The command of this project's server."""
-    return [python, "-m", "src.serve", str(folder), "--port", str(PORT)]
+    """The command of this project's server, on the engine of its peers."""
+    words = [str(folder), "--port", str(PORT), "--engine", "onnxruntime"]
+    return [python, "-m", "src.serve", *words]
 
 
 def load(script: Path, connections: int, seconds: int) -> dict[str, float]:

@@ -20,18 +20,16 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measure import ROOT, command, machine, ratios, say, words_of, write
+from measure import LOADS, ROOT, busy, command, machine, ratios, say, words_of, write
 
 from src.tables import examples
 
 COMMANDS = ("train", "evaluate", "export", "predict", "serve")
 VERSIONS = ("before", "after")
-LOADS = {"idle": 0, "loaded": 2}  # how many other processes are busy
 DEFAULT = "300000"  # turns of a thread that waits, in GNU's OpenMP
 SIZES = {"train": 64, "validation": 16, "test": 64}  # texts
 ASKED = 100  # texts that a server is asked for, one after another
@@ -57,7 +55,7 @@ def main() -> None:
                 old = version == "before"
                 code = before if old and name in ("predict", "serve") else ROOT
                 spin = {"GOMP_SPINCOUNT": DEFAULT} if old else {}
-                with _busy(LOADS[load]):
+                with busy(LOADS[load]):
                     if name == "serve":
                         took = _served(code, folder)
                     else:
@@ -145,18 +143,6 @@ def _connected(server: "subprocess.Popen[bytes]", port: int) -> http.client.HTTP
         else:
             return connection
     sys.exit("The server ended before it listened.")
-
-
-@contextmanager
-def _busy(count: int) -> Iterator[None]:
-    """Keep as many other processes busy."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
 
 
 if __name__ == "__main__":

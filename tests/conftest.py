@@ -283,6 +283,29 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
+@pytest.fixture(scope="session")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folders of an untrained transformer in fp32 and in 8 bits, of all processes of a run."""
+    from src.text.export import quantize
+    from src.training.onnx_export import OPSET, to_onnx
+
+    place = shared(tmp_path_factory)
+    fp32, int8 = place / "exported" / "fp32", place / "exported" / "int8"
+    with FileLock(place / "exported.lock"):
+        if (int8 / "manifest.json").exists():
+            return fp32, int8
+        model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+        for folder in (fp32, int8):
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(checkpoint / "tokenizer.json", folder)
+        to_onnx(model, fp32 / "model.onnx", OPSET)
+        quantize(fp32 / "model.onnx", int8 / "model.onnx")
+        about = {"max_length": 40, "max_characters": 1000, "pad_token_id": 0}
+        for folder in (fp32, int8):
+            write_manifest(folder, labels=["film", "money"], **about)
+    return fp32, int8
+
+
 def copy_project(target: Path) -> Project:
     """The files of the project that git knows or would add, committed to a new repository.
 

@@ -4,7 +4,8 @@
     python -m src.predict models/onnx --threads 2 < texts.txt
 
 prints one JSON object a text: its label, the label's probability, and all probabilities. With
-``--engine openvino`` the same folder runs on OpenVINO, with ``--engine cuda`` on a GPU.
+``--engine openvino`` the same folder runs on OpenVINO, with ``--engine cuda`` on a GPU; ``auto`` is
+OpenVINO where it is installed and computes the model in bf16, and onnxruntime elsewhere.
 
     python -m src.predict models/onnx --input texts.parquet --output predictions.parquet
 
@@ -23,7 +24,8 @@ from typing import Any, Literal
 from src.core import stage
 from src.core.command_line import Count, Threads
 from src.core.errors import InputError
-from src.predict.classifier import Classifier, Engine
+from src.predict.classifier import Classifier
+from src.predict.engines import EngineOption
 from src.tables.places import STANDARD, Place
 
 LINES = 512  # lines of standard input that are sorted by length together
@@ -45,7 +47,7 @@ def main(
     excel_safe: bool = False,
     resume: bool = False,
     ray: str = "",
-    engine: Engine = "onnxruntime",
+    engine: EngineOption = "auto",
     threads: Threads = 1,
     batch_tokens: Count = 1024,
 ) -> None:
@@ -105,7 +107,7 @@ def main(
 
 
 def _predict_table(
-    model: Path, table: dict[str, Any], engine: Engine, threads: int, batch_tokens: int
+    model: Path, table: dict[str, Any], engine: EngineOption, threads: int, batch_tokens: int
 ) -> None:
     """Predict a table, by modules that texts can do without."""
     try:

@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from src.core.errors import InputError
-from src.predict.classifier import Classifier, Engine, Logits, softmax
+from src.predict.classifier import Classifier, Logits, softmax
+from src.predict.engines import Engine, EngineOption
 from src.predict.files import fresh, refuse_not_a_file
 from src.predict.formats import Dialect, Format, format_of, own_format
 from src.predict.input import Batch, Input, reading
@@ -55,7 +56,7 @@ class Options:
 
 
 def predict(
-    model: Path, options: Options, engine: Engine, threads: int, batch_tokens: int
+    model: Path, options: Options, engine: EngineOption, threads: int, batch_tokens: int
 ) -> Counts:
     """Write the input's rows with ``label``, ``score`` and maybe probabilities to the output.
 
@@ -66,7 +67,7 @@ def predict(
     _refuse_contradictions(options)
     into = format_of(options.input, options.format, None)
     out_of = format_of(options.output, options.format, into)
-    classifier = Classifier(model, threads, "onnxruntime" if options.ray else engine)
+    classifier, computing = _loaded(model, options, engine, threads)
     added = _added(classifier.labels, options)
     counts = Counts()
     with ExitStack() as stack:
@@ -79,11 +80,11 @@ def predict(
         )
         journal = None
         if options.output.is_local:
-            key = key_of(model, engine, threads, batch_tokens)
+            key = key_of(model, computing, threads, batch_tokens)
             classes = len(classifier.labels)
             journal = stack.enter_context(journal_of(options.output, key, classes, options.resume))
         submit, ahead = stack.enter_context(
-            on_ray(options.ray, model, engine, threads, batch_tokens)
+            on_ray(options.ray, model, computing, threads, batch_tokens)
             if options.ray
             else nullcontext((score_here(classifier, batch_tokens), 0))
         )
@@ -93,6 +94,20 @@ def predict(
         _write(scored, options, found, out_of, added, classifier.labels, counts)
     _say(counts, options, classifier.max_length)
     return counts
+
+
+def _loaded(
+    model: Path, options: Options, engine: EngineOption, threads: int
+) -> tuple[Classifier, Engine]:
+    """Load the model here, for its labels at least, and return the engine that will score."""
+    if not options.ray:
+        classifier = Classifier(model, threads, engine)
+        return classifier, classifier.engine
+    if engine == "auto":
+        # What it comes to could differ from node to node, and with it the bytes of the output.
+        log.info("computing with ONNX Runtime, since the nodes of Ray may differ")
+        engine = "onnxruntime"
+    return Classifier(model, threads), engine
 
 
 def _write(

@@ -1,28 +1,25 @@
 """An exported model folder as a classifier: onnxruntime, tokenizers and numpy, nothing else."""
 
-import io
-import re
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from src.core.errors import InputError
-from src.predict.graph import names_other_files
+from src.predict.engines import Engine, EngineOption, Tokens, choice, load
+from src.predict.engines import Logits as Logits
 from src.predict.manifest import Manifest as Manifest
-from src.predict.manifest import one_line, read_manifest, refusing, verified
+from src.predict.manifest import read_manifest, refusing, verified
 from src.predict.padding import batches
-
-Tokens = npt.NDArray[np.int64]
-Logits = npt.NDArray[np.float32]
-Engine = Literal["onnxruntime", "openvino", "cuda"]
-Run = Callable[[Tokens, Tokens], Logits]
 
 REMEDY = "get the model again, or lower --batch_tokens where memory is short"
 TRIED = ("a text", "and one of other length")  # what a model has to score before it is used
+
+log = logging.getLogger("src.predict.classifier")
 
 
 class Prediction(TypedDict):
@@ -40,15 +37,19 @@ class Classifier:
         manifest: what ``manifest.json`` held.
         labels: the name of each class, in the order of the logits.
         max_length: the tokens of a text that are read, special tokens included.
+        engine: what computes.
     """
 
-    def __init__(self, folder: Path, threads: int, engine: Engine = "onnxruntime") -> None:
+    engine: Engine
+
+    def __init__(self, folder: Path, threads: int, engine: EngineOption = "onnxruntime") -> None:
         """Verify every file of ``folder``, load it, and try it on two texts.
 
         Args:
             folder: what the export stage wrote.
             threads: how many CPU threads a batch is computed on.
-            engine: what computes: onnxruntime or openvino on the CPU, or onnxruntime on a GPU.
+            engine: what computes: onnxruntime or openvino on the CPU, onnxruntime on a GPU (cuda),
+                or auto: whichever of the first two is faster here for this model.
 
         Raises:
             InputError: a file is missing, is not the one that was exported or can't be used, or the
@@ -70,7 +71,27 @@ class Classifier:
             self._tokenizer.enable_truncation(self.max_length)
             self._tokenizer.no_padding()
         self._graph = folder / "model.onnx"
-        self._run = _load(self._graph, files["model.onnx"], threads, engine)
+        if engine == "auto":
+            self._choose(files["model.onnx"], threads)
+        else:
+            self._start(files["model.onnx"], threads, engine)
+
+    def _choose(self, model: bytes, threads: int) -> None:
+        """Start the graph on the engine that is faster here, and log which and why."""
+        engine, why = choice(self._graph, model)
+        try:
+            self._start(model, threads, engine)
+        except InputError as error:
+            if engine == "onnxruntime":
+                raise
+            self._start(model, threads, "onnxruntime")
+            why = f"ONNX Runtime, since OpenVINO fails on this model: {error}"
+        log.info("%s: computing with %s", self._graph.parent, why)
+
+    def _start(self, model: bytes, threads: int, engine: Engine) -> None:
+        """Load the graph, and try it on two texts."""
+        self.engine = engine
+        self._run = load(self._graph, model, threads, engine)
         ids = [row or [self._pad_id] for row in self.encode(TRIED)[0]]
         for batch_tokens in (1, 2 * max(map(len, ids))):  # one by one, and together
             self.score(ids, batch_tokens)
@@ -150,81 +171,3 @@ def softmax(logits: Logits) -> npt.NDArray[np.float64]:
     exponentials = np.exp(wide - wide.max(axis=1, keepdims=True))
     probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities
-
-
-def _load(path: Path, model: bytes, threads: int, engine: Engine) -> Run:
-    """Return what turns ``input_ids`` and ``attention_mask``, [texts, tokens], into logits.
-
-    The graph is loaded from the bytes that were verified, and names no others.
-    """
-    with refusing(f"{path} is not a graph in ONNX"):
-        elsewhere = names_other_files(model)
-    if elsewhere:
-        raise InputError(
-            f"{path} has values that lie in another file, which is not read: export the model with "
-            "all of its values in model.onnx."
-        )
-    if engine == "openvino":
-        return _openvino(path, model, threads)
-    return _onnxruntime(path, model, threads, engine)
-
-
-def _openvino(path: Path, model: bytes, threads: int) -> Run:
-    try:
-        import openvino
-        from openvino.frontend import FrontEndManager
-    except ImportError:
-        raise InputError(
-            "--engine openvino needs the package openvino, which is not installed: "
-            "`pip install openvino`, or use another engine."
-        ) from None
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    try:
-        with refusing(f"{path} is not a graph that OpenVINO loads"):
-            # As ONNX: from what the bytes look like, it would load other formats as well.
-            onnx = FrontEndManager().load_by_framework("onnx")
-            graph = onnx.convert(onnx.load(io.BytesIO(model)))
-            compiled = openvino.Core().compile_model(graph, "CPU", settings)
-    except InputError as error:
-        # It names what it lacks; the rest is about its own source.
-        lacking = re.search("No conversion rule found for operations: (.+)", str(error.__cause__))
-        if lacking is None:
-            raise
-        raise InputError(
-            f"OpenVINO can't run this model, which has {one_line(lacking[1])}: use --engine "
-            "onnxruntime."
-        ) from error
-    return lambda ids, mask: compiled({"input_ids": ids, "attention_mask": mask})["logits"]
-
-
-def _onnxruntime(path: Path, model: bytes, threads: int, engine: Engine) -> Run:
-    import onnxruntime
-
-    provider = "CUDAExecutionProvider" if engine == "cuda" else "CPUExecutionProvider"
-    if provider not in (available := onnxruntime.get_available_providers()):
-        raise InputError(
-            f"--engine {engine} needs an onnxruntime with {provider}, and this one has "
-            f"{', '.join(available)}: `pip install onnxruntime-gpu` in place of onnxruntime, on a "
-            "machine with a GPU, or use another engine."
-        )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # How long a thread that waits for others keeps its core from other processes: measured, see
-    # docs/performance.md.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", "500")
-    options.log_severity_level = 4  # what it logs has the graph's names raw; what fails is raised
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format
-    with refusing(f"{path} is not a graph that onnxruntime loads"):
-        session = onnxruntime.InferenceSession(model, options, providers=[provider])
-    if provider not in session.get_providers():  # it falls back to the CPU with no more than a line
-        raise InputError(
-            f"--engine {engine} needs a GPU, and {provider} does not start here: see its message "
-            "above, or use another engine."
-        )
-
-    def run(ids: Tokens, mask: Tokens) -> Logits:
-        feed = {"input_ids": ids, "attention_mask": mask}
-        scores: Logits = session.run(["logits"], feed)[0]
-        return scores
-
-    return run

@@ -1,13 +1,15 @@
-"""Whether a graph in ONNX names other files, told from its bytes alone.
+"""Whether a graph in ONNX names other files, and what kind it is, told from its bytes alone.
 
 The values of a tensor may lie in another file, and whoever asks such a model could be answered with
 them. The runtimes open these files wherever the process may, so no such graph is given to them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+Leading = Mapping[str, Mapping[int, str]]  # to further messages, by the number of a field
 
 # The messages of ONNX in which a tensor can stand, and the fields that lead to it by their numbers.
-LEADING: dict[str, dict[int, str]] = {
+LEADING: Leading = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
     "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
     "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
@@ -24,7 +26,19 @@ LEADING: dict[str, dict[int, str]] = {
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
     "TensorProto": {},
 }
+# Those that lead to the nodes and weights of the graph itself, but not into the nodes, since a
+# forest's numbers take seconds to go through.
+SHALLOW: Leading = {
+    "ModelProto": {7: "GraphProto"},
+    "GraphProto": {1: "NodeProto", 5: "TensorProto"},
+    "NodeProto": {},
+    "TensorProto": {},
+}
+OPERATOR = 4  # the field of a node that names it
+DATA_TYPE = 2  # the field of a tensor that says what its values are
 EXTERNAL_DATA, DATA_LOCATION = 13, 14  # the fields of a tensor that say where its values lie
+ATTENTION = (b"Softmax", b"Attention")  # whole, since ONNX 1.18, or of its parts
+WIDE = (b"\x01", b"\x06", b"\x07", b"\x09")  # fp32, int32, int64, and bool, which no weight is
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # how a field is written
 
 
@@ -40,16 +54,37 @@ def names_other_files(model: bytes) -> bool:
     # No place can be named without this key, and a forest's numbers take seconds to go through.
     if b"location" not in model:
         return False
+    for message, field, start, end in _walked(model, LEADING):
+        elsewhere = field == DATA_LOCATION and model[start:end] != b"\0"  # which is: here
+        if message == "TensorProto" and (elsewhere or field == EXTERNAL_DATA):
+            return True
+    return False
+
+
+def is_fp32_transformer(model: bytes) -> bool:
+    """Tell whether a graph has attention, and no weight of fewer bits than fp32 has.
+
+    Raises:
+        ValueError: as for ``names_other_files``.
+    """
+    attends = False
+    for message, field, start, end in _walked(model, SHALLOW):
+        if message == "NodeProto" and field == OPERATOR:
+            attends = attends or model[start:end] in ATTENTION
+        elif message == "TensorProto" and field == DATA_TYPE and model[start:end] not in WIDE:
+            return False
+    return attends
+
+
+def _walked(model: bytes, leading: Leading) -> Iterator[tuple[str, int, int, int]]:
+    """Yield the fields of messages: the kind of message, the field's number, its start and end."""
     left = [("ModelProto", 0, len(model))]
     while left:
         message, start, end = left.pop()
         for field, wire, at, after in _fields(model, start, end):
-            elsewhere = field == DATA_LOCATION and model[at:after] != b"\0"  # which is: here
-            if message == "TensorProto" and (elsewhere or field == EXTERNAL_DATA):
-                return True
-            if field in LEADING[message] and wire == BYTES:
-                left.append((LEADING[message][field], at, after))
-    return False
+            yield message, field, at, after
+            if wire == BYTES and field in leading[message]:
+                left.append((leading[message][field], at, after))
 
 
 def _fields(model: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:

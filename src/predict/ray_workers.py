@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from src.core.errors import InputError
-from src.predict.classifier import Classifier, Engine
+from src.predict.classifier import Classifier
+from src.predict.engines import Engine
 from src.predict.manifest import MANIFEST, read_manifest, verified
 from src.predict.scoring import Scores, Submit, score
 

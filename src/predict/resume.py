@@ -15,7 +15,7 @@ import numpy as np
 from src.core.errors import InputError
 from src.core.files import sha256
 from src.core.processes import lock
-from src.predict.classifier import Engine
+from src.predict.engines import Engine, package_of
 from src.predict.files import beside, writing_to
 from src.predict.scoring import ROWS, Counts, Scores, Submit
 from src.tables.places import Place
@@ -25,7 +25,7 @@ log = logging.getLogger("src.predict.resume")
 
 def key_of(model: Path, engine: Engine, threads: int, batch_tokens: int) -> dict[str, Any]:
     """Return all that logits depend on, but for the texts and the processor."""
-    names = ("openvino" if engine == "openvino" else "onnxruntime", "tokenizers")
+    names = (package_of(engine), "tokenizers")
     packages = [getattr(sys.modules.get(name), "__version__", "") for name in names]
     return {
         "model": sha256(model / "manifest.json"),

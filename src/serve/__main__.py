@@ -16,7 +16,8 @@ from typing import Annotated
 from src.core import stage
 from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
-from src.predict.classifier import Classifier, Engine
+from src.predict.classifier import Classifier
+from src.predict.engines import EngineOption
 from src.serve.batching import END
 from src.serve.connections import most_connections
 from src.serve.models import Model
@@ -35,7 +36,7 @@ def main(
     *more: Path,
     host: str = "127.0.0.1",
     port: Annotated[int, Interval(ge=0, le=65535)] = 8000,
-    engine: Engine = "onnxruntime",
+    engine: EngineOption = "auto",
     threads: Threads = 2,
     batch_tokens: Count = 1024,
     max_texts: Count = 512,
@@ -91,7 +92,7 @@ def _leave_what_never_ends() -> None:
         os._exit(0)
 
 
-def _loaded(folders: Sequence[Path], engine: Engine, threads: int) -> list[Model]:
+def _loaded(folders: Sequence[Path], engine: EngineOption, threads: int) -> list[Model]:
     models = [Model(folder, lambda path: Classifier(path, threads, engine)) for folder in folders]
     names = [one.name for one in models]
     if len(set(names)) < len(names):

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from src.predict.classifier import Logits, softmax
+from src.predict.engines import package_of
 from src.serve.errors import invalid, too_large
 from src.serve.openapi import Route
 from src.serve.request import (
@@ -271,7 +272,8 @@ async def model(service: Service, request: Request) -> Response:
         TensorMetadata("probabilities", "FP32", [-1, len(found.classifier.labels)]),
     ]
     inputs = [TensorMetadata("text", "BYTES", [-1])]
-    return json_answer(ModelMetadata(found.name, [VERSION], "onnxruntime_onnx", inputs, outputs))
+    platform = f"{package_of(found.classifier.engine)}_onnx"
+    return json_answer(ModelMetadata(found.name, [VERSION], platform, inputs, outputs))
 
 
 async def ready(service: Service, request: Request) -> Response:

@@ -56,7 +56,9 @@ class Metrics:
             "Models loaded again, or not, because their folders can't be loaded.",
             ["model", "outcome"],
         )
-        self.loaded = gauge("serve_model", "1 for each model that is served.", ["model", "sha256"])
+        self.loaded = gauge(
+            "serve_model", "1 for each model that is served.", ["model", "sha256", "engine"]
+        )
 
     def batch(self, texts: int, tokens: int) -> None:
         """Count a batch."""

@@ -61,7 +61,7 @@ class Service:
         self._turn = asyncio.Lock()
         self._loading: dict[str, asyncio.Task[None]] = {}
         for model in models:
-            self.metrics.loaded.labels(model.name, model.now.sha256).set(1)
+            self.metrics.loaded.labels(*_told(model.now)).set(1)
 
     def model(self, name: str | None) -> Loaded:
         """Return a model by name, or the first.
@@ -135,7 +135,7 @@ class Service:
                     )
 
     async def _reload(self, model: Model, only_changed: bool) -> None:
-        old = model.now.sha256
+        old = _told(model.now)
         try:
             if only_changed and not await _aside(model.settled_on_another):
                 return
@@ -147,10 +147,15 @@ class Service:
             return
         finally:
             del self._loading[model.name]
-        self.metrics.loaded.remove(model.name, old)
-        self.metrics.loaded.labels(model.name, model.now.sha256).set(1)
+        self.metrics.loaded.remove(*old)
+        self.metrics.loaded.labels(*_told(model.now)).set(1)
         self.metrics.reloads.labels(model.name, "loaded").inc()
         log.info("%s was loaded again: sha256 %s", model.name, model.now.sha256)
+
+
+def _told(model: Loaded) -> tuple[str, str, str]:
+    """Return what Prometheus is told of a model."""
+    return model.name, model.sha256, model.classifier.engine
 
 
 def _aside(work: Callable[[], T]) -> asyncio.Future[T]:

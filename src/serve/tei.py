@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from src.predict.classifier import Logits, softmax
+from src.predict.engines import Engine
 from src.serve.errors import invalid
 from src.serve.openapi import Route
 from src.serve.request import ModelName, Text, body_of, decoded, json_answer, told, while_wanted
@@ -76,7 +77,7 @@ class ModelType(Struct):
 
 
 class Info(Struct):
-    """The description of a server by text-embeddings-inference."""
+    """The description of a server by text-embeddings-inference, and what computes here."""
 
     model_id: str
     model_sha: str
@@ -89,6 +90,7 @@ class Info(Struct):
     auto_truncate: bool
     tokenization_workers: int
     version: str
+    engine: Engine
 
 
 PREDICT = msgspec.json.Decoder(Predict)
@@ -187,6 +189,7 @@ async def info(service: Service, request: Request) -> Response:  # noqa: ARG001
             auto_truncate=service.limits.auto_truncate,
             tokenization_workers=1,
             version="1",
+            engine=model.classifier.engine,
         )
     )
 

@@ -56,7 +56,7 @@ def test_a_stage_is_fetched_by_name_and_predicts(registry: Registry) -> None:
         registry.project.root / "models/onnx/model.onnx"
     ).read_bytes()
     answer = registry.project.run("python", "-m", "src.predict", str(folder), "goal match")
-    assert set(json.loads(answer)["probabilities"]) == {"film", "money", "sport"}
+    assert set(json.loads(answer.splitlines()[-1])["probabilities"]) == {"film", "money", "sport"}
 
 
 def test_a_version_is_fetched_by_number_while_another_is_in_production(registry: Registry) -> None:
@@ -87,4 +87,4 @@ def test_one_pull_brings_the_model_and_its_card(registry: Registry, tmp_path: Pa
     assert {"README.md", "model.onnx", "tokenizer.json", "manifest.json"} <= found
     assert not (clone.root / "models/exported").exists()
     answer = clone.run("python", "-m", "src.predict", "models/onnx", "goal match")
-    assert set(json.loads(answer)["probabilities"]) == {"film", "money", "sport"}
+    assert set(json.loads(answer.splitlines()[-1])["probabilities"]) == {"film", "money", "sport"}

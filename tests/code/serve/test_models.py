@@ -17,9 +17,11 @@ import msgspec
 import pytest
 import requests
 from conftest import make_odd_model
+from prometheus_client import generate_latest
 from served import PATIENCE, served, wait_until
 
 from src.core.errors import InputError
+from src.predict import engines
 from src.predict.classifier import Classifier
 from src.predict.manifest import list_too
 from src.serve import service as serving
@@ -120,6 +122,27 @@ def test_a_card_that_was_changed_is_refused(folder: Path) -> None:
     (folder / "README.md").write_text("# A cart\n")
     with pytest.raises(InputError, match=r"README.md is not the file that was exported"):
         model_of(folder)
+
+
+def test_a_reload_chooses_the_engine_anew(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_has_bf16", lambda: True)
+    monkeypatch.setattr(engines, "_openvino_has_bf16", lambda: True)
+    folder = Path(shutil.copytree(exported[0], tmp_path / "model"))
+    model = Model(folder, lambda path: Classifier(path, 1, "auto"))
+
+    async def reload() -> str:
+        service = Service([model], Limits(9, 9, 9, 9, 9, 9, True), 9, 9, 9, 9)
+        shutil.copytree(exported[1], folder, dirs_exist_ok=True)
+        await service.reload(only_changed=False)
+        service.batcher.close()
+        return generate_latest(service.metrics.registry).decode()
+
+    before = model.now.classifier.engine
+    figures = asyncio.run(asyncio.wait_for(reload(), PATIENCE))
+    assert (before, model.now.classifier.engine) == ("openvino", "onnxruntime")
+    assert re.findall(r"serve_model{engine=\"(\w+)\"", figures) == ["onnxruntime"]
 
 
 def test_a_load_that_hangs_keeps_no_other_model_from_being_loaded(

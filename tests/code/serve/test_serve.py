@@ -356,6 +356,14 @@ def test_what_it_says_of_its_models(server: Running, folders: list[Path]) -> Non
     assert get(server, "/models/second/card").json()["front_matter"] == {}
     kind = get(server, "/info").json()["model_type"]["classifier"]
     assert kind["id2label"] == {"0": "film", "1": "money", "2": "sport"}
+    assert server.log.read_text().count("computing with ONNX Runtime, as all models do that") == 2
+
+
+def test_it_says_what_computes(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    with started(tmp_path / "log.txt", exported[0], "--engine", "openvino") as server:
+        assert get(server, "/info").json()["engine"] == "openvino"
+        assert get(server, "/v2/models/fp32").json()["platform"] == "openvino_onnx"
+        assert 'serve_model{engine="openvino",model="fp32",' in get(server, "/metrics").text
 
 
 def test_its_pages_run_no_script_of_others(server: Running) -> None:
@@ -389,7 +397,7 @@ def test_figures_for_prometheus(server: Running) -> None:
         r'serve_truncated_texts_total\{model="first"\} [1-9]',
         r"serve_batch_texts_count [1-9]",
         r"serve_waiting_texts 0",
-        r'serve_model\{model="first",sha256="\w{64}"\} 1',
+        r'serve_model\{engine="onnxruntime",model="first",sha256="\w{64}"\} 1',
     ):
         assert re.search(pattern, figures), pattern
 

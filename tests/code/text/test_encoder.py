@@ -19,6 +19,7 @@ from src.core.errors import InputError
 from src.metrics import classification
 from src.metrics.calibration import temperature
 from src.predict.classifier import Classifier
+from src.predict.graph import is_fp32_transformer
 from src.tables import examples
 from src.text import encoder, export, train
 from src.training import onnx_export, recording, shortcuts
@@ -91,6 +92,8 @@ def test_an_architecture_from_checkpoint_to_prediction(
     assert openvino.logits(texts, batch_tokens=30) == pytest.approx(expected, abs=most)
     int8 = Classifier(tmp_path / "int8", threads=1).logits(texts, batch_tokens=30)
     assert int8.shape == expected.shape
+    kinds = [(tmp_path / name / "model.onnx").read_bytes() for name in ("fp32", "int8")]
+    assert list(map(is_fp32_transformer, kinds)) == [True, False]
     assert not np.array_equal(int8, expected)
 
 
