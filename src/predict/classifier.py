@@ -37,6 +37,7 @@ class Classifier:
         manifest: what ``manifest.json`` held.
         labels: the name of each class, in the order of the logits.
         max_length: the tokens of a text that are read, special tokens included.
+        min_score: the least probability with which a label is given; below it there is none.
         engine: what computes.
     """
 
@@ -63,6 +64,7 @@ class Classifier:
                 files[name] = content
         self.labels = manifest["labels"]
         self.max_length = manifest["max_length"]
+        self.min_score = manifest["min_score"]
         self._max_characters = manifest["max_characters"]
         self._pad_id = manifest["pad_token_id"]
         self._path = folder / "tokenizer.json"

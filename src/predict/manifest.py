@@ -26,12 +26,18 @@ SAID = 300  # characters of what a library says
 
 
 class Manifest(TypedDict):
-    """The content of ``manifest.json``; ``files`` maps the name of each file to its sha256."""
+    """The content of ``manifest.json``.
+
+    Attributes:
+        min_score: the least probability with which a label is given; 0 in a file that names none.
+        files: the sha256 of each file by its name.
+    """
 
     labels: list[str]
     max_length: int
     max_characters: int
     pad_token_id: int
+    min_score: float
     files: dict[str, str]
 
 
@@ -45,20 +51,22 @@ def write_manifest(
         "max_length": max_length,
         "max_characters": max_characters,
         "pad_token_id": pad_token_id,
+        "min_score": 0.0,
         "files": {file.name: sha256(file) for file in files},
     }
     write_json(folder / MANIFEST, manifest)
 
 
-def list_too(folder: Path, name: str) -> None:
-    """Add a file of a model folder to its manifest, or its new sha256.
+def list_too(folder: Path, name: str, min_score: float = 0.0) -> None:
+    """Add a file of a model folder to its manifest, or its new sha256, and set ``min_score``.
 
     Raises:
         InputError: as for ``read_manifest``.
     """
     manifest = read_manifest(folder)
     files = manifest["files"] | {name: sha256(folder / name)}
-    write_json(folder / MANIFEST, manifest | {"files": dict(sorted(files.items()))})
+    said = {"min_score": min_score, "files": dict(sorted(files.items()))}
+    write_json(folder / MANIFEST, manifest | said)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -69,7 +77,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        found = json_object(_read(path), path)
+        found = {"min_score": 0.0} | json_object(_read(path), path)
     except (FileNotFoundError, NotADirectoryError):
         fault = "has no manifest.json, so it is not an exported model"
         if not folder.exists():
@@ -91,6 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
         max_length=found["max_length"],
         max_characters=found["max_characters"],
         pad_token_id=found["pad_token_id"],
+        min_score=found["min_score"],
         files=found["files"],
     )
 
@@ -131,6 +140,10 @@ SHAPE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_length": _whole_from(1),
     "max_characters": _whole_from(1),
     "pad_token_id": _whole_from(0),
+    "min_score": (
+        lambda value: type(value) in (int, float) and 0 <= value < 1,
+        "a number from 0 on and below 1",
+    ),
     "files": (
         _are_files,
         "the sha256 of each file by its name, of letters, digits, spaces and any of . _ + -",

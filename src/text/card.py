@@ -72,7 +72,7 @@ def main(
         # Without the modes, as files that DVC has linked to its cache are read-only.
         shutil.copytree(exported, folder, copy_function=shutil.copyfile)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
-        list_too(folder, "README.md")
+        list_too(folder, "README.md", facts.params["compare"]["min_score"])
     log.info("%s has a card of %d lines", model, text.count("\n"))
 
 

@@ -89,7 +89,8 @@ def measure(check: Check, sizes: tuple[int, int], classes: int) -> None:
     beside = f" ({duration(slower * whole)} beside what else runs here now)"
     check.lines.append(
         f"Training: {duration(whole)}{beside if slower > BUSY else ''}: {epochs} epochs of "
-        f"{sizes[0]:,} texts, by {timed.texts} in steps of {learning['batch_size']} timed here"
+        f"{sizes[0]:,} texts, by {timed.texts} texts in steps of {learning['batch_size']} "
+        "timed here"
     )
 
 

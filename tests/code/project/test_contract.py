@@ -204,6 +204,7 @@ IMPORTS = [
         "src.text.linear": {"pandas", "sklearn", "dvclive"},
         "src.text.evaluate": {"pandas", "sklearn", "dvclive"},
         "src.text.compare": {"pandas", "sklearn", "dvclive"},
+        "src.text.probe": {"pandas", "sklearn", "dvclive", "torch", "transformers"},
         "src.text.train": {"pandas", "sklearn", "dvclive", "torch", "transformers"},
     },
     {

@@ -8,7 +8,10 @@ import pytest
 import yaml
 from conftest import Project, digest, set_params
 
-MODELS = ["linear", "linear-onnx", "baseline", "baseline-onnx", "probe", "transformer", "onnx", "onnx-int8"]
+MODELS = [
+    *("linear", "linear-onnx", "baseline", "baseline-onnx"),
+    *("probe", "transformer", "onnx", "onnx-int8"),
+]
 FOLDERS = {name: f"models/exported/{name}" for name in ("onnx", "onnx-int8")}
 STAGES = [
     *("load", "quality", "split", "baseline", "linear", "train", "export"),

@@ -229,8 +229,8 @@ def test_mistakes_are_one_sentence(project: Project, tmp_path: Path) -> None:
     assert "report.models has 'bassline'" in printed
     assert "(did you mean 'baseline'?)" in printed
     assert (
-        "baseline, baseline-onnx, linear, linear-onnx, probe, transformer, onnx, onnx-int8 in params.yaml"
-        in printed
+        "baseline, baseline-onnx, linear, linear-onnx, probe, transformer, onnx, onnx-int8 in "
+        "params.yaml" in printed
     )
     set_params(copy, {"report.max_drop": 2})
     printed = copy.run("python", "-m", "src.tools.report", "HEAD", code=1)

@@ -15,7 +15,10 @@ from src.text import encoder, evaluate
 
 pytestmark = pytest.mark.slow
 
-MODELS = ["baseline", "baseline-onnx", "linear", "linear-onnx", "probe", "transformer", "onnx", "onnx-int8"]
+MODELS = [
+    *("baseline", "baseline-onnx", "linear", "linear-onnx"),
+    *("probe", "transformer", "onnx", "onnx-int8"),
+]
 SENTENCES = {
     "sports": "The striker scored twice as United won the cup final after extra time.",
     "business": "Shares in the bank fell after it reported lower quarterly profits.",
