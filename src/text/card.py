@@ -15,9 +15,9 @@ from src.core.errors import InputError
 from src.core.files import replacing
 from src.core.markdown import public
 from src.predict.manifest import list_too
-from src.text import card_page
+from src.text import card_page, card_results
 from src.text.card_facts import Facts
-from src.text.card_page import SCORES
+from src.text.card_results import SCORES
 
 log = logging.getLogger("src.text.card")
 
@@ -61,7 +61,7 @@ def main(
         *card_page.purpose(facts, languages, intended_use, license, contact),
         *card_page.training(facts),
         *card_page.data(facts),
-        *card_page.results(facts),
+        *card_results.results(facts),
         *card_page.limits(facts, languages),
         *card_page.usage(model),
         *card_page.files(facts, exported),

@@ -2,7 +2,7 @@
 
 import platform
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,18 +12,17 @@ from src.predict.manifest import MANIFEST
 from src.text.card_facts import Facts
 
 PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
-SCORES = {  # the metrics' names here, and the types and names that Hugging Face's cards give them
-    "accuracy": ("accuracy", "Accuracy"),
-    "macro_f1": ("f1", "Macro F1"),
-    "weighted_f1": ("f1", "Weighted F1"),
-    "log_loss": ("log_loss", "Log loss"),
-    "ece": ("expected_calibration_error", "Expected calibration error"),
-}
 POOLINGS = {"first": "its first token", "mean": "the mean of all tokens"}
 SURE = 0.9  # the probability from which a mistake is a sure one
 CONFUSED = 5  # pairs of labels that the card names
-MATRIX = 12  # labels up to which the confusion matrix is still read as one
-REAL = 0.05  # the p-value from which a difference is not shown to be real
+EVERY = (
+    "Every text gets one of the labels, whatever it is about and in whatever language: there is no "
+    "answer for none of them."
+)
+NO_ANSWER = (
+    "A text that it is not sure of gets no label, but others do, whatever they are about and in "
+    "whatever language."
+)
 
 USE = """\
 In the repository that this model comes from, `dvc pull {folder}` brings it, and
@@ -139,84 +138,6 @@ def data(facts: Facts) -> list[str]:
     return parts
 
 
-def results(facts: Facts) -> list[str]:
-    """Tell the figures on the test split, by label and by slice too."""
-    test, confidence = facts.test, facts.params["evaluate"]["confidence"]
-    rows = []
-    for key, (_, shown) in SCORES.items():
-        low, high = test.get(f"{key}_low"), test.get(f"{key}_high")
-        interval = "" if low is None else f"{low:.4f} to {high:.4f}"
-        rows.append([shown, f"{test[key]:.4f}", interval])
-    surer = float(facts.scores.mean()) - test["accuracy"]
-    bias = "surer than it is right" if surer > 0 else "less sure than it is right"
-    parts = [
-        "## How it was judged",
-        f"On {len(facts.predictions):,} test texts, which no stage trains on or chooses by.",
-        table(["figure", "value", f"{100 * confidence:g} % interval (bootstrap)"], rows),
-        f"Calibration: the labels it gives have a mean probability of {facts.scores.mean():.4f}, "
-        f"and {test['accuracy']:.4f} of them are right, so that on the whole it is {bias}, by "
-        f"{abs(surer):.4f}. The expected calibration error is over 15 bins, log loss in nats.",
-        *_comparison(facts),
-        "By label:",
-        table(
-            ["label", "precision", "recall", "F1", "test texts"],
-            [
-                [
-                    code(label),
-                    *(f"{scores[key]:.4f}" for key in ("precision", "recall", "f1")),
-                    f"{scores['texts']:,.0f}",
-                ]
-                for label, scores in facts.details["classes"].items()
-            ],
-        ),
-        *_confusion(facts),
-    ]
-    for column, values in facts.details["slices"].items():
-        trained = facts.counts["train"][column].fillna("(none)").value_counts()
-        rows = [
-            [
-                code(value),
-                *(f"{scores[key]:.4f}" for key in SCORES),
-                f"{scores['texts']:,}",
-                f"{trained.get(value, 0):,}",
-            ]
-            for value, scores in values.items()
-        ]
-        head = [code(column), *(shown for _, shown in SCORES.values()), "test texts", "trained on"]
-        parts += [f"By {code(column)}:", table(head, rows)]
-    return parts
-
-
-def _confusion(facts: Facts) -> list[str]:
-    labels = facts.manifest["labels"]
-    if len(labels) > MATRIX:
-        return []
-    pairs = Counter(zip(facts.predictions["label"], facts.predictions["predicted"], strict=True))
-    rows = [[code(true), *(f"{pairs[true, given]:,}" for given in labels)] for true in labels]
-    head = ["label", *(code(label) for label in labels)]
-    return ["Test texts by their label, in rows, and the label it gave:", table(head, rows)]
-
-
-def _comparison(facts: Facts) -> Iterable[str]:
-    name, figures = facts.reference
-    confidence = facts.params["compare"]["confidence"]
-    yield (
-        f"Against the model {code(name)} on the same texts (paired bootstrap, "
-        f"{100 * confidence:g} % intervals):"
-    )
-    rows = []
-    for key in ("accuracy", "macro_f1"):
-        low, high, p_value = (
-            facts.difference[f"{key}_difference_{figure}"] for figure in ("low", "high", "p_value")
-        )
-        point = facts.test[key] - figures[key]
-        p = f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
-        verdict = "not shown to be real" if p_value >= REAL else "better" if point > 0 else "worse"
-        difference = f"{point:+.4f} ({low:+.4f} to {high:+.4f})"
-        rows.append([SCORES[key][1], f"{figures[key]:.4f}", difference, p, verdict])
-    yield table(["figure", f"of {code(name)}", "difference", "p", "the difference is"], rows)
-
-
 def limits(facts: Facts, languages: Sequence[str]) -> list[str]:
     """Say what the model does not do, and where it was wrong."""
     quality, tokens = facts.params["quality"], facts.quality["tokens"]
@@ -232,8 +153,7 @@ def limits(facts: Facts, languages: Sequence[str]) -> list[str]:
         f"said to be in {', '.join(languages)}" if languages else "in languages that are not said"
     )
     found = [
-        "Every text gets one of the labels, whatever it is about and in whatever language: there "
-        "is no answer for none of them.",
+        NO_ANSWER if facts.params["compare"]["min_score"] else EVERY,
         f"It was judged on texts of the same source as those it learnt from, {said}; their letters "
         f"are {scripts}. Nothing here tells how it does on others.",
         f"Of a text it reads the first {characters:,} characters, and of these at most {length:,} "

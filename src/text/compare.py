@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import pandas as pd
 from dvclive.live import Live
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Seed, Share
 from src.core.errors import InputError, closest
 from src.core.files import replacing
-from src.metrics import bootstrap
-from src.metrics.classification import Floats, Integers
+from src.metrics import bootstrap, significance
+from src.metrics.classification import Floats
+from src.metrics.selective import Booleans
 from src.tables import examples
 
 SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1"}  # what the models are compared by
-REAL = 0.05  # the p-value from which a difference is not shown to be real
 SMALLER = 1.5  # times, from which a smaller model is worth a word
 WIDTH = 100  # characters of a line
 LEGEND = """
@@ -27,6 +28,17 @@ p is how often chance alone would make so large a difference on these texts (pai
 two sides); from about 0.05 up, a difference is not shown to be real. Intervals from a few dozen
 texts are too narrow.
 """
+
+ANSWERED = (
+    "A label is given from a score of {min_score:g} (compare.min_score) on: to so many of the test "
+    "texts (answered), of which so many are right."
+)
+FURTHER = {  # columns that there are where the models have the figure
+    "coverage": "answered",
+    "answered_accuracy": "accuracy of these",
+    "out_of_scope_coverage": "out of scope, answered",
+    "out_of_scope_auroc": "out of scope, AUROC",
+}
 
 Metric = Literal["accuracy", "macro_f1"]
 
@@ -42,6 +54,7 @@ class Model:
     validation: Mapping[str, float]
     bytes: int
     resampled: Mapping[str, Floats]  # its scores on the test texts, each time they were drawn anew
+    answers: Mapping[str, float]  # what becomes of min_score, if there is one
 
     def against(self, other: "Model", key: str) -> tuple[float, Floats]:
         """Return by how much it is better on the test texts, and each time they were drawn anew."""
@@ -55,6 +68,7 @@ def main(
     models: list[str],
     metric: Metric,
     margin: Annotated[float, Interval(ge=0)],
+    min_score: Annotated[float, Interval(ge=0, lt=1)],
     resamples: Count,
     confidence: Share,
     seed: Seed,
@@ -75,35 +89,26 @@ def main(
                 f"compare.models has {name!r}, which is not judged: choose among "
                 f"{', '.join(names)}{closest(name, names)}."
             )
-    labels, predicted, classes = _read(predictions)
-    scores = bootstrap.bootstrap(labels, predicted, classes, resamples, seed)
-    found = []
-    for k, name in enumerate(names):
-        figures = json.loads((judged / name / "metrics.json").read_text(encoding="utf-8"))
-        drawn = {key: scores[key][k] for key in SHOWN}
-        found.append(Model(name, figures["test"], figures["validation"], figures["bytes"], drawn))
+    frames = _read(predictions)
+    found = _found(judged, predictions, frames, min_score, resamples, seed)
     candidates = [model for model in found if not models or model.name in models]
     shipped = _choose(candidates, metric, margin)
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
-        for model in found[1:]:
-            for key in SHOWN:
-                _, resampled = model.against(found[0], key)
-                low, high = bootstrap.interval(resampled, confidence)
-                p_value = bootstrap.p_value(resampled)
-                for figure, value in (("low", low), ("high", high), ("p_value", p_value)):
-                    name = f"{model.name}/{key}_difference_{figure}"
-                    record.log_metric(name, value, plot=False)
+        _record(record, found, confidence)
         record.log_metric("ship", shipped.name, plot=False)
-    heading = f"{len(labels)} test texts, {100 * confidence:g}% bootstrap intervals"
+    texts = len(frames[names[0]])
+    heading = f"{texts} test texts, {100 * confidence:g}% bootstrap intervals"
     table = _table(_rows(found, shipped, metric, confidence))
     text = f"{_advice(found, candidates, shipped, metric, margin)}\n\n{heading}\n\n{table}{LEGEND}"
+    if min_score:
+        text += textwrap.fill(ANSWERED.format(min_score=min_score), WIDTH) + "\n"
     log.info("%s", text)
     with replacing(live / "comparison.md") as file:
         file.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _read(predictions: Sequence[Path]) -> tuple[Integers, list[Integers], int]:
-    """Return the labels of the test texts, those that each model gave, and how many there are."""
+def _read(predictions: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """Read what each model says of the test texts, which have to be the same."""
     frames = {folder.name: examples.read(folder / "predictions.parquet") for folder in predictions}
     reference = next(iter(frames))
     for name, frame in frames.items():
@@ -112,10 +117,64 @@ def _read(predictions: Sequence[Path]) -> tuple[Integers, list[Integers], int]:
                 f"The predictions of {reference} and {name} are not of the same texts: run "
                 "`dvc repro` to evaluate both on the present split."
             )
-    names = [c.removeprefix("p_") for c in map(str, frames[reference]) if c.startswith("p_")]
-    labels = examples.label_ids(frames[reference], names)
+    return frames
+
+
+def _found(
+    judged: Path,
+    predictions: Sequence[Path],
+    frames: Mapping[str, pd.DataFrame],
+    min_score: float,
+    resamples: int,
+    seed: int,
+) -> list[Model]:
+    """Put together what was found of each model."""
+    first = next(iter(frames.values()))
+    shares = [column for column in map(str, first) if column.startswith("p_")]
+    names = [column.removeprefix("p_") for column in shares]
+    labels = examples.label_ids(first, names)
     predicted = [examples.label_ids(f.assign(label=f["predicted"]), names) for f in frames.values()]
-    return labels, predicted, len(names)
+    scores = bootstrap.bootstrap(labels, predicted, len(names), resamples, seed)
+    found = []
+    for k, folder in enumerate(predictions):
+        figures = json.loads((judged / folder.name / "metrics.json").read_text(encoding="utf-8"))
+        sure = frames[folder.name][shares].max(axis=1).to_numpy() >= min_score
+        found.append(
+            Model(
+                folder.name,
+                figures["test"],
+                figures["validation"],
+                figures["bytes"],
+                {key: scores[key][k] for key in SHOWN},
+                _answers(folder, sure, labels == predicted[k], min_score) if min_score else {},
+            )
+        )
+    return found
+
+
+def _answers(folder: Path, sure: Booleans, right: Booleans, min_score: float) -> dict[str, float]:
+    """Return the shares of texts that get a label, and of these labels that are right."""
+    found = {"coverage": float(sure.mean())}
+    if sure.any():
+        found["answered_accuracy"] = float(right[sure].mean())
+    if (path := folder / "out_of_scope.parquet").exists():
+        unknown = examples.read(path)["score"].to_numpy()
+        found["out_of_scope_coverage"] = float((unknown >= min_score).mean())
+    return found
+
+
+def _record(record: Live, found: Sequence[Model], confidence: float) -> None:
+    """Record the differences from the first model, and what becomes of the least score."""
+    for model in found[1:]:
+        for key in SHOWN:
+            _, resampled = model.against(found[0], key)
+            low, high = bootstrap.interval(resampled, confidence)
+            p_value = bootstrap.p_value(resampled)
+            for figure, value in (("low", low), ("high", high), ("p_value", p_value)):
+                record.log_metric(f"{model.name}/{key}_difference_{figure}", value, plot=False)
+    for model in found:
+        for figure, value in model.answers.items():
+            record.log_metric(f"{model.name}/{figure}", value, plot=False)
 
 
 def _choose(candidates: Sequence[Model], metric: Metric, margin: float) -> Model:
@@ -172,17 +231,13 @@ def _times(ratio: float) -> str:
 def _is_shown(model: Model, other: Model, metric: Metric) -> bool:
     """Tell whether a model is shown to be better than another on the test texts."""
     point, drawn = model.against(other, metric)
-    return point > 0 and bootstrap.p_value(drawn) < REAL
+    return point > 0 and bootstrap.p_value(drawn) < significance.REAL
 
 
 def _differs(model: Model, other: Model, metric: Metric) -> str:
     """Say how a model differs from another on the test texts."""
     point, drawn = model.against(other, metric)
-    return f"{SHOWN[metric]} {point:+.4f}, {_p(bootstrap.p_value(drawn))}"
-
-
-def _p(value: float) -> str:
-    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
+    return f"{SHOWN[metric]} {point:+.4f}, {significance.said(bootstrap.p_value(drawn))}"
 
 
 def _rows(
@@ -191,8 +246,11 @@ def _rows(
     """Lay out the figures of each model, and its difference from the one that is to be shipped."""
     minus = [f"{shown} minus {shipped.name}'s" for shown in SHOWN.values()]
     validated = f"{SHOWN[metric]}, validation"
-    rows = [["model", "MB", validated, *SHOWN.values(), "log loss", "ECE", *minus]]
-    for model in found:
+    told = [{**model.test, **model.answers} for model in found]
+    further = {key: head for key, head in FURTHER.items() if any(key in each for each in told)}
+    head = ["model", "MB", validated, *SHOWN.values(), "log loss", "ECE", *further.values(), *minus]
+    rows = [head]
+    for model, figures in zip(found, told, strict=True):
         size = model.bytes / 1e6
         row = [
             model.name,
@@ -202,11 +260,14 @@ def _rows(
         for key in SHOWN:
             low, high = bootstrap.interval(model.resampled[key], confidence)
             row.append(f"{model.test[key]:.4f} ({low:.4f} to {high:.4f})")
-        row += [f"{model.test['log_loss']:.4f}", f"{model.test['ece']:.4f}"]
+        row += [
+            f"{figures[key]:.4f}" if key in figures else "" for key in ("log_loss", "ece", *further)
+        ]
         for key in SHOWN:
             point, drawn = model.against(shipped, key)
             low, high = bootstrap.interval(drawn, confidence)
-            cell = f"{point:+.4f} ({low:+.4f} to {high:+.4f}), {_p(bootstrap.p_value(drawn))}"
+            p = significance.said(bootstrap.p_value(drawn))
+            cell = f"{point:+.4f} ({low:+.4f} to {high:+.4f}), {p}"
             row.append("" if model is shipped else cell)
         rows.append(row)
     return rows

@@ -14,7 +14,7 @@ from src.core import stage
 from src.core.command_line import Count, Natural, Seed, Share, Threads
 from src.core.errors import InputError, closest
 from src.core.files import replacing, write_json
-from src.metrics import bootstrap, classification
+from src.metrics import bootstrap, classification, selective
 from src.metrics.classification import Floats, Integers
 from src.tables import delimited, examples
 
@@ -45,9 +45,11 @@ def main(
     of the folder in bytes.
 
     Args:
-        splits: the folder with ``validation.parquet``, ``test.parquet`` and ``labels.json``.
+        splits: the folder with ``validation.parquet``, ``test.parquet`` and ``labels.json``, and
+            maybe ``out_of_scope.parquet``, texts that no label fits.
         model: a folder with ``model.joblib``, ``model.onnx`` or ``model.safetensors``.
-        predictions: the folder that gets ``predictions.parquet`` and ``mistakes.csv``.
+        predictions: the folder that gets ``predictions.parquet`` and ``mistakes.csv``, and
+            ``out_of_scope.parquet`` of texts that no label fits.
         live: the folder that gets ``metrics.json``, ``details.json`` by class and slice, and plots.
     """
     test = examples.read(splits / "test.parquet")
@@ -66,6 +68,11 @@ def main(
         log.info(
             "%s %.4f, %g%% between %.4f and %.4f", name, figures[name], 100 * confidence, low, high
         )
+    surest = probabilities.max(axis=1)
+    figures["aurc"] = selective.area_under_risk_coverage(labels == predicted, surest)
+    unknown = _out_of_scope(splits / "out_of_scope.parquet", score, names)
+    if unknown is not None:
+        figures["out_of_scope_auroc"] = selective.separation(surest, unknown["score"].to_numpy())
     validation = examples.read(splits / "validation.parquet")
     validated = classification.summary(
         examples.label_ids(validation, names), _probabilities(score, list(validation["text"]))
@@ -81,6 +88,18 @@ def main(
     with replacing(predictions) as folder:
         folder.mkdir()
         _write_predictions(folder, test, labels, probabilities, names, mistakes)
+        if unknown is not None:
+            examples.write(unknown, folder / "out_of_scope.parquet")
+
+
+def _out_of_scope(path: Path, score: Score, names: list[str]) -> pd.DataFrame | None:
+    """Score the texts that no label fits, if there are any: what they are taken for."""
+    if not path.exists():
+        return None
+    found = examples.read(path)
+    probabilities = _probabilities(score, list(found["text"]))
+    predicted = [names[k] for k in probabilities.argmax(axis=1)]
+    return found[["id", "label"]].assign(predicted=predicted, score=probabilities.max(axis=1))
 
 
 def _expect_columns(slices: Sequence[str], test: pd.DataFrame) -> None:
@@ -175,7 +194,7 @@ def _details(
 
 
 def _plot(record: Live, labels: Integers, probabilities: Floats, names: list[str]) -> None:
-    """Plot the confusion matrix, PR and ROC over all (text, class) pairs, and reliability."""
+    """Plot the confusion matrix, PR and ROC over all (text, class) pairs, reliability and risk."""
     predicted = probabilities.argmax(axis=1)
     truth = [names[k] for k in labels]
     record.log_sklearn_plot("confusion_matrix", truth, [names[k] for k in predicted], "confusion")
@@ -188,6 +207,9 @@ def _plot(record: Live, labels: Integers, probabilities: Floats, names: list[str
     record.log_sklearn_plot(
         "calibration", correct, confidence, "reliability", n_bins=10, strategy="quantile"
     )
+    curve = selective.risk_coverage(labels == predicted, confidence.round(3))
+    columns = pd.DataFrame(dict(zip(("score", "coverage", "risk"), curve, strict=True)))
+    record.log_plot("risk_coverage", columns, x="coverage", y="risk")
 
 
 if __name__ == "__main__":

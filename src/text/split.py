@@ -20,6 +20,7 @@ from src.tables import examples
 from src.tables.examples import SPLITS, Hashes
 from src.text.split_strategies import (
     LEFT_OUT,
+    OUT_OF_SCOPE,
     TEST,
     TRAIN,
     VALIDATION,
@@ -27,8 +28,10 @@ from src.text.split_strategies import (
     Numbers,
     Rows,
     Sides,
-    divide,
+    apart,
 )
+
+FURTHER = {LEFT_OUT: "left_out", OUT_OF_SCOPE: "out_of_scope"}  # files that there may be
 
 log = logging.getLogger("src.text.split")
 
@@ -40,6 +43,7 @@ def main(
     strategy: Literal["stratified", "predefined", "group", "hash"],
     column: str,
     overlap: Literal["stop", "drop"],
+    out_of_scope: list[str],
     train_only: list[str],
     validation_size: Share,
     test_size: Share,
@@ -49,7 +53,8 @@ def main(
 
     Args:
         raw: the folder with ``examples.parquet``.
-        splits: the folder that gets the four files.
+        splits: the folder that gets the four files, and ``out_of_scope.parquet`` and
+            ``left_out.parquet`` if there are such rows.
     """
     path = raw / "examples.parquet"
     if validation_size + test_size >= 1:
@@ -65,8 +70,9 @@ def main(
         )
     rows = _read(path, column, train_only)
     sizes = {VALIDATION: validation_size, TEST: test_size}
-    sides = divide(rows, Division(strategy, column, overlap, sizes, seed), path)
-    sides[~rows.trained & (sides != TEST)] = LEFT_OUT
+    wanted = Division(strategy, column, overlap, sizes, seed)
+    sides = apart(rows, out_of_scope, wanted, path)
+    sides[~rows.trained & np.isin(sides, (TRAIN, VALIDATION))] = LEFT_OUT
     labels = _labels(rows, sides)
     with replacing(splits) as folder:
         folder.mkdir()
@@ -80,8 +86,9 @@ def _log_counts(rows: Rows, sides: Sides) -> None:
         counts = np.bincount(rows.labels[sides == side], minlength=len(rows.names)).tolist()
         found = {n: count for n, count in zip(rows.names, counts, strict=True) if count}
         log.info("%s: %d texts, %s", name, sum(counts), dict(sorted(found.items())))
-    if left_out := int((sides == LEFT_OUT).sum()):
-        log.info("left out: %d texts", left_out)
+    for side, further in FURTHER.items():
+        if count := int((sides == side).sum()):
+            log.info("%s: %d texts", further.replace("_", " "), count)
 
 
 def _read(path: Path, column: str, train_only: Sequence[str]) -> Rows:
@@ -184,21 +191,22 @@ def _labels(rows: Rows, sides: Sides) -> list[str]:
 
 
 def _write(path: Path, folder: Path, sides: Sides) -> None:
-    """Write each side's rows in their order, a batch at a time, and those left out, if any."""
-    names = [*SPLITS, "left_out"] if (sides == LEFT_OUT).any() else [*SPLITS]
+    """Write each side's rows in their order, a batch at a time."""
+    names: dict[int, str] = dict(enumerate(SPLITS))
+    names |= {side: name for side, name in FURTHER.items() if (sides == side).any()}
     start = 0
     schema = pq.read_schema(path)
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(
+        writers = {
+            side: stack.enter_context(
                 pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd")
             )
-            for name in names
-        ]
+            for side, name in names.items()
+        }
         for table in examples.scan(path):
             part = sides[start : start + len(table)]
             start += len(table)
-            for side, writer in enumerate(writers):
+            for side, writer in writers.items():
                 if (part == side).any():
                     writer.write_table(table.filter(pa.array(part == side)))
 

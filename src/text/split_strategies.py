@@ -4,14 +4,14 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from src.core.errors import InputError
+from src.core.errors import InputError, closest
 from src.tables import examples
 from src.tables.examples import SPLITS, Hashes
 
@@ -27,7 +27,8 @@ NAMES = {
 FURTHER = {"devel": "validation", "development": "validation", "testing": "test"}
 EITHER = ("eval", "evaluation")  # what test is called beside dev, and else validation
 NAMED = 5  # words that a message names
-TRAIN, VALIDATION, TEST, LEFT_OUT = range(4)  # sides, the first three in the order of SPLITS
+# Sides, the first three in the order of SPLITS.
+TRAIN, VALIDATION, TEST, LEFT_OUT, OUT_OF_SCOPE = range(5)
 
 Numbers = npt.NDArray[np.int32]
 Sides = npt.NDArray[np.int8]
@@ -47,6 +48,18 @@ class Rows:
     value_names: list[str]  # the values in the order of their codes
     trained: npt.NDArray[np.bool_]  # whether the row may be trained on
 
+    def only(self, chosen: npt.NDArray[np.bool_]) -> "Rows":
+        """Return some of the rows."""
+        values = self.values[chosen] if len(self.values) else self.values
+        return replace(
+            self,
+            labels=self.labels[chosen],
+            texts=self.texts[chosen],
+            groups=np.unique(self.groups[chosen], return_inverse=True)[1].astype(np.int32),
+            values=values,
+            trained=self.trained[chosen],
+        )
+
 
 @dataclass(frozen=True)
 class Division:
@@ -57,6 +70,27 @@ class Division:
     overlap: Literal["stop", "drop"]
     sizes: dict[int, float]  # the share of all texts that each side but train gets
     seed: int
+
+
+def apart(rows: Rows, out_of_scope: Sequence[str], wanted: Division, path: Path) -> Sides:
+    """Choose a side for each row of ``path``, and a place of their own for labels out of scope.
+
+    Where the source itself divides its rows, those out of scope on other sides than test are left
+    out, so that figures are of the texts that others have.
+    """
+    if unknown := [name for name in out_of_scope if name not in rows.names]:
+        raise InputError(
+            f"split.out_of_scope has {unknown[0]!r}, which is no label of the texts"
+            f"{closest(unknown[0], rows.names)}: correct it."
+        )
+    other = np.isin(rows.labels, [rows.names.index(name) for name in out_of_scope])
+    if wanted.strategy == "predefined":
+        sides = divide(rows, wanted, path)
+        sides[other] = np.where(sides[other] == TEST, OUT_OF_SCOPE, LEFT_OUT)
+        return sides
+    sides = np.full(len(other), OUT_OF_SCOPE, np.int8)
+    sides[~other] = divide(rows.only(~other), wanted, path)
+    return sides
 
 
 def divide(rows: Rows, wanted: Division, path: Path) -> Sides:

@@ -313,7 +313,7 @@ def test_an_experiment_changes_its_lines_of_params_alone(
         after = Path("params.yaml").read_text().splitlines()
         comments = [line for line in after if not line or line.lstrip().startswith("#")]
         assert comments == [line for line in before if not line or line.lstrip().startswith("#")]
-    assert len(lists) == 13
+    assert len(lists) == 14
 
 
 def test_every_param_has_a_sentence_over_it_and_no_null() -> None:
@@ -365,7 +365,7 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
     kept = [artifact["path"] for artifact in PIPELINE["artifacts"].values()]
     for path in [*drawn, *kept]:
         assert any(path == out or path.startswith(f"{out}/") for out in outs), path
-    assert (len(drawn), len(kept)) == (5 + 3 * 5 + 8, 4)
+    assert (len(drawn), len(kept)) == (5 + 4 * 5 + 8, 4)
 
 
 def test_dvc_is_known_to_the_project_room_by_more_than_its_api() -> None:

@@ -142,7 +142,7 @@ def test_the_cards_own_lines_predict_as_the_command_does(project: Project) -> No
     label, score = project.run(sys.executable, "-c", code).split()
     (command,) = re.findall(r"\n(python -m src\.predict .*)\n", page)
     words = command.replace('"a text"', "bank_goal_loan").replace("_", " ").split(" ", 4)
-    answer = json.loads(project.run(*words))
+    answer = json.loads(project.run(*words).splitlines()[-1])  # after the log
     assert label == answer["label"]
     assert float(score) == pytest.approx(answer["score"], abs=1e-6)
 
@@ -266,3 +266,35 @@ def test_a_model_that_was_not_compared_is_one_sentence(project: Project, tmp_pat
             write(project, tmp_path / "onnx")
     finally:
         path.write_text(kept)
+
+
+def test_a_card_tells_of_texts_without_an_answer(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.chdir(project.root)
+        params = dvc.api.params_show()
+    assert "there is no answer for none of them" in write(project, tmp_path / "all")
+    params["compare"]["min_score"] = 0.25
+    params["split"]["out_of_scope"] = ["oos"]
+    monkeypatch.setattr(dvc.api, "params_show", lambda *_: params)
+    places = ("dvclive/compare/metrics.json", "dvclive/evaluate/onnx/metrics.json")
+    compared, judged = (read(project, place) for place in places)
+    kept = [(project.root / place).read_text() for place in places]
+    compared["onnx"] |= {"coverage": 0.5, "answered_accuracy": 0.75, "out_of_scope_coverage": 0.125}
+    judged["test"]["out_of_scope_auroc"] = 0.875
+    try:
+        for place, found in zip(places, (compared, judged), strict=True):
+            (project.root / place).write_text(json.dumps(found))
+        page = write(project, tmp_path / "some")
+    finally:
+        for place, text in zip(places, kept, strict=True):
+            (project.root / place).write_text(text)
+    assert (
+        "It gives a label from a probability of 0.25 on: to 0.5000 of these texts, of which 0.7500 "
+        "get the right one; to 0.1250 of the texts that no label fits."
+    ) in page
+    assert "texts of `oos`, which no label fits, have a lower probability" in page
+    assert "0.8750 of all pairs" in page
+    assert "A text that it is not sure of gets no label" in page
+    assert json.loads((tmp_path / "some/manifest.json").read_text())["min_score"] == 0.25

@@ -17,6 +17,7 @@ PARAMS: dict[str, Any] = {
     "models": [],
     "metric": "accuracy",
     "margin": 0.005,
+    "min_score": 0.0,
     "resamples": 500,
     "confidence": 0.95,
     "seed": 1,
@@ -125,3 +126,36 @@ def test_models_that_were_judged_on_other_texts_are_not_compared(tmp_path: Path)
     predictions = [tmp_path / "predictions" / name for name in ("onnx-int8", "large")]
     with pytest.raises(InputError, match="of onnx-int8 and large are not of the same texts"):
         compare.main(tmp_path / "judged", tmp_path / "live", *predictions, **PARAMS)
+
+
+def test_what_a_least_score_leaves_without_an_answer_is_told(tmp_path: Path) -> None:
+    run(tmp_path, FOUND)
+    sure = np.where(np.arange(TEXTS) < 150, 0.9, 0.4)
+    for name in FOUND:
+        folder = tmp_path / "predictions" / name
+        frame = examples.read(folder / "predictions.parquet")
+        examples.write(frame.assign(p_film=sure), folder / "predictions.parquet")
+        if name != "forest":
+            unknown = pd.DataFrame({"id": ["x", "y", "z"], "score": [0.8, 0.5, 0.7]})
+            examples.write(unknown, folder / "out_of_scope.parquet")
+    predictions = [tmp_path / "predictions" / name for name in FOUND]
+    changes = PARAMS | {"min_score": 0.8}
+    compare.main(tmp_path / "judged", tmp_path / "live", *predictions, **changes)
+    metrics = json.loads((tmp_path / "live" / "metrics.json").read_text())
+    assert metrics["linear"] == pytest.approx(
+        {"coverage": 0.75, "answered_accuracy": 0.8, "out_of_scope_coverage": 1 / 3}
+    )
+    assert metrics["forest"]["coverage"] == 0.75
+    assert "out_of_scope_coverage" not in metrics["forest"]
+    page = (tmp_path / "live" / "comparison.md").read_text()
+    rows = [row.split("|") for row in page.splitlines() if row.startswith("|")]
+    named = dict(zip(map(str.strip, rows[0]), map(str.strip, rows[2]), strict=True))
+    assert named["model"] == "linear"
+    assert named["answered"] == "0.7500"
+    assert named["accuracy of these"] == "0.8000"
+    assert named["out of scope, answered"] == "0.3333"
+    assert "A label is given from a score of 0.8 (compare.min_score) on" in page
+    changes["min_score"] = 0.95
+    compare.main(tmp_path / "judged", tmp_path / "live", *predictions, **changes)
+    metrics = json.loads((tmp_path / "live" / "metrics.json").read_text())
+    assert metrics["linear"] == {"coverage": 0, "out_of_scope_coverage": 0}

@@ -22,7 +22,7 @@ from src.metrics import classification
 from src.predict.classifier import Classifier
 from src.project.params import words_of
 from src.tables import examples
-from src.text import baseline, export_tfidf, linear, split, tfidf
+from src.text import baseline, export_tfidf, forest_graph, linear, split, tfidf
 from src.text.forest import Forest
 
 PARAMS: dict[str, Any] = {
@@ -198,7 +198,7 @@ def test_a_forest_has_the_shares_of_scikit_learns(changes: dict[str, Any]) -> No
 
 def size_of(forest: Forest) -> int:
     """The bytes of a forest in ONNX."""
-    nodes, constants = export_tfidf._forest(forest)
+    nodes, constants = forest_graph.nodes_of(forest)
     return int(sum(n.ByteSize() for n in nodes) + sum(table.ByteSize() for table in constants))
 
 
@@ -213,8 +213,8 @@ def test_many_classes_take_little_room(tmp_path: Path) -> None:
     # A leaf that is left over has all classes, and others need not have room for as many.
     features[:1000] = 0
     forest.fit(features, labels)
-    classes, shares, _ = export_tfidf._outcomes(forest)
-    _, tables = export_tfidf._forest(forest)
+    classes, shares, _ = forest_graph.outcomes_of(forest)
+    _, tables = forest_graph.nodes_of(forest)
     assert sum(table.ByteSize() for table in tables) < (classes.nbytes + shares.nbytes) / 2
     pure = np.count_nonzero(shares, axis=1) == 1
     assert pure.sum() == 100 > (~pure).sum() > 0

@@ -25,7 +25,7 @@ def divided(frame: pd.DataFrame, tmp_path: Path, **params: object) -> dict[str, 
     sides: dict[str, pd.DataFrame] = {
         side: examples.read(folder / f"{side}.parquet") for side in examples.SPLITS
     }
-    if params.get("overlap") != "drop":
+    if params.get("overlap") != "drop" and "out_of_scope" not in params:
         assert sum(map(len, sides.values())) == len(frame)
     return sides
 
@@ -262,3 +262,51 @@ def test_words_that_name_no_side_are_all_named(tmp_path: Path) -> None:
     frame = frame_of(["one", "two", "three"], ["a", "b", "a"], part=["train", "0", "extra"])
     told = refused(frame, tmp_path, **GIVEN)
     assert "in column 'part', found '0', 'extra': correct it in the source, or set" in told
+
+
+@pytest.mark.parametrize("strategy", ["stratified", "hash", "group"])
+def test_labels_out_of_scope_are_not_learnt(strategy: str, tmp_path: Path) -> None:
+    labels = ["a"] * 40 + ["oos"] * 15 + ["b"] * 40
+    texts = [f"text {k}" for k in range(95)]
+    frame = frame_of(texts, labels, author=[f"a{k % 19}" for k in range(95)])
+    column = "author" if strategy == "group" else ""
+    params = {"strategy": strategy, "column": column, "out_of_scope": ["oos"]}
+    sides = divided(frame, tmp_path, **params)
+    assert {label for rows in sides.values() for label in rows["label"]} == {"a", "b"}
+    assert json.loads((tmp_path / "splits" / "labels.json").read_text()) == ["a", "b"]
+    apart = examples.read(tmp_path / "splits" / "out_of_scope.parquet")
+    assert list(apart["text"]) == texts[40:55]
+    rest = frame[frame["label"] != "oos"].reset_index(drop=True)
+    alone = divided(rest, tmp_path / "alone", **params | {"out_of_scope": []})
+    assert all(alone[side].equals(rows) for side, rows in sides.items()), "the rest is as without"
+
+
+def test_where_the_source_divides_those_of_test_alone_are_out_of_scope(tmp_path: Path) -> None:
+    part = ["train", "dev", "test", "train", "dev", "test"] * 4
+    labels = ["a", "b", "oos"] * 8
+    frame = frame_of([f"text {k}" for k in range(24)], labels, part=part)
+    frame.loc[frame["label"] != "oos", "part"] = [
+        "train",
+        "train",
+        "dev",
+        "dev",
+        "test",
+        "test",
+        "train",
+        "train",
+    ] * 2
+    frame.loc[[2, 5], "part"] = ["train", "dev"]
+    sides = divided(frame, tmp_path, **GIVEN, out_of_scope=["oos"])
+    assert {label for rows in sides.values() for label in rows["label"]} == {"a", "b"}
+    folder = tmp_path / "splits"
+    assert list(examples.read(folder / "left_out.parquet")["id"]) == ["2", "5"]
+    assert list(examples.read(folder / "out_of_scope.parquet")["id"]) == [
+        str(k) for k in range(8, 24, 3)
+    ]
+
+
+def test_a_label_out_of_scope_that_there_is_not_is_named(tmp_path: Path) -> None:
+    frame = frame_of(["x", "y"], ["a", "oos"])
+    found = refused(frame, tmp_path, out_of_scope=["oso"])
+    assert found.startswith("split.out_of_scope has 'oso', which is no label of the texts")
+    assert "(did you mean 'oos'?)" in found
