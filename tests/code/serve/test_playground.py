@@ -24,7 +24,7 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 GOAL = "🥅 The striker scored a late goal and the coach was proud of the match"
 BANK = "The bank sold its shares at a profit"
 HASH = "0123456789abcdef" * 4
-UNSURE = "goal bank actor"  # a word of each topic
+UNSURE = "goal profit director"  # a word of each topic
 HOSTILE = "<img src=x onerror=alert(1)> match"
 CARD = f"""---
 model-index:
@@ -353,25 +353,29 @@ def test_the_servers_own_sentence_is_shown(page: Page, errors: list[str], tmp_pa
 def test_a_model_that_is_not_sure_gives_no_answer(
     browser: Browser, folder: Path, tmp_path: Path
 ) -> None:
-    words = (folder / "first", folder / "second", "--min_score", "0.6", "--watch", "0")
-    with serving(folder / "unsure-log", *words) as address:
+    words = (*LIMITS.split(), "--min_score", "0.6")
+    with serving(folder / "log-2", folder / "first", folder / "second", *words) as address:
         page = browser.new_page()
         visit(page, address)
         guess, sure = (predicted(address, text, "first")[0] for text in (UNSURE, GOAL))
         assert guess["score"] < 0.6 < sure["score"]
         told = f"{guess['label']} {percent(guess['score'])}"
-        classify(page, UNSURE, GOAL)
-        verdicts = page.locator(".verdict")
-        expect(verdicts.locator(".label")).to_have_text(
-            ["No answer", f"{sure['label']} {percent(sure['score'])}"]
-        )
-        expect(verdicts.nth(0).locator(".guess")).to_have_text(f"best guess: {told}")
-        expect(verdicts.nth(1).locator(".guess")).to_have_count(0)
-        expect(verdicts.nth(0).locator(".best")).to_have_count(0)
-        page.get_by_role("button", name="Which words mattered?").first.click()
+        classify(page, GOAL, GOAL, UNSURE)  # of which the last is asked by itself
+        verdicts, given = page.locator(".verdict"), f"{sure['label']} {percent(sure['score'])}"
+        expect(verdicts.locator(".label")).to_have_text([given, given, "No answer"])
+        expect(page.locator(".guess")).to_have_count(1)
+        expect(verdicts.nth(2).locator(".guess")).to_have_text(f"best guess: {told}")
+        expect(page.locator(".best")).to_have_count(2)
+        page.get_by_role("button", name="Which words mattered?").last.click()
         caption = f"By how many points the probability of {told.replace(' ', ', ')}, falls"
         expect(page.locator("caption")).to_contain_text(caption)
         assert not Axe().run(page).violations_count
+        choose(page, "Side by side")
+        other = predicted(address, UNSURE, "second")[0]
+        assert other["score"] < 0.6
+        assert other["label"] != guess["label"]
+        expect(page.locator(".guess")).to_have_count(2)
+        expect(page.locator("#status")).to_contain_text("The models agree on 3 of 3.")
 
         page.get_by_role("link", name="File").click()
         rows = [["guess", "text"], ["1", UNSURE], ["2", " "], ["3", GOAL], ["4", UNSURE]]
