@@ -5,7 +5,8 @@
 
 prints one JSON object a text: its label, the label's probability, and all probabilities. With
 ``--engine openvino`` the same folder runs on OpenVINO, with ``--engine cuda`` on a GPU; ``auto`` is
-OpenVINO where it is installed and computes the model in bf16, and onnxruntime elsewhere.
+OpenVINO where it is installed and computes the model in bf16, and onnxruntime elsewhere. With
+``--min_score 0.8`` a text whose highest probability is lower gets no label but a guess.
 
     python -m src.predict models/onnx --input texts.parquet --output predictions.parquet
 
@@ -19,10 +20,10 @@ import sys
 from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from src.core import stage
-from src.core.command_line import Count, Threads
+from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
 from src.predict.classifier import Classifier
 from src.predict.engines import EngineOption
@@ -47,6 +48,7 @@ def main(
     excel_safe: bool = False,
     resume: bool = False,
     ray: str = "",
+    min_score: Literal["model"] | Annotated[float, Interval(ge=0, lt=1)] = "model",
     engine: EngineOption = "auto",
     threads: Threads = 1,
     batch_tokens: Count = 1024,
@@ -54,7 +56,8 @@ def main(
     """Classify texts of the command line, lines of standard input, or with --input a table.
 
     Texts and lines become a line of JSON each. An empty text is classified like any other; put --
-    before texts that begin with two dashes.
+    before texts that begin with two dashes. Below --min_score, by default that of the model, a text
+    gets no label, and its best guess stands beside it.
 
     --input and --output are files or URLs of csv, tsv, jsonl or parquet, compressed if they end in
     .gz, .bz2, .xz or .zst, or - for standard input and output, whose format --format names.
@@ -85,7 +88,8 @@ def main(
             raise InputError(
                 f"There are both texts, {texts[0]!r:.60}, and --input {input}: leave one out."
             )
-        _predict_table(model, {"input": input} | table, engine, threads, batch_tokens)
+        table |= {"input": input, "min_score": min_score}
+        _predict_table(model, table, engine, threads, batch_tokens)
         return
     given = [
         name for name, value in table.items() if value != signature(main).parameters[name].default
@@ -97,7 +101,7 @@ def main(
             f"{texts[0]} is a file: pass --input {texts[0]} for its rows; a text that is called "
             "like a file can come from standard input."
         )
-    classifier = Classifier(model, threads, engine)
+    classifier = Classifier(model, threads, engine, min_score)
     # At a terminal each line is answered at once.
     lines_at_once = 1 if sys.stdin.isatty() else LINES
     source = map(_valid, texts) if texts else _lines()

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 
 from src.core.errors import InputError
-from src.predict.classifier import Classifier, Logits, softmax
+from src.predict.classifier import Answer, Classifier, Field, Probabilities, softmax
 from src.predict.engines import Engine, EngineOption
 from src.predict.files import fresh, refuse_not_a_file
 from src.predict.formats import Dialect, Format, format_of, own_format
@@ -53,12 +52,13 @@ class Options:
     excel_safe: bool
     resume: bool
     ray: str
+    min_score: float | Literal["model"]
 
 
 def predict(
     model: Path, options: Options, engine: EngineOption, threads: int, batch_tokens: int
 ) -> Counts:
-    """Write the input's rows with ``label``, ``score`` and maybe probabilities to the output.
+    """Write the input's rows with the answers and maybe probabilities to the output.
 
     Raises:
         InputError: the options contradict one another, the input can't be read, or no row of it
@@ -68,7 +68,7 @@ def predict(
     into = format_of(options.input, options.format, None)
     out_of = format_of(options.output, options.format, into)
     classifier, computing = _loaded(model, options, engine, threads)
-    added = _added(classifier.labels, options)
+    added = _added(classifier, options)
     counts = Counts()
     with ExitStack() as stack:
         verbatim = into == out_of == "jsonl"
@@ -91,23 +91,23 @@ def predict(
         if journal:
             submit = remembered_by(submit, journal, counts)
         scored = _in_order(found.batches, submit, ahead)
-        _write(scored, options, found, out_of, added, classifier.labels, counts)
-    _say(counts, options, classifier.max_length)
+        _write(scored, options, found, out_of, added, classifier, counts)
+    _say(counts, options, classifier)
     return counts
 
 
 def _loaded(
     model: Path, options: Options, engine: EngineOption, threads: int
 ) -> tuple[Classifier, Engine]:
-    """Load the model here, for its labels at least, and return the engine that will score."""
+    """Load the model here, to answer at least, and return the engine that will score."""
     if not options.ray:
-        classifier = Classifier(model, threads, engine)
+        classifier = Classifier(model, threads, engine, options.min_score)
         return classifier, classifier.engine
     if engine == "auto":
         # What it comes to could differ from node to node, and with it the bytes of the output.
         log.info("computing with ONNX Runtime, since the nodes of Ray may differ")
         engine = "onnxruntime"
-    return Classifier(model, threads), engine
+    return Classifier(model, threads, min_score=options.min_score), engine
 
 
 def _write(
@@ -116,7 +116,7 @@ def _write(
     found: Input,
     format: Format,
     added: pa.Schema,
-    labels: Sequence[str],
+    classifier: Classifier,
     counts: Counts,
 ) -> None:
     """Write rows with their predictions, and rejected ones to their own file, and count them."""
@@ -133,7 +133,11 @@ def _write(
                 reject(one)
                 reason = one.reason
             if batch.texts:
-                columns = _columns(scores.logits, labels, options.probabilities)
+                shares = softmax(scores.logits)
+                answers = classifier.answers(shares)
+                counts.unanswered += sum(answer.label is None for answer in answers)
+                wanted = shares if options.probabilities else None
+                columns = _columns(answers, classifier.fields, wanted)
                 output.write(batch.rows, dict(zip(added.names, columns, strict=True)))
                 workers.add(scores.worker)
             counts.read += batch.read
@@ -199,23 +203,22 @@ def _refuse_contradictions(options: Options) -> None:
         )
 
 
-def _added(labels: Sequence[str], options: Options) -> pa.Schema:
+def _added(classifier: Classifier, options: Options) -> pa.Schema:
     """Return the columns that predictions add."""
-    prefix = options.prefix
-    fields = [(f"{prefix}label", pa.string()), (f"{prefix}score", pa.float64())]
+    types = {name: pa.string() for name in classifier.fields} | {"score": pa.float64()}
     if options.probabilities:
-        fields += [(f"{prefix}probability_{label}", pa.float64()) for label in labels]
-    return pa.schema(fields)
+        types |= {f"probability_{label}": pa.float64() for label in classifier.labels}
+    return pa.schema([(f"{options.prefix}{name}", kind) for name, kind in types.items()])
 
 
-def _columns(logits: Logits, labels: Sequence[str], probabilities: bool) -> Iterator[Sequence[Any]]:
+def _columns(
+    answers: Sequence[Answer], fields: Sequence[Field], probabilities: Probabilities | None
+) -> Iterator[Sequence[Any]]:
     """Yield the values of these columns."""
-    shares = softmax(logits)
-    best = shares.argmax(axis=1)
-    yield [labels[k] for k in best]
-    yield shares[np.arange(len(best)), best].tolist()
-    if probabilities:
-        yield from shares.T.tolist()
+    for name in fields:
+        yield [getattr(answer, name) for answer in answers]
+    if probabilities is not None:
+        yield from probabilities.T.tolist()
 
 
 def _in_order(
@@ -232,7 +235,7 @@ def _in_order(
         yield first, scores()
 
 
-def _say(counts: Counts, options: Options, max_length: int) -> None:
+def _say(counts: Counts, options: Options, classifier: Classifier) -> None:
     if counts.resumed:
         log.info("%d of the rows were scored before the interruption", counts.resumed)
     log.info(
@@ -240,8 +243,11 @@ def _say(counts: Counts, options: Options, max_length: int) -> None:
         *(counts.read, counts.scored, counts.rejected),
         f", which {options.rejected} lists" if counts.rejected and options.rejected else "",
     )
-    reads = f", as the model reads {max_length} tokens of a text" if counts.truncated else ""
+    tokens = classifier.max_length
+    reads = f", as the model reads {tokens} tokens of a text" if counts.truncated else ""
     log.info("truncated %d%s", counts.truncated, reads)
+    if classifier.min_score > 0:
+        log.info("no label %d, with a score below %g", counts.unanswered, classifier.min_score)
     if options.output.name != STANDARD:
         log.info("wrote %s", options.output)
 

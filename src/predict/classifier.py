@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,34 @@ TRIED = ("a text", "and one of other length")  # what a model has to score befor
 log = logging.getLogger("src.predict.classifier")
 
 
-class Prediction(TypedDict):
+Field = Literal["label", "guess", "score"]
+Probabilities = npt.NDArray[np.float64]
+
+
+class Answer(NamedTuple):
+    """What a model says of a text.
+
+    Attributes:
+        label: the label of the highest probability, None where that is below ``min_score``.
+        guess: the same, however low its probability.
+        score: that probability.
+    """
+
+    label: str | None
+    guess: str
+    score: float
+
+
+class Guess(TypedDict, total=False):
+    """The best guess of a model that does not always give a label."""
+
+    guess: str
+
+
+class Prediction(Guess):
     """One text's label, its probability, and the probability of each label."""
 
-    label: str
+    label: str | None
     score: float
     probabilities: dict[str, float]
 
@@ -38,12 +62,20 @@ class Classifier:
         labels: the name of each class, in the order of the logits.
         max_length: the tokens of a text that are read, special tokens included.
         min_score: the least probability with which a label is given; below it there is none.
+        fields: what an answer is shown with: label and score, and the guess where a label may be
+            missing, since it is always the label elsewhere.
         engine: what computes.
     """
 
     engine: Engine
 
-    def __init__(self, folder: Path, threads: int, engine: EngineOption = "onnxruntime") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        threads: int,
+        engine: EngineOption = "onnxruntime",
+        min_score: float | Literal["model"] = "model",
+    ) -> None:
         """Verify every file of ``folder``, load it, and try it on two texts.
 
         Args:
@@ -51,6 +83,8 @@ class Classifier:
             threads: how many CPU threads a batch is computed on.
             engine: what computes: onnxruntime or openvino on the CPU, onnxruntime on a GPU (cuda),
                 or auto: whichever of the first two is faster here for this model.
+            min_score: the least probability with which a label is given, from 0 on and below 1;
+                model is the one that the manifest names.
 
         Raises:
             InputError: a file is missing, is not the one that was exported or can't be used, or the
@@ -64,7 +98,9 @@ class Classifier:
                 files[name] = content
         self.labels = manifest["labels"]
         self.max_length = manifest["max_length"]
-        self.min_score = manifest["min_score"]
+        self.min_score = float(manifest["min_score"] if min_score == "model" else min_score)
+        guess: tuple[Field, ...] = ("guess",) if self.min_score > 0 else ()
+        self.fields: tuple[Field, ...] = ("label", *guess, "score")
         self._max_characters = manifest["max_characters"]
         self._pad_id = manifest["pad_token_id"]
         self._path = folder / "tokenizer.json"
@@ -156,20 +192,35 @@ class Classifier:
             )
         return logits
 
+    def answers(self, probabilities: Probabilities) -> list[Answer]:
+        """Turn probabilities of shape [texts, classes] into an answer for each text."""
+        answers = []
+        for best, score in zip(
+            probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist(), strict=True
+        ):
+            guess = self.labels[best]
+            answers.append(Answer(guess if score >= self.min_score else None, guess, score))
+        return answers
+
     def predict(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Prediction]:
-        """Yield ``label``, ``score`` and ``probabilities`` by label for each text."""
-        for row in softmax(self.logits(texts, batch_tokens)):
-            best = int(row.argmax())
+        """Yield ``label``, ``score`` and ``probabilities`` by label for each text.
+
+        Where ``min_score`` is above 0, ``guess`` stands after ``label``.
+        """
+        probabilities = softmax(self.logits(texts, batch_tokens))
+        for answer, row in zip(self.answers(probabilities), probabilities, strict=True):
+            guess: Guess = {"guess": answer.guess} if "guess" in self.fields else {}
             yield {
-                "label": self.labels[best],
-                "score": float(row[best]),
+                "label": answer.label,
+                **guess,
+                "score": answer.score,
                 "probabilities": dict(zip(self.labels, row.tolist(), strict=True)),
             }
 
 
-def softmax(logits: Logits) -> npt.NDArray[np.float64]:
+def softmax(logits: Logits) -> Probabilities:
     """Turn logits into probabilities of shape [texts, classes]."""
     wide = logits.astype(np.float64)
     exponentials = np.exp(wide - wide.max(axis=1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    probabilities: Probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities

@@ -24,7 +24,11 @@ log = logging.getLogger("src.predict.resume")
 
 
 def key_of(model: Path, engine: Engine, threads: int, batch_tokens: int) -> dict[str, Any]:
-    """Return all that logits depend on, but for the texts and the processor."""
+    """Return all that logits depend on, but for the texts and the processor.
+
+    So ``--min_score`` is not in it: a run that goes on with another one answers anew from the same
+    logits, also for the rows before the interruption.
+    """
     names = (package_of(engine), "tokenizers")
     packages = [getattr(sys.modules.get(name), "__version__", "") for name in names]
     return {

@@ -22,12 +22,13 @@ Submit = Callable[[list[str]], Callable[[], Scores]]  # starts to score texts; i
 
 @dataclass
 class Counts:
-    """The rows that a run has read, scored, rejected, cut, and found scored already."""
+    """The rows that a run has read, scored, rejected, cut, given no label, and found scored."""
 
     read: int = 0
     scored: int = 0
     rejected: int = 0
     truncated: int = 0
+    unanswered: int = 0
     resumed: int = 0
 
 

@@ -9,9 +9,9 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Threads
@@ -38,6 +38,7 @@ def main(
     port: Annotated[int, Interval(ge=0, le=65535)] = 8000,
     engine: EngineOption = "auto",
     threads: Threads = 2,
+    min_score: Literal["model"] | Annotated[float, Interval(ge=0, lt=1)] = "model",
     batch_tokens: Count = 1024,
     max_texts: Count = 512,
     max_items: Count = 32,
@@ -58,6 +59,7 @@ def main(
 ) -> None:
     """Serve model folders over HTTP until SIGTERM; the first is that of requests that name none.
 
+    --min_score is the least score with which a label is given, by default that of each model.
     --drain is the time, in seconds, that requests in progress then have to finish; a second signal
     ends them at once. The key that clients must send is in --api_key_file or, without that, in the
     environment variable SERVE_API_KEY; with neither, no key is needed. --watch is the time, in
@@ -69,7 +71,7 @@ def main(
     """
     give_back_memory()
     key = _key(api_key_file)
-    loaded = _loaded([model, *more], engine, threads)
+    loaded = _loaded([model, *more], lambda folder: Classifier(folder, threads, engine, min_score))
     _check_max_texts(max_texts, max_items, max_words)
     listening = listen(host, port)
     limits = Limits(
@@ -92,8 +94,8 @@ def _leave_what_never_ends() -> None:
         os._exit(0)
 
 
-def _loaded(folders: Sequence[Path], engine: EngineOption, threads: int) -> list[Model]:
-    models = [Model(folder, lambda path: Classifier(path, threads, engine)) for folder in folders]
+def _loaded(folders: Sequence[Path], load: Callable[[Path], Classifier]) -> list[Model]:
+    models = [Model(folder, load) for folder in folders]
     names = [one.name for one in models]
     if len(set(names)) < len(names):
         raise InputError(

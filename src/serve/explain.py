@@ -5,12 +5,11 @@ import time
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from src.core.words import JOINED
-from src.predict.classifier import softmax
 from src.serve.openapi import Route
 from src.serve.request import ModelName, Text, body_of, decoded, json_answer, told, while_wanted
 from src.serve.service import Service
@@ -41,11 +40,17 @@ class Word(Struct):
     change: float
 
 
-class Explanation(Struct):
+class Explanation(Struct, kw_only=True):
     """The answer of ``/explain``."""
 
     model: str
-    label: str
+    label: Annotated[
+        str | None, Meta(description="Null where the score is below the model's min_score.")
+    ]
+    guess: Annotated[
+        str | UnsetType,
+        Meta(description="The label of the score, left out where min_score is 0."),
+    ] = UNSET
     score: float
     probabilities: dict[str, float]
     words: list[Word]
@@ -64,28 +69,28 @@ async def explain(service: Service, request: Request) -> Response:
     text = asked.inputs if isinstance(asked.inputs, str) else asked.inputs[0]
     limits.check([text], "inputs")
     model = service.model(asked.model)
-    labels = model.classifier.labels
+    classifier = model.classifier
     words, left = words_of(text[: model.manifest["max_characters"]], limits.max_words)
     texts = [text, *(text[:start] + text[end:] for start, end in words)]
     # Nobody wrote the texts that lack a word, so figures do not count them.
     work = service.scored(model, texts, until, counted=1)
-    logits, cut = await while_wanted(request, work, until)
-    scores = softmax(logits)
-    best = int(scores[0].argmax())
-    changes = (scores[1:, best] - scores[0, best]).tolist()
-    answer = Explanation(
-        model.name,
-        labels[best],
-        float(scores[0, best]),
-        dict(zip(labels, scores[0].tolist(), strict=True)),
-        [
+    found = await while_wanted(request, work, until)
+    answer, shares = found.answers[0], found.probabilities
+    changes = (shares[1:, classifier.labels.index(answer.guess)] - answer.score).tolist()
+    explanation = Explanation(
+        model=model.name,
+        label=answer.label,
+        guess=answer.guess if "guess" in classifier.fields else UNSET,
+        score=answer.score,
+        probabilities=dict(zip(classifier.labels, shares[0].tolist(), strict=True)),
+        words=[
             Word(text[start:end], start, end, change)
             for (start, end), change in zip(words, changes, strict=True)
         ],
-        left,
-        cut[0],
+        words_left=left,
+        truncated=found.cut[0],
     )
-    return json_answer(answer, told(cut[:1]))
+    return json_answer(explanation, told(found.cut[:1], found.answers[:1]))
 
 
 def words_of(text: str, most: int) -> tuple[list[tuple[int, int]], int]:
@@ -99,7 +104,8 @@ ROUTES = [
         "POST",
         "/explain",
         "explain",
-        "How the probability of the label changes when each word is left out.",
+        "How the probability of the label, or of the guess where no label is given, changes when "
+        "each word is left out.",
         explain,
         body=Explain,
         answer=Explanation,

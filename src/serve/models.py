@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import yaml
@@ -28,6 +28,10 @@ class Described(msgspec.Struct):
     kind: str
     max_length: int
     max_characters: int
+    min_score: Annotated[
+        float,
+        msgspec.Meta(description="The least score with which a label is given; 0: it always is."),
+    ]
     sha256: str
 
 
@@ -65,6 +69,7 @@ class Loaded:
             self.kind,
             self.manifest["max_length"],
             self.manifest["max_characters"],
+            self.classifier.min_score,
             self.sha256,
         )
 

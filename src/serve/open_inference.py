@@ -3,7 +3,7 @@
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from src.predict.classifier import Logits, softmax
+from src.predict.classifier import Classifier, Field
 from src.predict.engines import package_of
 from src.serve.errors import invalid, too_large
 from src.serve.openapi import Route
@@ -27,13 +27,13 @@ from src.serve.request import (
     told,
     while_wanted,
 )
-from src.serve.service import Service
+from src.serve.service import Scored, Service
 
 VERSION = "1"  # of each model: the folder has one
 KINDS = (JSON, "application/octet-stream", "")  # many clients name none
 LENGTH_DIGITS = 9  # of the length of the JSON before tensors in binary
-OutputName = Literal["label", "score", "probabilities"]
-OUTPUTS: tuple[OutputName, ...] = get_args(OutputName)
+OutputName = Literal[Field, "probabilities"]
+TEXTS: tuple[Field, ...] = ("label", "guess")  # of the outputs
 
 
 class TensorParameters(Struct):
@@ -65,7 +65,7 @@ class OutputParameters(Struct):
 
 
 class WantedOutput(Struct):
-    """An output to answer with."""
+    """An output to answer with; of a text without answer, label is empty and guess is not."""
 
     name: OutputName
     parameters: OutputParameters | None = None
@@ -85,7 +85,10 @@ class Infer(Struct):
     ]
     id: str | None = None
     parameters: InferParameters | None = None
-    outputs: Annotated[list[WantedOutput] | None, Meta(description="Null: all.")] = None
+    outputs: Annotated[
+        list[WantedOutput] | None,
+        Meta(description="Null: all, but for guess only where the model's min_score is above 0."),
+    ] = None
 
 
 class OutputTensor(Struct, omit_defaults=True):
@@ -154,14 +157,15 @@ async def infer(service: Service, request: Request) -> Response:
     asked = decoded(head, INFER)
     texts = _texts(asked.inputs[0], tail, limits)
     work = service.scored(model, texts, until, limits.auto_truncate)
-    logits, cut = await while_wanted(request, work, until)
-    outputs, tail = _outputs(asked, model.classifier.labels, logits)
+    found = await while_wanted(request, work, until)
+    outputs, tail = _outputs(_wanted(asked, _given(model.classifier)), found)
     # Parameters of this protocol are no lists, so it is the JSON of one.
-    parameters = {"truncated": f"[{rows_of(cut)}]"} if True in cut else None
+    parameters = {"truncated": f"[{rows_of(found.cut)}]"} if True in found.cut else None
     answer = ENCODER.encode(Inferred(model.name, VERSION, outputs, asked.id, parameters))
+    headers = told(found.cut, found.answers)
     if all(output.parameters is None for output in outputs):
-        return Response(answer, media_type=JSON, headers=told(cut))
-    headers = {"Inference-Header-Content-Length": str(len(answer))} | told(cut)
+        return Response(answer, media_type=JSON, headers=headers)
+    headers |= {"Inference-Header-Content-Length": str(len(answer))}
     return Response(answer + tail, media_type="application/octet-stream", headers=headers)
 
 
@@ -219,20 +223,18 @@ def _unpacked(tail: bytes) -> Iterator[str]:
         place = end
 
 
-def _outputs(
-    asked: Infer, labels: Sequence[str], logits: Logits
-) -> tuple[list[OutputTensor], bytes]:
-    """Make the outputs that were asked for, and the bytes of those in binary."""
-    scores = softmax(logits).astype(np.float32)
+def _outputs(wanted: dict[OutputName, bool], found: Scored) -> tuple[list[OutputTensor], bytes]:
+    """Make the outputs that are wanted, and the bytes of those in binary."""
     outputs, tail = [], b""
-    for name, binary in _wanted(asked).items():
-        output = OutputTensor(name, "FP32", [len(scores)])
-        if name == "label":
-            texts = [labels[k] for k in scores.argmax(axis=1)]
+    for name, binary in wanted.items():
+        output = OutputTensor(name, "FP32", [len(found.answers)])
+        if name in TEXTS:
+            texts = [getattr(answer, name) or "" for answer in found.answers]  # there is no null
             output.datatype, packed = "BYTES", _packed(texts)
             data: list[str] | list[float] = texts
         else:
-            array = scores if name == "probabilities" else scores.max(axis=1)
+            figures = found.probabilities
+            array = (figures if name == "probabilities" else figures.max(axis=1)).astype(np.float32)
             output.shape = list(array.shape)
             data, packed = array.ravel().tolist(), array.tobytes()
         if binary:
@@ -244,14 +246,19 @@ def _outputs(
     return outputs, tail
 
 
-def _wanted(asked: Infer) -> dict[OutputName, bool]:
+def _given(classifier: Classifier) -> tuple[OutputName, ...]:
+    """Name the outputs that a model gives where none is asked for."""
+    return *classifier.fields, "probabilities"
+
+
+def _wanted(asked: Infer, default: Sequence[OutputName]) -> dict[OutputName, bool]:
     """Find the names of the outputs that were asked for, and whether they are binary."""
     binary = bool(asked.parameters and asked.parameters.binary_data_output)
     wanted = {}
     for output in asked.outputs or []:
         own = output.parameters.binary_data if output.parameters else None
         wanted[output.name] = binary if own is None else own
-    return wanted or dict.fromkeys(OUTPUTS, binary)
+    return wanted or dict.fromkeys(default, binary)
 
 
 def _packed(texts: Iterable[str]) -> bytes:
@@ -266,10 +273,14 @@ async def server(service: Service, request: Request) -> Response:  # noqa: ARG00
 async def model(service: Service, request: Request) -> Response:
     """Describe the tensors of a model."""
     found = service.model(request.path_params["name"])
+    classes = [len(found.classifier.labels)]
     outputs = [
-        TensorMetadata("label", "BYTES", [-1]),
-        TensorMetadata("score", "FP32", [-1]),
-        TensorMetadata("probabilities", "FP32", [-1, len(found.classifier.labels)]),
+        TensorMetadata(
+            name,
+            "BYTES" if name in TEXTS else "FP32",
+            [-1, *(classes if name == "probabilities" else [])],
+        )
+        for name in _given(found.classifier)
     ]
     inputs = [TensorMetadata("text", "BYTES", [-1])]
     platform = f"{package_of(found.classifier.engine)}_onnx"

@@ -1,9 +1,9 @@
 """The figures that ``/metrics`` shows, for Prometheus."""
 
+from collections import Counter as Counts
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -13,7 +13,7 @@ from prometheus_client import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
-from src.predict.classifier import Logits
+from src.predict.classifier import Answer
 
 
 class Metrics:
@@ -48,6 +48,9 @@ class Metrics:
         )
         self.waiting = gauge("serve_waiting_texts", "Texts that have no answer yet.")
         self.texts = counter("serve_texts", "Texts by the label that they got.", ["model", "label"])
+        self.unanswered = counter(
+            "serve_unanswered_texts", "Texts that got no label, as no score was enough.", ["model"]
+        )
         self.truncated = counter(
             "serve_truncated_texts", "Texts of which only the start was read.", ["model"]
         )
@@ -65,12 +68,12 @@ class Metrics:
         self.batch_texts.observe(texts)
         self.batch_tokens.observe(tokens)
 
-    def scored(
-        self, model: str, labels: Sequence[str], logits: Logits, cut: Sequence[bool]
-    ) -> None:
-        """Count texts by their labels, and those that were cut."""
-        for k, count in enumerate(np.bincount(logits.argmax(axis=1), minlength=len(labels))):
-            if count:
-                self.texts.labels(model, labels[k]).inc(int(count))
+    def scored(self, model: str, answers: Sequence[Answer], cut: Sequence[bool]) -> None:
+        """Count texts by their labels, those without one, and those that were cut."""
+        for label, count in Counts(answer.label for answer in answers).items():
+            if label is None:
+                self.unanswered.labels(model).inc(count)
+            else:
+                self.texts.labels(model, label).inc(count)
         if True in cut:
             self.truncated.labels(model).inc(sum(cut))

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from src.core.errors import closest
+from src.predict.classifier import Answer
 from src.serve.errors import Problem, invalid, too_large
 
 LINGER = 8 * 2**20  # bytes of a body too large that are read and dropped, so that its client hears
@@ -122,14 +123,19 @@ def json_answer(value: Any, headers: dict[str, str] | None = None) -> Response:
     return Response(ENCODER.encode(value), headers=headers, media_type=JSON)
 
 
-def rows_of(cut: Sequence[bool]) -> str:
-    """List the texts that were cut by their numbers, as "0,3"."""
-    return ",".join(str(row) for row, short in enumerate(cut) if short)
+def rows_of(marks: Sequence[bool]) -> str:
+    """List the texts that are marked by their numbers, as "0,3"."""
+    return ",".join(str(row) for row, marked in enumerate(marks) if marked)
 
 
-def told(cut: Sequence[bool]) -> dict[str, str]:
-    """Make the header that says which texts were cut; the body is that of the dialect."""
-    return {"X-Truncated": rows_of(cut)} if True in cut else {}
+def told(cut: Sequence[bool], answers: Sequence[Answer]) -> dict[str, str]:
+    """Make the headers that say which texts were cut, and which got no label.
+
+    The body is that of the dialect, which may have no place for either.
+    """
+    unanswered = [answer.label is None for answer in answers]
+    marks = {"X-Truncated": cut, "X-No-Answer": unanswered}
+    return {name: rows_of(rows) for name, rows in marks.items() if True in rows}
 
 
 def decoded(content: bytes, decoder: msgspec.json.Decoder[Result]) -> Result:

@@ -5,10 +5,10 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from src.core.errors import InputError, closest
-from src.predict.classifier import Logits
+from src.predict.classifier import Answer, Logits, Probabilities, softmax
 from src.serve.batching import Batcher, OverloadError, ScoringError, TooLongError
 from src.serve.errors import Problem
 from src.serve.models import Loaded, Model
@@ -20,6 +20,22 @@ T = TypeVar("T")
 LONG = 30.0  # seconds after which the log says that a load takes long, and others begin
 
 log = logging.getLogger("src.serve")
+
+
+class Scored(NamedTuple):
+    """What a model makes of texts, in their order.
+
+    Attributes:
+        logits: of shape [texts, classes].
+        probabilities: likewise.
+        answers: label, guess and score of each text.
+        cut: whether only the start of each was read.
+    """
+
+    logits: Logits
+    probabilities: Probabilities
+    answers: list[Answer]
+    cut: list[bool]
 
 
 class Service:
@@ -84,8 +100,8 @@ class Service:
         until: float,
         truncate: bool = True,
         counted: int | None = None,
-    ) -> tuple[Logits, list[bool]]:
-        """Return logits, and whether each text was cut.
+    ) -> Scored:
+        """Score texts by a model.
 
         Metrics count the first ``counted`` texts, all if it is None.
 
@@ -110,8 +126,10 @@ class Service:
         except ScoringError:
             message = "The model failed on this: the server's log says where."
             raise Problem(424, "Backend", message) from None
-        self.metrics.scored(model.name, classifier.labels, logits[:counted], cut[:counted])
-        return logits, cut
+        probabilities = softmax(logits)
+        answers = classifier.answers(probabilities)
+        self.metrics.scored(model.name, answers[:counted], cut[:counted])
+        return Scored(logits, probabilities, answers, cut)
 
     async def reload(self, *, only_changed: bool) -> None:
         """Load models anew; one that can't be loaded leaves the old one serving.

@@ -11,14 +11,13 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from src.predict.classifier import Logits, softmax
 from src.predict.engines import Engine
 from src.serve.errors import invalid
 from src.serve.openapi import Route
 from src.serve.request import ModelName, Text, body_of, decoded, json_answer, told, while_wanted
-from src.serve.service import Service
+from src.serve.service import Scored, Service
 
-Scores = npt.NDArray[np.float64]
+Figures = npt.NDArray[np.float64]
 Function = Literal["softmax", "sigmoid", "none"]
 
 
@@ -97,7 +96,7 @@ PREDICT = msgspec.json.Decoder(Predict)
 HUB = msgspec.json.Decoder(Hub)
 
 
-def ranked(labels: Sequence[str], scores: Scores, top_k: int | None = None) -> list[Prediction]:
+def ranked(labels: Sequence[str], scores: Figures, top_k: int | None = None) -> list[Prediction]:
     """List the labels of one text with their scores, the highest first."""
     order = np.argsort(-scores, kind="stable")[:top_k]
     return [Prediction(float(scores[k]), labels[k]) for k in order]
@@ -113,10 +112,10 @@ async def predict(service: Service, request: Request) -> Response:
     model = service.model(asked.model or None)
     truncate = service.limits.auto_truncate if asked.truncate is None else asked.truncate
     work = service.scored(model, texts, until, truncate)
-    logits, cut = await while_wanted(request, work, until)
-    scores = _scores(logits, "none" if asked.raw_scores else "softmax")
+    found = await while_wanted(request, work, until)
+    scores = _scores(found, "none" if asked.raw_scores else "softmax")
     rows = [ranked(model.classifier.labels, row) for row in scores]
-    return json_answer(rows[0] if single else rows, told(cut))
+    return json_answer(rows[0] if single else rows, told(found.cut, found.answers))
 
 
 def _texts(inputs: str | list[str | list[str]]) -> tuple[list[str], bool]:
@@ -142,13 +141,14 @@ def _text(value: str | Sequence[str | list[str]], name: str) -> str:
     )
 
 
-def _scores(logits: Logits, function: Function) -> Scores:
+def _scores(found: Scored, function: Function) -> Figures:
+    if function == "softmax":
+        return found.probabilities
+    logits = found.logits.astype(np.float64)
     if function == "none":
-        return logits.astype(np.float64)
-    if function == "sigmoid":
-        with np.errstate(over="ignore"):
-            return 1 / (1 + np.exp(-logits.astype(np.float64)))
-    return softmax(logits)
+        return logits
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logits))
 
 
 async def hub(service: Service, request: Request) -> Response:
@@ -161,11 +161,11 @@ async def hub(service: Service, request: Request) -> Response:
     model = service.model(request.path_params.get("name"))
     truncate = service.limits.auto_truncate
     work = service.scored(model, texts, until, truncate)
-    logits, cut = await while_wanted(request, work, until)
+    found = await while_wanted(request, work, until)
     wanted = asked.parameters or HubParameters()
-    scores = _scores(logits, wanted.function_to_apply or "softmax")
-    labels = model.classifier.labels
-    return json_answer([ranked(labels, row, wanted.top_k) for row in scores], told(cut))
+    scores = _scores(found, wanted.function_to_apply or "softmax")
+    rows = [ranked(model.classifier.labels, row, wanted.top_k) for row in scores]
+    return json_answer(rows, told(found.cut, found.answers))
 
 
 async def info(service: Service, request: Request) -> Response:  # noqa: ARG001
@@ -200,7 +200,8 @@ ROUTES = [
         "/predict",
         "predict",
         "Classify a text, or a batch of texts, as text-embeddings-inference does. The header "
-        "X-Truncated names the texts of which only the start was read.",
+        "X-Truncated names the texts of which only the start was read, and X-No-Answer those whose "
+        "highest probability is below the model's min_score, so that none of the labels is given.",
         predict,
         body=Predict,
         answer=list[Prediction | list[Prediction]],
@@ -209,7 +210,7 @@ ROUTES = [
         "POST",
         "/",
         "hub",
-        "Classify texts as Hugging Face's inference API does.",
+        "Classify texts as Hugging Face's inference API does. The headers are those of /predict.",
         hub,
         body=Hub,
         answer=list[list[Prediction]],

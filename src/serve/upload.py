@@ -5,19 +5,17 @@ import codecs
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from src.core.errors import closest
-from src.predict.classifier import softmax
+from src.predict.classifier import Answer, Field
 from src.serve.connections import PIECE
 from src.serve.errors import Problem, invalid, too_large
 from src.serve.models import Loaded
@@ -36,7 +34,6 @@ NAMED = 10  # columns that an error lists
 NAME = 100  # characters of a column's name that an error repeats
 
 Row = tuple[int, list[str]]
-Scores = npt.NDArray[np.float64]
 
 
 class Score(Struct, forbid_unknown_fields=True):
@@ -58,22 +55,22 @@ class Table:
     given: list[bool]
     texts: list[str]
 
-    def answer(self, labels: Sequence[str], scores: Scores, prefix: str) -> Iterator[bytes]:
-        """Write the table with the columns ``label`` and ``score``, empty in rows without text.
+    def answer(
+        self, answers: Iterable[Answer], fields: Sequence[Field], prefix: str
+    ) -> Iterator[bytes]:
+        """Write the table with ``fields`` as further columns, empty in rows without text.
 
         It comes in pieces, so that it is never in memory beside the file.
         """
         piece = io.StringIO(newline="")
         writer = csv.writer(piece)
         rows = _rows(self.content)
-        writer.writerow([*next(rows)[1], f"{prefix}label", f"{prefix}score"])
-        values = iter(scores)
+        writer.writerow([*next(rows)[1], *_added(fields, prefix)])
+        values = iter(answers)
         for (_, row), given in zip(rows, self.given, strict=True):
-            if given:
-                best = int((found := next(values)).argmax())
-                writer.writerow([*row, labels[best], repr(float(found[best]))])
-            else:
-                writer.writerow([*row, "", ""])
+            found = next(values) if given else None
+            # No text and no label are both None, which is written as nothing.
+            writer.writerow([*row, *(getattr(found, name, None) for name in fields)])
             if piece.tell() >= PIECE:
                 yield piece.getvalue().encode()
                 piece.seek(0)
@@ -106,11 +103,13 @@ async def _score(service: Service, request: Request, content: bytes, until: floa
     except msgspec.ValidationError as error:
         invalid(sentence(error, Score))
     model = service.model(None if asked.model is UNSET else asked.model)
-    table = await while_wanted(request, _read(service, content, asked), until)
+    fields = model.classifier.fields
+    reading = _read(service, content, asked.text_column, _added(fields, asked.prefix))
+    table = await while_wanted(request, reading, until)
     work = _in_slices(service, model, table.texts, until)
-    scores, cut = await while_wanted(request, work, until)
+    answers, cut = await while_wanted(request, work, until)
     return StreamingResponse(
-        table.answer(model.classifier.labels, scores, asked.prefix),
+        table.answer(answers, fields, asked.prefix),
         media_type="text/csv; charset=utf-8",
         headers={
             "Content-Disposition": 'attachment; filename="scored.csv"',
@@ -119,11 +118,14 @@ async def _score(service: Service, request: Request, content: bytes, until: floa
     )
 
 
-async def _read(service: Service, content: bytes, asked: Score) -> Table:
+def _added(fields: Sequence[Field], prefix: str) -> list[str]:
+    """Name the columns that a file gets."""
+    return [f"{prefix}{name}" for name in fields]
+
+
+async def _read(service: Service, content: bytes, column: str, added: Sequence[str]) -> Table:
     async with service.reading:
-        work = asyncio.to_thread(
-            read_table, content, asked.text_column, asked.prefix, service.limits
-        )
+        work = asyncio.to_thread(read_table, content, column, added, service.limits)
         reading = asyncio.ensure_future(work)
         try:
             return await asyncio.shield(reading)
@@ -135,9 +137,9 @@ async def _read(service: Service, content: bytes, asked: Score) -> Table:
 
 async def _in_slices(
     service: Service, model: Loaded, texts: list[str], until: float
-) -> tuple[Scores, list[bool]]:
+) -> tuple[list[Answer], list[bool]]:
     """Score a file between the requests of other clients, and wait while those are too many."""
-    scores, cut = [np.empty((0, len(model.classifier.labels)))], []
+    answers, cut = [], []
     for start in range(0, len(texts), SLICE):
         while True:
             try:
@@ -147,12 +149,12 @@ async def _in_slices(
                 if problem.status != 429:
                     raise
                 await asyncio.sleep(0.2)
-        scores.append(softmax(part[0]))
-        cut += part[1]
-    return np.concatenate(scores), cut
+        answers += part.answers
+        cut += part.cut
+    return answers, cut
 
 
-def read_table(content: bytes, column: str, prefix: str, limits: Limits) -> Table:
+def read_table(content: bytes, column: str, added: Sequence[str], limits: Limits) -> Table:
     """Read a CSV file with a header, in UTF-8, of at most ``COLUMNS`` columns.
 
     Raises:
@@ -163,7 +165,7 @@ def read_table(content: bytes, column: str, prefix: str, limits: Limits) -> Tabl
     _check_utf8(content)
     rows = _rows(content)
     _, header = next(rows, (1, []))
-    _check_header(header, column, prefix)
+    _check_header(header, column, added)
     index = header.index(column)
     texts = [row[index] for row in _checked(rows, len(header), limits.max_rows)]
     given = [bool(text.strip()) for text in texts]
@@ -188,7 +190,7 @@ def _check_utf8(content: bytes) -> None:
             invalid(f"Byte {place} of the file is not UTF-8: save the file in UTF-8.")
 
 
-def _check_header(header: list[str], column: str, prefix: str) -> None:
+def _check_header(header: list[str], column: str, added: Sequence[str]) -> None:
     if len(header) > COLUMNS:
         too_large(f"The file has {len(header)} columns: send at most {COLUMNS}.")
     if len(header) == 1 and (marks := [mark for mark in ";\t|" if mark in header[0]]):
@@ -203,7 +205,7 @@ def _check_header(header: list[str], column: str, prefix: str) -> None:
     if len(set(header)) < len(header):
         name = next(name for name in header if header.count(name) > 1)
         invalid(f"The file has two columns {name[:NAME]!r}: rename one.")
-    for name in (f"{prefix}label", f"{prefix}score"):
+    for name in added:
         if name in header:
             invalid(f"The file has a column {name!r} already: set prefix, as in prefix=my_.")
 
@@ -233,7 +235,8 @@ ROUTES = [
         "POST",
         "/score",
         "score",
-        "Give each row of a CSV file, which is the body, a label and a score.",
+        "Give each row of a CSV file, which is the body, a label and a score. Where the model's "
+        "min_score is above 0, a guess too, and no label below it.",
         score,
         body=str,
         answer=str,

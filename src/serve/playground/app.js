@@ -2,7 +2,7 @@
 
 import { showCard } from "./card.js";
 import { $, chips, count } from "./dom.js";
-import { look, scoreFile } from "./file.js";
+import { look, scoreFile, tellColumns } from "./file.js";
 import { ask, calm, complain, offer, state } from "./server.js";
 import { classify } from "./texts.js";
 
@@ -53,7 +53,8 @@ async function start() {
     return;
   }
   offer($("text-models"), () => $("results").querySelector(".answers") && classify(), true);
-  offer($("file-models"), () => {});
+  offer($("file-models"), tellColumns);
+  tellColumns(); // of a file that was chosen before there were models
   offer($("card-models"), (name) => {
     location.hash = `#/model/${encodeURIComponent(name)}`;
   });

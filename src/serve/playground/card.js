@@ -114,9 +114,10 @@ function facts(card) {
     ["Folder", element("code", {}, card.name)],
     ["Kind", element("code", {}, card.kind)],
     ["Labels", chips(card.labels)],
+    card.min_score > 0 && ["Answers", `from a score of ${percent(card.min_score)}`],
     ["Reads", limitsOf(card) ? `at most ${limitsOf(card)}` : "the whole text"],
     ["sha256 of model.onnx", element("code", { className: "hash" }, card.sha256)],
-  ];
+  ].filter(Boolean);
   return element(
     "dl",
     { className: "panel facts" },

@@ -2,11 +2,14 @@
 
 import { parse } from "./csv.js";
 import { $, bar, count, element } from "./dom.js";
-import { ask, busy, chosen, complain, limitsOf, milliseconds } from "./server.js";
+import { ask, busy, chosen, complain, limitsOf, milliseconds, state } from "./server.js";
 
 const ROWS = 20; // of a chosen file, header included, that its texts are looked for in
 const MOST_ROWS = 8; // of a scored file, as a look at it
 
+const LIST = new Intl.ListFormat("en-GB");
+
+let header = []; // of the chosen file
 let prefix = ""; // of the names of the new columns, so that none is there twice
 
 let looked = Promise.resolve(); // when the columns of the file are known
@@ -18,7 +21,8 @@ export function look() {
 }
 
 async function offerColumns(file) {
-  const [header = [], ...rows] = parse(await file.slice(0, 2 ** 16).text(), ROWS);
+  const [first = [], ...rows] = parse(await file.slice(0, 2 ** 16).text(), ROWS);
+  header = first;
   const columns = header.map((name) => element("option", { value: name }, name));
   $("column").replaceChildren(...columns);
   $("column").disabled = !columns.length;
@@ -27,14 +31,23 @@ async function offerColumns(file) {
   const longest = header.map((_, k) => k).sort((a, b) => length(b) - length(a))[0];
   const likely = header.find((name) => /^(text|content|message|body)$/i.test(name.trim()));
   if (columns.length) $("column").value = likely ?? header[longest];
-  const taken = (start) => header.includes(`${start}label`) || header.includes(`${start}score`);
+  tellColumns();
+}
+
+/** Say which columns the chosen model adds to the chosen file, under names that it does not have. */
+export function tellColumns() {
+  const file = $("csv").files[0];
+  if (!file || !state.models.length) return;
+  const [model] = chosen($("file-models"));
+  const fields = model.min_score > 0 ? ["label", "guess", "score"] : ["label", "score"];
+  const taken = (start) => fields.some((name) => header.includes(start + name));
   prefix = "";
   for (let number = 1; taken(prefix); number += 1) {
     prefix = number === 1 ? "predicted_" : `predicted${number}_`;
   }
-  $("csv-about").textContent = columns.length
-    ? `${size(file.size)}, ${count(columns.length, "column")}. ` +
-      `The columns ${prefix}label and ${prefix}score are added.`
+  const added = LIST.format(fields.map((name) => prefix + name));
+  $("csv-about").textContent = header.length
+    ? `${size(file.size)}, ${count(header.length, "column")}. The columns ${added} are added.`
     : "This file has no header.";
 }
 
@@ -58,6 +71,7 @@ export async function scoreFile() {
   const { signal } = asking;
   await looked;
   const [model] = chosen($("file-models"));
+  const label = `${prefix}label`; // another file may be chosen meanwhile
   const query = new URLSearchParams({ model: model.name, text_column: $("column").value, prefix });
   const start = performance.now();
   try {
@@ -70,7 +84,7 @@ export async function scoreFile() {
     if (signal.aborted) return;
     const time = milliseconds(performance.now() - start);
     $("file-status").textContent = `${count(rows.length - 1, "row")} scored in ${time}.`;
-    showScored(rows, cut, content, file.name, model);
+    showScored(rows, label, cut, content, file.name, model);
   } catch (error) {
     if (signal.aborted) return; // what is there is of another file
     $("scored").replaceChildren();
@@ -80,23 +94,15 @@ export async function scoreFile() {
 
 let link = ""; // to the file in the browser's memory, which is freed for the next one
 
-function showScored(rows, cut, content, name, model) {
+function showScored(rows, label, cut, content, name, model) {
   URL.revokeObjectURL(link);
   link = URL.createObjectURL(content);
-  const [header, ...body] = rows;
+  const [names, ...body] = rows;
   const download = `${name.replace(/\.csv$/i, "")}-scored.csv`;
-  const counts = new Map();
-  const labels = body.map((row) => row.at(-2)).filter(Boolean); // a row without text has none
-  for (const label of labels) counts.set(label, (counts.get(label) ?? 0) + 1);
-  const most = [...counts].sort((a, b) => b[1] - a[1]);
-  const short = (field) => (field.length > 80 ? `${field.slice(0, 80)}…` : field);
-  const cells = (row, tag) =>
-    row.map((field) => {
-      const className = field.length > 24 ? "long" : "";
-      return element(tag, { dir: "auto", className }, short(field));
-    });
-  const rounded = (row) => row.with(-1, row.at(-1) && Number(row.at(-1)).toFixed(4));
-  const first = body.slice(0, MOST_ROWS).map(rounded);
+  const place = names.indexOf(label);
+  const scored = body.filter((row) => row.at(-1)); // a row without text has no score either
+  const labels = scored.map((row) => row[place]).filter(Boolean);
+  const first = body.slice(0, MOST_ROWS);
   $("scored").replaceChildren(
     element(
       "div",
@@ -113,21 +119,9 @@ function showScored(rows, cut, content, name, model) {
           { className: "cut" },
           `Of ${count(cut, "row")} only the start was read: at most ${limitsOf(model)}.`,
         ),
-      labels.length < body.length &&
-        element("p", {}, `${count(body.length - labels.length, "row")} without text got no label.`),
-      element(
-        "ul",
-        { className: "bars" },
-        ...most.map(([label, number]) =>
-          element(
-            "li",
-            { className: "best" },
-            element("bdi", { className: "bar-label" }, label),
-            bar(number / labels.length),
-            element("span", { className: "number" }, number.toLocaleString("en")),
-          ),
-        ),
-      ),
+      scored.length < body.length &&
+        element("p", {}, `${count(body.length - scored.length, "row")} without text got no label.`),
+      tally(labels, scored.length),
       element("h2", {}, first.length < body.length ? `The first ${first.length} rows` : "The rows"),
       element(
         "div",
@@ -135,10 +129,46 @@ function showScored(rows, cut, content, name, model) {
         element(
           "table",
           {},
-          element("thead", {}, element("tr", {}, ...cells(header, "th"))),
-          element("tbody", {}, ...first.map((row) => element("tr", {}, ...cells(row, "td")))),
+          element("thead", {}, element("tr", {}, ...cells(names, "th"))),
+          element("tbody", {}, ...first.map((row) => scoredRow(row, place))),
         ),
       ),
     ),
   );
+}
+
+/** How many rows got each label, the most frequent first, and how many of them got none. */
+function tally(labels, rows) {
+  const counts = new Map();
+  for (const label of labels) counts.set(label, (counts.get(label) ?? 0) + 1);
+  const line = (name, number, className) =>
+    element(
+      "li",
+      { className },
+      element("bdi", { className: "bar-label" }, name),
+      bar(number / rows),
+      element("span", { className: "number" }, number.toLocaleString("en")),
+    );
+  return element(
+    "ul",
+    { className: "bars" },
+    ...[...counts].sort((a, b) => b[1] - a[1]).map(([name, number]) => line(name, number, "best")),
+    labels.length < rows && line("No answer", rows - labels.length, "none"),
+  );
+}
+
+function cells(row, tag) {
+  const short = (field) => (field.length > 80 ? `${field.slice(0, 80)}…` : field);
+  return row.map((field) => {
+    const className = field.length > 24 ? "long" : "";
+    return element(tag, { dir: "auto", className }, short(field));
+  });
+}
+
+/** A row of the answer, its score rounded; `place` is where its label stands. */
+function scoredRow(row, place) {
+  const score = row.at(-1);
+  const made = cells(row.with(-1, score && Number(score).toFixed(4)), "td");
+  if (score && !row[place]) made[place].append(element("span", { className: "hint" }, "No answer"));
+  return element("tr", {}, ...made);
 }

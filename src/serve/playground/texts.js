@@ -10,19 +10,26 @@ const MOST_CHARACTERS = 300; // of a text after the last word that mattered
 const LEAST = 0.001; // the change of a probability that is worth telling
 const FULL = 0.05; // the change that is drawn in full, unless there is a larger one
 
-/** Scores of all texts by one model, with the rows of which only the start was read. */
+/** The rows that a header of an answer names, as "0,3". */
+function rowsIn(answer, header) {
+  const named = answer.headers.get(header);
+  return named ? named.split(",").map(Number) : [];
+}
+
+/** Scores of all texts by one model, and the rows of which it read only the start or was unsure. */
 async function predict(model, texts, signal) {
   const start = performance.now();
   const rows = [];
   const cut = new Set();
+  const unsure = new Set();
   for (let from = 0; from < texts.length; from += state.mostItems) {
     const inputs = texts.slice(from, from + state.mostItems).map((text) => [text]);
     const answer = await post("predict", { inputs, model: model.name, truncate: true }, signal);
-    const truncated = answer.headers.get("X-Truncated");
-    for (const row of truncated ? truncated.split(",") : []) cut.add(from + Number(row));
+    for (const row of rowsIn(answer, "X-Truncated")) cut.add(from + row);
+    for (const row of rowsIn(answer, "X-No-Answer")) unsure.add(from + row);
     rows.push(...(await answer.json()));
   }
-  return { model, rows, cut, milliseconds: performance.now() - start };
+  return { model, rows, cut, unsure, milliseconds: performance.now() - start };
 }
 
 let asking = new AbortController(); // of the latest request, which replaces one before it
@@ -80,8 +87,9 @@ function show(texts, answers) {
   );
 }
 
+/** What the models say of a text: null is no answer, which two of them may agree on. */
 function labelsOf(answers, row) {
-  return answers.map((one) => one.rows[row][0].label);
+  return answers.map((one) => (one.unsure.has(row) ? null : one.rows[row][0].label));
 }
 
 function answerOf(text, row, answers, numbered) {
@@ -124,28 +132,29 @@ function answerOf(text, row, answers, numbered) {
 function verdictOf(row, answer, named) {
   const { model } = answer;
   const scores = answer.rows[row];
+  const sure = !answer.unsure.has(row);
+  const best = [
+    element("bdi", {}, scores[0].label),
+    " ",
+    element("span", { className: "sure" }, percent(scores[0].score)),
+  ];
   return element(
     "div",
     { className: "verdict", role: "group", "aria-label": `${model.name}, text ${row + 1}` },
     named && element("h3", { className: "of-model" }, model.name),
-    element(
-      "p",
-      { className: "label" },
-      element("bdi", {}, scores[0].label),
-      " ",
-      element("span", { className: "sure" }, percent(scores[0].score)),
-    ),
-    bars(scores),
+    element("p", { className: "label" }, sure ? best : "No answer"),
+    !sure && element("p", { className: "guess" }, "best guess: ", best),
+    bars(scores, sure),
     answer.cut.has(row) &&
       element("p", { className: "cut" }, `Only the start was read: at most ${limitsOf(model)}.`),
   );
 }
 
-function bars(scores) {
+function bars(scores, sure) {
   const rows = scores.map((one, k) =>
     element(
       "li",
-      { className: k === 0 ? "best" : "" },
+      { className: sure && k === 0 ? "best" : "" },
       element("bdi", { className: "bar-label" }, one.label),
       bar(one.score),
       element("span", { className: "number" }, percent(one.score)),
@@ -208,7 +217,7 @@ function explanation(found, text, model) {
     "caption",
     {},
     "By how many points the probability of ",
-    element("bdi", {}, found.label),
+    element("bdi", {}, found.label ?? found.guess),
     `, ${percent(found.score)}, falls when the word is left out.`,
   );
   const head = ["Word", "Speaks", "Points"].map((name, k) =>

@@ -159,6 +159,39 @@ def test_every_column_is_kept_and_predictions_are_added(
     assert (tmp_path / target).read_bytes() == first
 
 
+@pytest.mark.parametrize("target", ["out.csv", "out.tsv", "out.jsonl", "out.parquet"])
+def test_a_row_below_min_score_gets_a_guess_and_no_label(
+    target: str,
+    model: Path,
+    rows: list[Row],
+    expected: list[Row],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    source, output = write(tmp_path / "in.jsonl", rows), tmp_path / target
+    least = float(np.median([one["score"] for one in expected]))
+    given: Row = {"input": str(source), "output": str(output), "prefix": "p_"}
+    predict.main(model, **given, min_score=least, probabilities=True)
+    found = read(output)
+    few = sum(one["score"] < least for one in expected)
+    assert 0 < few < ROWS
+    assert f"no label {few}, with a score below {least:g}" in caplog.text
+    missing = "" if target in ("out.csv", "out.tsv") else None
+    for row, before, one in zip(found, rows, expected, strict=True):
+        assert list(row)[: len(before) + 3] == [*before, "p_label", "p_guess", "p_score"]
+        label = one["label"] if one["score"] >= least else missing
+        assert (row["p_label"], row["p_guess"]) == (label, one["label"])
+        assert float(row["p_score"]) == one["score"]
+    given["input"] = str(write(tmp_path / "taken.csv", [{"text": "goal", "p_guess": "mine"}]))
+    with pytest.raises(InputError, match="has a column 'p_guess', as the predictions have: set"):
+        predict.main(model, **given, min_score=least)
+    caplog.clear()
+    predict.main(model, **given, min_score=0)
+    assert list(read(output)[0]) == ["text", "p_guess", "p_label", "p_score"]
+    assert "no label" not in caplog.text
+
+
 def test_parquet_keeps_its_types(model: Path, tmp_path: Path) -> None:
     table = pa.table(
         {
@@ -627,6 +660,15 @@ def test_a_run_that_breaks_goes_on_with_the_same_bytes(
     assert "1024 of the rows were scored before the interruption" in caplog.text
     assert not journal.exists()
 
+    # The least score is asked of each row, also of those that were scored without it.
+    journal.write_bytes(scores)
+    predict.main(model, **given, resume=True, min_score=0.8)
+    resumed = output.read_bytes()
+    predict.main(model, **given, min_score=0.8)
+    assert output.read_bytes() == resumed != (tmp_path / "whole.csv.gz").read_bytes()
+    assert {row["label"] for row in read(output)[:1024]} > {""}
+    assert caplog.text.count("1024 of the rows were scored before the interruption") == 2
+
     # Neither half a batch, nor a damaged one, nor one of other texts is taken for scores.
     damaged = bytearray(scores)
     damaged[-100] ^= 1
@@ -809,6 +851,7 @@ def test_a_cluster_that_loses_a_node_writes_the_same_bytes(
     source = write(tmp_path / "in.parquet", many)
     output = tmp_path / "out.parquet"
     words = ["--input", str(source), "--output", str(output), "--ray", cluster.address]
+    words += ["--min_score", "0.8"]
     with started(model, *words, stderr=subprocess.PIPE) as process:
         wait_for(tmp_path / ".out.parquet.scores", 10 * RECORD, process)
         # Its workers stand still, so that what they have can't be done before the node is gone.
@@ -825,5 +868,6 @@ def test_a_cluster_that_loses_a_node_writes_the_same_bytes(
     assert b"nodes of Ray that scored: 2" in err
     assert b"computing with ONNX Runtime, since the nodes of Ray may differ" in err
     whole = tmp_path / "whole.parquet"
-    predict.main(model, input=str(source), output=str(whole))
+    predict.main(model, input=str(source), output=str(whole), min_score=0.8)
     assert output.read_bytes() == whole.read_bytes()
+    assert 0 < pq.read_table(whole)["label"].null_count < len(many)

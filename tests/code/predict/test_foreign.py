@@ -228,6 +228,15 @@ def test_the_word_alone_names_no_file() -> None:
         {"pad_token_id": -1},
         {"pad_token_id": False},
         {"pad_token_id": 2**31},
+        {"min_score": 1},
+        {"min_score": 1.0},
+        {"min_score": -0.1},
+        {"min_score": True},
+        {"min_score": None},
+        {"min_score": "0.5"},
+        {"min_score": [0.5]},
+        {"min_score": float("nan")},
+        {"min_score": float("inf")},
         {"files": []},
     ],
 )
@@ -251,6 +260,16 @@ NAMES = [
     "\x1b[2J",
     "\ud800",
 ]
+
+
+def test_a_manifest_may_name_no_least_score(folder: Path) -> None:
+    path = folder / "manifest.json"
+    said = json.loads(path.read_text())
+    del said["min_score"]
+    path.write_text(json.dumps(said))
+    assert Classifier(folder, threads=1).min_score == 0
+    change(folder, min_score=0)
+    assert Classifier(folder, threads=1).fields == ("label", "score")
 
 
 @pytest.mark.parametrize("name", [*NAMES, "a" * 256, "ä" * 200])

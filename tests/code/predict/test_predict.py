@@ -49,6 +49,27 @@ def test_a_line_of_json_for_each_text_of_the_command_line(model: Path) -> None:
         assert sum(line["probabilities"].values()) == pytest.approx(1)
 
 
+def test_below_min_score_there_is_a_guess_and_no_label(model: Path, tmp_path: Path) -> None:
+    texts = ("goal match", "goal bank actor")  # the second has a word of each topic
+    before = run(model, *texts)[0]
+    assert run(model, *texts, "--min_score", "0")[0] == before
+    sure, unsure = map(json.loads, before.splitlines())
+    assert unsure["score"] < 0.6 < sure["score"]
+    lines = run(model, *texts, "--min-score", "0.6")[0]
+    shown = [list(json.loads(line).items()) for line in lines.splitlines()]
+    for line, label, one in zip(shown, ("sport", None), (sure, unsure), strict=True):
+        rest = [("score", one["score"]), ("probabilities", one["probabilities"])]
+        assert line == [("label", label), ("guess", one["label"]), *rest]
+    folder = shutil.copytree(model, tmp_path / "model")
+    said = json.loads((folder / "manifest.json").read_text()) | {"min_score": 0.6}
+    (folder / "manifest.json").write_text(json.dumps(said))
+    assert run(folder, *texts)[0] == lines
+    assert run(folder, *texts, "--min_score", "0")[0] == before
+    assert Classifier(folder, 1, min_score=unsure["score"]).min_score == unsure["score"]
+    (exact,) = Classifier(folder, 1, min_score=unsure["score"]).predict(texts[1:], 64)
+    assert exact["label"] == unsure["label"], "a label needs this score, and no more"
+
+
 def test_texts_from_standard_input_in_their_order(model: Path) -> None:
     texts = ["goal match", "bank", "film actor director cinema", "loan", "coach"] * 300
     out, _ = run(model, stdin="\r\n".join(texts).encode())
@@ -73,6 +94,10 @@ def test_bad_input_gets_one_sentence(model: Path, tmp_path: Path) -> None:
     assert "tickets.csv is a file: pass --input " in err
     _, err = run(model, "goal", "--batch_tokens", "0", code=1)
     assert "--batch_tokens is '0': expected a whole number at least 1; change it" in err
+    for value in ("1", "-0.1", "nan", "none"):
+        _, err = run(model, "goal", "--min_score", value, code=1)
+        wanted = "expected model or a number at least 0 and below 1"
+        assert f"--min_score is '{value}': {wanted}; change it" in err
     _, err = run(model, "--goal", code=1)
     assert "remove it on the command line, or put -- before texts." in err
     assert len(run(model, "--", "--goal")[0].splitlines()) == 1

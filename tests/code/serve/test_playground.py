@@ -24,6 +24,7 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 GOAL = "🥅 The striker scored a late goal and the coach was proud of the match"
 BANK = "The bank sold its shares at a profit"
 HASH = "0123456789abcdef" * 4
+UNSURE = "goal profit director"  # a word of each topic
 HOSTILE = "<img src=x onerror=alert(1)> match"
 CARD = f"""---
 model-index:
@@ -349,6 +350,51 @@ def test_the_servers_own_sentence_is_shown(page: Page, errors: list[str], tmp_pa
     errors.clear()
 
 
+def test_a_model_that_is_not_sure_gives_no_answer(
+    browser: Browser, folder: Path, tmp_path: Path
+) -> None:
+    words = (*LIMITS.split(), "--min_score", "0.6")
+    with serving(folder / "log-2", folder / "first", folder / "second", *words) as address:
+        page = browser.new_page()
+        visit(page, address)
+        guess, sure = (predicted(address, text, "first")[0] for text in (UNSURE, GOAL))
+        assert guess["score"] < 0.6 < sure["score"]
+        told = f"{guess['label']} {percent(guess['score'])}"
+        classify(page, GOAL, GOAL, UNSURE)  # of which the last is asked by itself
+        verdicts, given = page.locator(".verdict"), f"{sure['label']} {percent(sure['score'])}"
+        expect(verdicts.locator(".label")).to_have_text([given, given, "No answer"])
+        expect(page.locator(".guess")).to_have_count(1)
+        expect(verdicts.nth(2).locator(".guess")).to_have_text(f"best guess: {told}")
+        expect(page.locator(".best")).to_have_count(2)
+        page.get_by_role("button", name="Which words mattered?").last.click()
+        caption = f"By how many points the probability of {told.replace(' ', ', ')}, falls"
+        expect(page.locator("caption")).to_contain_text(caption)
+        assert not Axe().run(page).violations_count
+        choose(page, "Side by side")
+        other = predicted(address, UNSURE, "second")[0]
+        assert other["score"] < 0.6
+        assert other["label"] != guess["label"]
+        expect(page.locator(".guess")).to_have_count(2)
+        expect(page.locator("#status")).to_contain_text("The models agree on 3 of 3.")
+
+        page.get_by_role("link", name="File").click()
+        rows = [["guess", "text"], ["1", UNSURE], ["2", " "], ["3", GOAL], ["4", UNSURE]]
+        page.get_by_label("CSV file").set_input_files(write(tmp_path / "a.csv", rows))
+        added = "The columns predicted_label, predicted_guess and predicted_score are added."
+        expect(page.locator("#csv-about")).to_contain_text(added)
+        page.get_by_role("button", name="Score").click()
+        scored = page.locator("#scored")
+        expect(scored).to_contain_text("1 row without text got no label.")
+        expect(scored.locator(".bars li")).to_have_text([f"{sure['label']}1", "No answer2"])
+        cells = scored.locator("tbody tr td:nth-child(3)")
+        expect(cells).to_have_text(["No answer", "", sure["label"], "No answer"])
+        expect(scored.locator("tbody tr").nth(0).locator("td").nth(3)).to_have_text(guess["label"])
+        assert not Axe().run(page).violations_count
+        page.get_by_role("link", name="Model").click()
+        expect(page.locator(".facts")).to_contain_text("Answersfrom a score of 60.0%")
+        page.context.close()
+
+
 def test_a_server_with_a_key_is_asked_with_it(browser: Browser, folder: Path) -> None:
     words = (folder / "first", "--watch", "0")
     with serving(folder / "key-log", *words, SERVE_API_KEY="sésame ☂") as address:
@@ -399,6 +445,7 @@ def test_the_page_of_a_model_shows_its_card_as_text(page: Page, server: str) -> 
     ]
     hashes = json.loads(requests.get(f"{server}/models/first/card", timeout=10).text)["manifest"]
     expect(card.locator(".hash")).to_have_text(hashes["files"]["model.onnx"])
+    expect(card.locator(".facts dt").filter(has_text="Answers")).to_have_count(0)
     card.get_by_role("link", name="Limits").click()
     expect(card.get_by_role("heading", name="Limits")).to_be_focused()
     choose(page, "second", "#card-models")

@@ -43,6 +43,8 @@ from src.serve.server import Server, listen
 from src.serve.service import Service
 from src.serve.tei import ranked
 
+LEAST = 0.6  # the score from which on the third model gives a label
+UNSURE = "goal bank actor"  # a word of each topic
 PRIVATE = "xylophone"  # a word of requests, which no log may have
 
 
@@ -62,7 +64,7 @@ def started(log: Path, *words: str | Path, **environment: str) -> Iterator[Runni
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two models of other forests, the first with a card."""
+    """Two models of other forests, the first with a card, and the first as one that may abstain."""
     place = tmp_path_factory.mktemp("models")
     found = []
     for seed, name in enumerate(("first", "second")):
@@ -70,6 +72,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         found.append(make_model(place / name, seed))
     (found[0] / "README.md").write_text("---\ntags:\n- onnx\nnull: {yes: 1}\n---\n# A card\n")
     list_too(found[0], "README.md")
+    found.append(Path(shutil.copytree(found[0], place / "unsure")))
+    list_too(found[2], "README.md", LEAST)
     return found
 
 
@@ -197,6 +201,80 @@ def test_truncation_is_told(server: Running, classifiers: list[Classifier]) -> N
     assert "X-Truncated" not in post(server, "/predict", {"inputs": "goal " * 100}).headers
 
 
+def test_a_score_that_is_too_low_is_no_answer(
+    server: Running, classifiers: list[Classifier]
+) -> None:
+    texts = [UNSURE, "goal match coach", UNSURE]
+    unsure, sure, _ = rows = expected(classifiers[0], texts)
+    assert unsure[0]["score"] < LEAST < sure[0]["score"]
+
+    def without_label() -> float:
+        pattern = r'serve_unanswered_texts_total{model="unsure"} (.*)'
+        found = re.search(pattern, get(server, "/metrics").text)
+        return float(found[1]) if found else 0
+
+    before = without_label()
+    body = {"inputs": [[text] for text in texts], "model": "unsure"}
+    found = post(server, "/predict", body)
+    assert (found.headers["X-No-Answer"], found.json()) == ("0,2", rows)
+    assert without_label() == before + 2
+    raw = post(server, "/predict", body | {"raw_scores": True})
+    assert raw.headers["X-No-Answer"] == "0,2", "of probabilities, not of logits"
+    hub = {"inputs": texts, "parameters": {"function_to_apply": "sigmoid"}}
+    assert post(server, "/models/unsure", hub).headers["X-No-Answer"] == "0,2"
+    assert "X-No-Answer" not in post(server, "/predict", body | {"inputs": texts[1]}).headers
+    assert "X-No-Answer" not in post(server, "/predict", body | {"model": "first"}).headers
+    assert 'serve_unanswered_texts_total{model="first"}' not in get(server, "/metrics").text
+
+    for text, best in zip(texts[:2], (unsure[0], sure[0]), strict=True):
+        told = post(server, "/explain", {"inputs": text, "model": "unsure"})
+        label = best["label"] if text != UNSURE else None
+        assert [*told.json().items()][1:3] == [("label", label), ("guess", best["label"])]
+        assert told.json()["score"] == pytest.approx(best["score"])
+        assert told.headers.get("X-No-Answer") == (None if label else "0")
+        same = post(server, "/explain", {"inputs": text}).json()
+        assert "guess" not in same
+        assert same["label"] == best["label"]
+        assert same["words"] == told.json()["words"]
+
+    file = "text\n" + "".join(f"{text}\n" for text in (*texts, '""'))
+    kind = {"Content-Type": "text/csv"}
+    scored = post(server, "/score?model=unsure&prefix=my_", data=file, headers=kind).text
+    header, *lines = list(csv.reader(io.StringIO(scored)))
+    assert header == ["text", "my_label", "my_guess", "my_score"]
+    guess, label = unsure[0]["label"], sure[0]["label"]
+    assert [line[1:3] for line in lines] == [["", guess], [label, label], ["", guess], ["", ""]]
+    assert [float(line[3]) for line in lines[:3]] == pytest.approx([r[0]["score"] for r in rows])
+    for model, status in (("unsure", 422), ("first", 200)):
+        path = f"/score?model={model}"
+        assert post(server, path, data="text,guess\na,b\n", headers=kind).status_code == status
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_an_output_of_the_open_inference_protocol_is_the_guess(
+    server: Running, classifiers: list[Classifier], binary: bool
+) -> None:
+    client = triton.InferenceServerClient(server.url.removeprefix("http://"))
+    tensor = triton.InferInput("text", [2], "BYTES")
+    tensor.set_data_from_numpy(np.array([UNSURE, "goal match coach"], dtype=object), binary)
+    guesses = [row[0]["label"] for row in expected(classifiers[0], [UNSURE, "goal match coach"])]
+    names = ["label", "guess", "score", "probabilities"]
+    assert [one["name"] for one in client.get_model_metadata("unsure")["outputs"]] == names
+    assert [one["name"] for one in client.get_model_metadata("first")["outputs"]] == [
+        name for name in names if name != "guess"
+    ]
+    wanted = [triton.InferRequestedOutput(name, binary) for name in ("guess", "label")]
+    for model, labels in (("unsure", ["", guesses[1]]), ("first", guesses)):
+        found = client.infer(model, [tensor], outputs=wanted)
+        for name, values in (("label", labels), ("guess", guesses)):
+            texts = [one.decode() if binary else one for one in found.as_numpy(name)]
+            assert texts == values
+        given = client.infer(model, [tensor]).get_response()["outputs"]
+        assert [one["name"] for one in given] == [
+            name for name in names if name != "guess" or model == "unsure"
+        ]
+
+
 @pytest.mark.parametrize("binary", [True, False])
 def test_a_client_of_the_open_inference_protocol(
     server: Running, classifiers: list[Classifier], binary: bool
@@ -239,7 +317,7 @@ def test_a_client_of_the_open_inference_protocol(
     best = triton.InferRequestedOutput("probabilities", class_count=1)
     with pytest.raises(InferenceServerException, match=r"outputs\[0\].parameters.classification"):
         client.infer("second", [tensor], outputs=[best])
-    with pytest.raises(InferenceServerException, match=r"outputs\[0\].name must be one of label"):
+    with pytest.raises(InferenceServerException, match=r"outputs\[0\].name must be one of guess"):
         client.infer("second", [tensor], outputs=[triton.InferRequestedOutput("logits")])
 
 
@@ -344,7 +422,9 @@ def test_a_file_comes_back_with_labels_and_scores(
 
 def test_what_it_says_of_its_models(server: Running, folders: list[Path]) -> None:
     manifest = json.loads((folders[0] / "manifest.json").read_text())
-    first, second = get(server, "/models").json()
+    first, second, unsure = get(server, "/models").json()
+    assert [one["min_score"] for one in (first, second, unsure)] == [0, 0, LEAST]
+    assert get(server, "/models/unsure/card").json()["min_score"] == LEAST
     assert (first["name"], first["labels"]) == ("first", ["film", "money", "sport"])
     assert first["sha256"] == manifest["files"]["model.onnx"] != second["sha256"]
     card = get(server, "/models/first/card").json()
@@ -356,11 +436,13 @@ def test_what_it_says_of_its_models(server: Running, folders: list[Path]) -> Non
     assert get(server, "/models/second/card").json()["front_matter"] == {}
     kind = get(server, "/info").json()["model_type"]["classifier"]
     assert kind["id2label"] == {"0": "film", "1": "money", "2": "sport"}
-    assert server.log.read_text().count("computing with ONNX Runtime, as all models do that") == 2
+    assert server.log.read_text().count("computing with ONNX Runtime, as all models do that") == 3
 
 
 def test_it_says_what_computes(exported: tuple[Path, Path], tmp_path: Path) -> None:
-    with started(tmp_path / "log.txt", exported[0], "--engine", "openvino") as server:
+    words = ("--engine", "openvino", "--min_score", "0.9")
+    with started(tmp_path / "log.txt", exported[0], *words) as server:
+        assert get(server, "/models").json()[0]["min_score"] == 0.9
         assert get(server, "/info").json()["engine"] == "openvino"
         assert get(server, "/v2/models/fp32").json()["platform"] == "openvino_onnx"
         assert 'serve_model{engine="openvino",model="fp32",' in get(server, "/metrics").text
@@ -474,7 +556,7 @@ def test_its_log_has_no_text(server: Running) -> None:
     post(server, "/predict", {PRIVATE: PRIVATE})
     get(server, f"/{PRIVATE}?{PRIVATE}")
     post(server, "/predict", {"inputs": PRIVATE})
-    assert "serving first, second at http" in server.log.read_text()
+    assert "serving first, second, unsure at http" in server.log.read_text()
     assert PRIVATE not in server.log.read_text()
 
 
@@ -756,6 +838,10 @@ def test_a_changed_folder_is_served_once_it_is_whole(folders: list[Path], tmp_pa
         wait_until(lambda: reloads("loaded") == "2")
         assert f'sha256="{new}"}} 1' in get(server, "/metrics").text
         assert old not in get(server, "/metrics").text
+        assert "X-No-Answer" not in post(server, "/predict", {"inputs": UNSURE}).headers
+        list_too(folder, "model.onnx", 0.99)
+        wait_until(lambda: reloads("loaded") == "3")
+        assert post(server, "/predict", {"inputs": UNSURE}).headers["X-No-Answer"] == "0"
 
 
 def test_sigterm_lets_requests_end(folders: list[Path], tmp_path: Path) -> None:
@@ -869,6 +955,8 @@ def test_it_does_not_start_on_a_mistake(
     assert few in refused(folder, "--max_texts", "64")
     blank = "The key in the environment variable SERVE_API_KEY is empty"
     assert blank in refused(folder, SERVE_API_KEY=" ")
+    below = "--min_score is '1': expected model or a number at least 0 and below 1"
+    assert below in refused(folder, "--min_score", "1")
     message = f"Can't read {tmp_path / 'key'}, No such file"
     assert message in refused(folder, "--api_key_file", str(tmp_path / "key"))
     assert "Two folders have the same name (first, first)" in refused(folder, folders[0])
