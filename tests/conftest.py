@@ -45,7 +45,7 @@ LOAD, QUALITY, SPLIT, PROBE, TRAIN = (
     {key: value for key, value in PARAMS[name].items() if key not in ("source", "checkpoint")}
     for name in ("load", "quality", "split", "probe", "train")
 )
-TRAIN |= {"lr": 3e-3, "epochs": 2}  # enough to learn
+TRAIN |= {"epochs": 2, "early_stopping_patience": 2}
 SMALL = {f"{name}.{key}": value for name, values in PARAMS.items() for key, value in values.items()}
 
 

@@ -14,7 +14,7 @@ MODELS = [
 ]
 FOLDERS = {name: f"models/exported/{name}" for name in ("onnx", "onnx-int8")}
 STAGES = [
-    *("load", "quality", "split", "baseline", "linear", "train", "export"),
+    *("load", "quality", "split", "baseline", "linear", "probe", "train", "export"),
     *("export_tfidf@baseline", "export_tfidf@linear"),
     *(f"evaluate@{model}" for model in MODELS),
     *("compare", "card@onnx", "card@onnx-int8"),
@@ -29,6 +29,7 @@ def test_the_first_repro_runs_every_stage_and_leaves_only_records_for_git(built:
     assert [name for name in new if name.startswith(("models/", "data/raw", "data/splits"))] == [
         "models/baseline.json",
         "models/linear.json",
+        "models/probe.json",
         "models/transformer.json",
     ]
 
@@ -61,7 +62,7 @@ def test_metrics_of_every_model_on_the_same_texts(project: Project) -> None:
         assert set(test) == {
             *("accuracy", "accuracy_low", "accuracy_high"),
             *("macro_f1", "macro_f1_low", "macro_f1_high"),
-            *("weighted_f1", "log_loss", "ece"),
+            *("weighted_f1", "log_loss", "ece", "aurc"),
         }
         details = shown[f"dvclive/evaluate/{model}/details.json"]["data"]
         assert set(details["classes"]["sport"]) == {"precision", "recall", "f1", "texts"}
@@ -74,7 +75,7 @@ def test_metrics_of_every_model_on_the_same_texts(project: Project) -> None:
     assert compared["baseline-onnx"] == compared["baseline"]
     page = (project.root / "dvclive/compare/comparison.md").read_text()
     table = page.split("18 test texts")[1].splitlines()
-    assert [line.split("|")[1].strip() for line in table[4:11]] == MODELS
+    assert [line.split("|")[1].strip() for line in table[4:12]] == MODELS
     assert page.startswith(f"Ship {compared['ship']}: ")
     assert compared["ship"] in {"baseline-onnx", "linear-onnx", "onnx", "onnx-int8"}
 
@@ -82,7 +83,7 @@ def test_metrics_of_every_model_on_the_same_texts(project: Project) -> None:
 def test_plots_show_every_declared_plot(project: Project, tmp_path: Path) -> None:
     declared = yaml.safe_load((project.root / "dvc.yaml").read_text())["plots"]
     shown = json.loads(project.dvc("plots", "show", "--json"))["data"]
-    assert len(declared) == 13
+    assert len(declared) == 15
     for plot in declared:
         name = next(iter(plot))
         assert shown[name][0]["content"]["data"]["values"], name

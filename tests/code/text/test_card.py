@@ -104,7 +104,7 @@ def test_the_card_says_what_the_records_say(project: Project) -> None:
     findings = read(project, "data/quality.json")["findings"]
     assert "unknown_tokens" in {finding["code"] for finding in findings}
     assert all(f"\n- {sentence(finding)}\n" in page for finding in findings)
-    assert "| `train.lr` | `0.0001` |" in page
+    assert "| `train.lr` | `0.003` |" in page
     predictions = pd.read_parquet(project.root / "data/predictions/onnx/predictions.parquet")
     wrong = int((predictions["label"] != predictions["predicted"]).sum())
     assert f"Of 18 test texts {wrong} got a wrong label" in page

@@ -398,7 +398,7 @@ def test_the_pedigree_of_a_model(project: Project) -> None:
     assert record["requirements.lock"] == sha256(Path("requirements.lock"))
     assert set(record["stages"]) == {"load", "split", "train", "export"}
     train = record["stages"]["train"]
-    assert "--lr 0.0001" in " ".join(train["cmd"].split())
+    assert "--lr 0.003" in " ".join(train["cmd"].split())
     assert train["params"]["params.yaml"]["train"]["seed"] == 1
     assert "data/splits" in {dep["path"] for dep in train["deps"]}
     assert record["files"][str(EXPORTED)] == sha256(EXPORTED)
