@@ -139,10 +139,12 @@ def trainings(splits: Path, texts: Path, count: int, place: Path) -> dict[str, A
     rows = {}
     settings = [*available(TRAININGS), FIRST._replace(name=SEED)]
     for number, setting in enumerate(settings):
-        model, live = place / f"{number}" / "model", place / f"{number}" / "live"
+        probe, model, live = (place / f"{number}" / name for name in ("probe", "model", "live"))
+        start = words_of("probe", few, probe, live / "probe", threads=setting.threads)
+        command([*start], place / "log", place, **setting.variables)
         words = words_of(
             "train",
-            *(few, model, live),
+            *(few, probe, model, live),
             epochs=1,
             threads=setting.threads,
             seed=seed + (setting.name == SEED),

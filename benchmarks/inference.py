@@ -124,8 +124,9 @@ def _train(folder: Path, changes: dict[str, str]) -> tuple[Path, Path]:
     """Splits and models of other texts, by the stages of the pipeline."""
     texts, models, log = splits(folder, changes), folder / "models", folder / "log"
     say("training and exporting")
-    trained = models / "transformer"
-    stage("train", texts, trained, folder / "live/train", log=log, cwd=folder)
+    probe, trained = models / "probe", models / "transformer"
+    stage("probe", texts, probe, folder / "live/probe", log=log, cwd=folder)
+    stage("train", texts, probe, trained, folder / "live/train", log=log, cwd=folder)
     exported = (models / "onnx", models / "onnx-int8", folder / "live/export")
     stage("export", texts, trained, *exported, log=log, cwd=folder)
     return texts, models

@@ -98,7 +98,7 @@ def _commands(folder: Path) -> dict[str, Sequence[object]]:
     examples.read(splits / "test.parquet")[["text"]].to_csv(folder / "texts.csv", index=False)
     live, transformer = folder / "live", models / "transformer"
     return {
-        "train": words_of("train", splits, folder / "model", live, epochs=1),
+        "train": words_of("train", splits, models / "probe", folder / "model", live, epochs=1),
         "evaluate": words_of("evaluate", splits, transformer, folder / "predictions", live),
         "export": words_of("export", splits, transformer, folder / "onnx", folder / "int8", live),
         "predict": [

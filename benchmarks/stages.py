@@ -24,6 +24,7 @@ LATER = {  # what a stage imports once it knows its model
     "evaluate@baseline-onnx": "src.predict.classifier, onnxruntime",
     "evaluate@linear": "joblib, sklearn.linear_model",
     "evaluate@linear-onnx": "src.predict.classifier, onnxruntime",
+    "evaluate@probe": "src.text.encoder",
     "evaluate@transformer": "src.text.encoder",
     "evaluate@onnx": "src.predict.classifier, onnxruntime",
     "evaluate@onnx-int8": "src.predict.classifier, onnxruntime",

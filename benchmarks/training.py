@@ -7,8 +7,9 @@
 The peer runs with its defaults, which pad every text to 128 tokens, but saves nothing while it
 trains; weight decay and warm-up, which it sets to 0, are 0 for us too. A round runs the peer, the
 train stage without its shortcuts and the train stage, with a seed of the round's own. The time is
-that of the training loop: start-up and validation are left out, our saving of the epoch is not. CPU
-time and peak memory are of the whole command, validation and, for the peer, the test included.
+that of the training loop: start-up and validation are left out, our saving of the epoch is not, and
+the whole command of the probe, which training starts from, is added to ours. CPU time and peak
+memory are of the whole commands, validation and, for the peer, the test included.
 """
 
 import argparse
@@ -54,7 +55,6 @@ Trainer.train = timed
 runpy.run_module("src.text.train", run_name="__main__", alter_sys=True)
 """
 EQUAL: dict[str, Any] = {  # to the peer's defaults
-    "max_length": 128,
     "batch_size": 16,
     "gradient_accumulation_steps": 1,
     "lr_scheduler_type": "linear",
@@ -90,11 +90,17 @@ def peer(
 def ours(folder: Path, epochs: int, lr: float, seed: int, *, shortcuts: bool) -> dict[str, float]:
     """Train the stage on the same splits, and test what it kept."""
     output = folder / f"ours-{shortcuts}-{seed}"
-    paths = (folder / "splits", output / "model", output / "live")
+    probe, live = output / "probe", output / "live"
+    equal = {"max_length": 128, "threads": os.cpu_count(), "seed": seed}
+    start = command(
+        words_of("probe", folder / "splits", probe, live / "probe", **equal), folder / "log", folder
+    )
+    paths = (folder / "splits", probe, output / "model", live)
     changes = EQUAL | {"epochs": epochs, "lr": lr, "seed": seed, "shortcuts": shortcuts}
     words = [sys.executable, "-c", TIMED, *words_of("train", *paths, **changes)[3:]]
     weight = command(words, folder / "log", folder, PYTHONPATH=str(ROOT))
-    seconds = float((folder / "loop_s").read_text())
+    weight["cpu_s"] += start["cpu_s"]
+    seconds = start["wall_s"] + float((folder / "loop_s").read_text())
     test = examples.read(folder / "splits" / "test.parquet")
     model = encoder.TorchClassifier(output / "model", threads=2)
     predicted = model.logits(list(test["text"]), batch_tokens=4096).argmax(axis=1)

@@ -396,7 +396,7 @@ def test_the_pedigree_of_a_model(project: Project) -> None:
     head = project.git("rev-parse", "HEAD").strip()
     assert record["git"] == {"revision": head, "dirty": False}
     assert record["requirements.lock"] == sha256(Path("requirements.lock"))
-    assert set(record["stages"]) == {"load", "split", "train", "export"}
+    assert set(record["stages"]) == {"load", "split", "probe", "train", "export"}
     train = record["stages"]["train"]
     assert "--lr 0.003" in " ".join(train["cmd"].split())
     assert train["params"]["params.yaml"]["train"]["seed"] == 1
