@@ -57,15 +57,16 @@ def write_manifest(
     write_json(folder / MANIFEST, manifest)
 
 
-def list_too(folder: Path, name: str, min_score: float = 0.0) -> None:
-    """Add a file of a model folder to its manifest, or its new sha256, and set ``min_score``.
+def list_too(folder: Path, name: str, min_score: float | None = None) -> None:
+    """Add a file of a model folder to its manifest, or its new sha256, and maybe ``min_score``.
 
     Raises:
         InputError: as for ``read_manifest``.
     """
     manifest = read_manifest(folder)
     files = manifest["files"] | {name: sha256(folder / name)}
-    said = {"min_score": min_score, "files": dict(sorted(files.items()))}
+    least = manifest["min_score"] if min_score is None else min_score
+    said = {"min_score": least, "files": dict(sorted(files.items()))}
     write_json(folder / MANIFEST, manifest | said)
 
 

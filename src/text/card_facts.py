@@ -44,6 +44,7 @@ class Facts:
         self.weights = _weights(exported / "model.onnx")  # how many numbers it holds, by type
         self.details = _read_json(results / "details.json")  # figures by class and by slice
         self.splits = {split: splits / f"{split}.parquet" for split in examples.SPLITS}
+        self.out_of_scope = splits / "out_of_scope.parquet"  # where there are such texts
         columns = ["label", *self.details["slices"]]
         self.counts: dict[str, pd.DataFrame] = {  # these columns of each split
             split: pa.concat_tables(examples.scan(path, columns)).to_pandas()
@@ -52,7 +53,9 @@ class Facts:
         self.quality = _read_json(quality)  # the figures of the data
         self.warnings = [_public_sentence(finding) for finding in self.quality["findings"]]
         self.test: dict[str, float] = _read_json(results / "metrics.json")["test"]
-        self.step: int = _read_json(training / "metrics.json")["step"]  # whose weights these are
+        trained = _read_json(training / "metrics.json")
+        self.step: int = trained["step"]  # whose weights these are
+        self.last_step: int = trained["last_step"]  # that there would have been
         self.predictions = examples.read(predictions / "predictions.parquet")
         self.reference = reference.name, _read_json(reference / "metrics.json")["test"]
         differences = _read_json(compared / "metrics.json")

@@ -96,6 +96,8 @@ def training(facts: Facts) -> list[str]:
     if not facts.step:
         kept = f"no epoch of which was better by {by} on the validation texts: what is here is that"
         kept += " regression, and the checkpoint as it was"
+    elif facts.step == facts.last_step:
+        kept += ", which is the last one: it was still getting better"
     return [
         "## How it was trained",
         f"From the checkpoint {code(checkpoint)}, by a logistic regression on what it makes of the "
@@ -114,7 +116,10 @@ def data(facts: Facts) -> list[str]:
         for label in facts.manifest["labels"]
     ]
     total = ["all", *(f"{len(frame):,}" for frame in facts.counts.values())]
-    hashes = [[path.name, code(sha256(path))] for path in facts.splits.values()]
+    files = [*facts.splits.values(), facts.out_of_scope]
+    hashes = [[path.name, code(sha256(path))] for path in files if path.exists()]
+    outside = ", ".join(map(code, split["out_of_scope"]))
+    apart = f" No side has texts of {outside}, which no label fits." if outside else ""
     column, *values = split["train_only"] or [""]
     limited = (
         f" Training and validation are limited to texts whose {code(column)} is "
@@ -128,7 +133,7 @@ def data(facts: Facts) -> list[str]:
         f"{quality['rows']:,} rows came in, {quality['kept']:,} were kept, and "
         f"{quality['rows'] - quality['kept']:,} were dropped{f' ({reasons})' if dropped else ''}. "
         f"The split is {code(split['strategy'])} with seed {split['seed']}; texts that are equal "
-        f"up to case, spaces and Unicode form are on one side.{limited}",
+        f"up to case, spaces and Unicode form are on one side.{apart}{limited}",
         table(["label", *facts.counts], [*classes, total]),
         table(["file", "sha256"], hashes),
     ]

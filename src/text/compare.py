@@ -31,7 +31,8 @@ texts are too narrow.
 
 ANSWERED = (
     "A label is given from a score of {min_score:g} (compare.min_score) on: to so many of the test "
-    "texts (answered), of which so many are right."
+    "texts (answered), of which so many are right. models/onnx and models/onnx-int8 have it in "
+    "their manifests; predict and serve do so with others by --min_score {min_score:g}."
 )
 FURTHER = {  # columns that there are where the models have the figure
     "coverage": "answered",

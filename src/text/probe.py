@@ -73,18 +73,8 @@ def main(
     )
     encoder.refuse_unknown(tokenizer, train.ids)
     refuse_unexportable(classifier, encoder.collate(train.ids[:2], tokenizer.pad_token_id))
-    if head := encoder.head_of(classifier, train.ids[0]):
-        shorten(classifier)
-        fit_head(classifier, head, _spread(train), tokenizer.pad_token_id, C, class_weight)
-    else:
-        log.warning("no layer of this architecture gives the logits alone: the head is random")
-    scores = encoder.logits_of(classifier, validation.ids, tokenizer.pad_token_id, BATCH_TOKENS)
-    logits = scores.astype(np.float64)
-    if head:
-        divisor = temperature(validation.labels, logits)
-        encoder.divide(head, divisor)
-        logits /= divisor
-    figures = classification.summary(validation.labels, softmax(logits, axis=1))
+    classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+    figures = _fit(classifier, train, validation, tokenizer.pad_token_id, C, class_weight)
     with replacing(model) as folder, Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         for name, figure in figures.items():
             record.log_metric(f"validation/{name}", figure, plot=False)
@@ -114,6 +104,30 @@ def _load(labels: list[str], params: dict[str, Any]) -> tuple[Any, Any]:
         )
     tokenizer.model_max_length = params["max_length"]
     return classifier, tokenizer
+
+
+def _fit(
+    classifier: Any,
+    train: Texts,
+    validation: Texts,
+    pad_token_id: int,
+    C: float,  # noqa: N803
+    class_weight: str,
+) -> dict[str, float]:
+    """Fit the head, with a temperature, and return the figures of the validation texts."""
+    head = encoder.head_of(classifier, train.ids[0])
+    if head:
+        shorten(classifier)
+        fit_head(classifier, head, _spread(train), pad_token_id, C, class_weight)
+    else:
+        log.warning("no layer of this architecture gives the logits alone: the head is random")
+    scores = encoder.logits_of(classifier, validation.ids, pad_token_id, BATCH_TOKENS)
+    logits = scores.astype(np.float64)
+    if head:
+        divisor = temperature(validation.labels, logits)
+        encoder.divide(head, divisor)
+        logits /= divisor
+    return classification.summary(validation.labels, softmax(logits, axis=1))
 
 
 def _spread(texts: Texts) -> Texts:

@@ -75,21 +75,29 @@ class Division:
 def apart(rows: Rows, out_of_scope: Sequence[str], wanted: Division, path: Path) -> Sides:
     """Choose a side for each row of ``path``, and a place of their own for labels out of scope.
 
-    Where the source itself divides its rows, those out of scope on other sides than test are left
-    out, so that figures are of the texts that others have.
+    Where the source itself has test texts, those out of scope on its other sides are left out, so
+    that figures are of the texts that others have.
     """
     if unknown := [name for name in out_of_scope if name not in rows.names]:
         raise InputError(
             f"split.out_of_scope has {unknown[0]!r}, which is no label of the texts"
             f"{closest(unknown[0], rows.names)}: correct it."
         )
+    left = {*rows.names} - {*out_of_scope}
+    if out_of_scope and len(left) < 2:
+        raise InputError(
+            f"split.out_of_scope leaves {len(left)} classes to learn: leave at least 2 of the "
+            "labels out of it."
+        )
     other = np.isin(rows.labels, [rows.names.index(name) for name in out_of_scope])
-    if wanted.strategy == "predefined":
-        sides = divide(rows, wanted, path)
-        sides[other] = np.where(sides[other] == TEST, OUT_OF_SCOPE, LEFT_OUT)
-        return sides
     sides = np.full(len(other), OUT_OF_SCOPE, np.int8)
     sides[~other] = divide(rows.only(~other), wanted, path)
+    if wanted.strategy == "predefined":
+        given = _given(rows, wanted.column)
+        if (given == TEST).any():
+            sides[other & (given != TEST)] = LEFT_OUT
+    if out_of_scope and not (sides == OUT_OF_SCOPE).any():
+        log.warning("no text of split.out_of_scope is a test text, so none is out of scope")
     return sides
 
 

@@ -156,7 +156,7 @@ def _train(
         if cut:
             cut.restore()
         if record:
-            keep_best(record, step, figures)
+            keep_best(record, step, trainer.state.max_steps, figures)
             if step:
                 encoder.save(classifier, tokenizer, folder)
             else:
@@ -186,11 +186,11 @@ def _calibrate(classifier: Any, trainer: ResumableTrainer, text: Tokens) -> dict
     """
     texts: Any = trainer.eval_dataset
     found = trainer.predict(texts, metric_key_prefix="eval")
+    labels, logits = np.asarray(found.label_ids), np.asarray(found.predictions, np.float64)
     head = encoder.head_of(classifier, text)
     if not head:
         log.warning("left uncalibrated: no layer of this architecture gives the logits alone")
-        return found.metrics or {}
-    labels, logits = np.asarray(found.label_ids), np.asarray(found.predictions, np.float64)
+        return figures_of(trainer, labels, logits)
     divisor = temperature(labels, logits)
     log.info("temperature: %.3f", divisor)
     encoder.divide(head, divisor)

@@ -13,6 +13,7 @@ from scipy.special import softmax
 from transformers import EvalPrediction, PrinterCallback, ProgressCallback, TrainingArguments
 
 from src.metrics import classification
+from src.metrics.calibration import temperature
 from src.text import encoder
 from src.text.encoder import Texts
 from src.text.pooling import MeanClassifier
@@ -124,10 +125,12 @@ def figures_of(
     """Return what Trainer says of validation texts of these labels and logits, [texts, classes]."""
     outputs = {"logits": torch.from_numpy(logits)}
     loss = float(trainer.compute_loss_func(outputs, torch.from_numpy(labels)))
-    scores = _scores(EvalPrediction(logits, labels))
+    scores = classification.summary(labels, softmax(logits, axis=1))
     return {"eval_loss": loss} | {f"eval_{name}": value for name, value in scores.items()}
 
 
 def _scores(prediction: EvalPrediction) -> dict[str, float]:
-    probabilities = softmax(np.asarray(prediction.predictions, np.float64), axis=1)
-    return classification.summary(np.asarray(prediction.label_ids), probabilities)
+    """Judge an epoch by what it would be once it is calibrated, as what is kept will be."""
+    labels = np.asarray(prediction.label_ids)
+    logits = np.asarray(prediction.predictions, np.float64)
+    return classification.summary(labels, softmax(logits / temperature(labels, logits), axis=1))

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +67,6 @@ def _refuse_other_folders(place: str, checkpoint: str, section: str) -> None:
             f"base model (merge_and_unload of PEFT), save that with its tokenizer, and name its "
             f"folder in {section}.checkpoint."
         )
-
-
-def files_of(place: str) -> list[Path]:
-    """List the files of what ``resolve`` found: weights, config and tokenizer."""
-    if Path(place).is_dir():
-        return sorted(path for path in Path(place).iterdir() if path.is_file())
-    found = []
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        with suppress(OSError, ValueError):  # from_pretrained says what is missing
-            found.append(Path(str(cached_file(place, name))))
-    return found
 
 
 def from_pretrained(

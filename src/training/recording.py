@@ -64,17 +64,19 @@ def name_of(key: str) -> str:
     return {"loss": "train/loss", "learning_rate": "train/lr"}.get(key, "")
 
 
-def keep_best(live: Live, step: int, figures: Mapping[str, float]) -> None:
+def keep_best(live: Live, step: int, last: int, figures: Mapping[str, float]) -> None:
     """Make the final metrics those of the weights that are kept.
 
     Args:
         live: the record.
         step: the one whose weights these are, 0 for those that training started from.
+        last: the step that training would have ended with.
         figures: those of the validation texts, under Trainer's names.
     """
     live.step = step
     for key, value in sorted(figures.items()):
         if name_of(key):
             live.log_metric(name_of(key), float(value), plot=False)
+    live.log_metric("last_step", last, plot=False)
     live.make_summary()  # type: ignore[no-untyped-call] # with the step, which it would not change
     log.info("kept the weights of step %d", step)

@@ -97,7 +97,8 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
     stages.run_quality(check)
     from src.text.check import timing  # and torch, which takes seconds to import
 
-    timing.measure(check, sizes, len(counts["classes"]))
+    learnt = {*counts["classes"]} - {*check.params["split"]["out_of_scope"]}
+    timing.measure(check, sizes, len(learnt))
 
 
 def _find(check: Check, files: Sequence[str]) -> list[File]:

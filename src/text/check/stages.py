@@ -157,6 +157,9 @@ def count(check: Check, counts: dict[str, Any]) -> None:
     dropped = [f"{count:,} {why}" for why, count in counts["dropped"].items() if count]
     kept, classes = counts["kept"], counts["classes"]
     largest = sorted(classes.items(), key=lambda item: -item[1])
+    outside = check.params["split"]["out_of_scope"]
+    if set(outside) - classes.keys():  # of other data
+        check.set("split", out_of_scope=[name for name in outside if name in classes])
     check.lines += [
         f"Rows: {counts['rows']:,}, of which {kept:,} are kept; dropped: "
         f"{', '.join(dropped) or 'none'}",

@@ -61,8 +61,9 @@ def read_space(
             raise InputError(f"tune.space has {name} twice: leave one in params.yaml.")
         if name.split(".")[0] != target:
             raise InputError(
-                f"tune.space has {entry!r}, which is no param of {target} (others change what is "
-                f"measured or come after it): write {target}.PARAM, or change tune.target."
+                f"tune.space has {entry!r}, which is no param of {target} (others change what it "
+                f"starts from or is measured by, or come after it): write {target}.PARAM, or "
+                "change tune.target."
             )
         try:
             space[name], ends = _distribution(words)

@@ -68,7 +68,8 @@ def test_an_architecture_from_checkpoint_to_prediction(
     kind: str, pooling: str, splits: Path, tmp_path: Path
 ) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", kind, **ARCHITECTURES[kind])
-    model = trained(splits, tmp_path, checkpoint, pooling=pooling, epochs=1)
+    model = trained(splits, tmp_path, checkpoint, pooling=pooling, epochs=3)
+    assert json.loads((tmp_path / "live/metrics.json").read_text())["step"] > 0, "not the probe"
     export.main(splits, model, tmp_path / "fp32", tmp_path / "int8", tmp_path / "report", **EXPORT)
     report = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert report["fp32"]["max_logit_difference"] <= 5e-5
@@ -156,6 +157,7 @@ def test_a_model_whose_last_layer_is_not_known_stays_as_it_is(
     ]
     losses = [figures["validation"]["log_loss"] for figures in live]
     assert losses[0] != losses[1]
+    assert [figures["step"] > 0 for figures in live] == [True, True]
     probed(splits, tmp_path / "random", checkpoint)
     assert "no layer of this architecture gives the logits alone: the head is random" in caplog.text
 
@@ -305,6 +307,7 @@ def test_options_train(
     model = trained(splits, tmp_path, checkpoint, epochs=6, **changes)
     logits = encoder.TorchClassifier(model, threads=1).logits(["goal match", "bank loan"], 2)
     assert list(logits.argmax(axis=1)) == [2, 1]
+    assert json.loads((tmp_path / "live/metrics.json").read_text())["step"] > 0, "not the probe"
 
 
 def test_early_stopping_stops_and_keeps_the_best(

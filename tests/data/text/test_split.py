@@ -310,3 +310,25 @@ def test_a_label_out_of_scope_that_there_is_not_is_named(tmp_path: Path) -> None
     found = refused(frame, tmp_path, out_of_scope=["oso"])
     assert found.startswith("split.out_of_scope has 'oso', which is no label of the texts")
     assert "(did you mean 'oos'?)" in found
+
+
+@pytest.mark.parametrize("scope", [["oos"], ["oos", "a"]])
+def test_less_than_two_classes_to_learn_are_refused(scope: list[str], tmp_path: Path) -> None:
+    frame = frame_of([f"text {k}" for k in range(20)], ["a", "oos"] * 10)
+    found = refused(frame, tmp_path, out_of_scope=scope)
+    assert found.startswith(f"split.out_of_scope leaves {2 - len(scope)} classes to learn: leave")
+
+
+def test_texts_out_of_scope_on_no_test_side_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    part = ["train", "dev", "test", "train"] * 6
+    labels = ["a"] * 12 + ["b"] * 12
+    frame = frame_of([f"text {k}" for k in range(25)], [*labels, "oos"], part=[*part, "train"])
+    divided(frame, tmp_path, **GIVEN, out_of_scope=["oos"])
+    assert "no text of split.out_of_scope is a test text" in caplog.text
+    assert not (tmp_path / "splits" / "out_of_scope.parquet").exists()
+    frame.loc[frame["part"] == "test", "part"] = "train"  # then test is drawn
+    divided(frame, tmp_path / "drawn", **GIVEN, out_of_scope=["oos"])
+    apart = examples.read(tmp_path / "drawn" / "splits" / "out_of_scope.parquet")
+    assert list(apart["label"]) == ["oos"]

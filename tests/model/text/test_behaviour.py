@@ -104,9 +104,9 @@ def test_the_committed_figures_are_of_the_committed_params() -> None:
         section = name.split("@")[0]
         assert entry["params"]["params.yaml"][section] == params[section], f"run dvc repro {name}"
         checked += 1
-    assert checked == 10 + len(MODELS) + 2  # cards
+    assert checked == 11 + len(MODELS) + 2  # cards
     shipped = SHORT["load.source"], SHORT["probe.checkpoint"]
-    if (params["load"]["source"], params["train"]["checkpoint"]) != shipped:
+    if (params["load"]["source"], params["probe"]["checkpoint"]) != shipped:
         pytest.skip("the figures are of other data, or of another checkpoint")
     committed = {model: scores_of(Project(ROOT), model)["accuracy"] for model in MODELS}
     assert committed["baseline"] >= 0.94
