@@ -147,7 +147,8 @@ def _train(
         seconds = trainer.resume().metrics["train_runtime"]
         log.info("%d steps, the last of them in %.1f s", trainer.state.global_step, seconds)
         step, figures = trainer.best()
-        if step == trainer.state.max_steps:
+        last = params["epochs"] * trainer.epoch_steps()  # unless it is stopped early
+        if step == last:
             log.warning("the last epoch was the best: with more train.epochs it may get better")
         if step:
             figures = _calibrate(classifier, trainer, train.ids[0])
@@ -156,7 +157,7 @@ def _train(
         if cut:
             cut.restore()
         if record:
-            keep_best(record, step, trainer.state.max_steps, figures)
+            keep_best(record, step, last, figures)
             if step:
                 encoder.save(classifier, tokenizer, folder)
             else:

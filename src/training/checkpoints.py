@@ -146,7 +146,7 @@ class ResumableTrainer(Trainer):
         ours = {
             "epoch_order": self._epoch_order,
             "order": self._order.get_state(),
-            "epoch_steps": self._epoch_steps(),
+            "epoch_steps": self.epoch_steps(),
             "loss": self._tr_loss.clone(),
             "loss_from": self._globalstep_last_logged,
         }
@@ -166,7 +166,8 @@ class ResumableTrainer(Trainer):
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(self._at(self.state.best_global_step))
 
-    def _epoch_steps(self) -> int:
+    def epoch_steps(self) -> int:
+        """Return the steps of an epoch."""
         return int(self.state.max_steps // self.args.num_train_epochs)
 
     def begin(self) -> None:
@@ -193,7 +194,7 @@ class ResumableTrainer(Trainer):
     def is_due(self) -> bool:
         """Tell whether a checkpoint within an epoch is due after this step."""
         step = self.state.global_step
-        ends_epoch = step % self._epoch_steps() == 0  # it is saved once it has been validated
+        ends_epoch = step % self.epoch_steps() == 0  # it is saved once it has been validated
         return bool(self._steps and step % self._steps == 0 and not ends_epoch)
 
 

@@ -610,5 +610,5 @@ def test_the_readme_shows_the_figures_of_the_last_run() -> None:
     page = (ROOT / "dvclive" / "compare" / "comparison.md").read_text()
     rows = [line.split("|") for line in page.splitlines() if "|" in line]
     cells = [[row[k].strip() for k in (1, 4, 5, 6)] for row in rows]
-    assert [row[0] for row in shown] == ["baseline", "linear", "onnx", "onnx-int8"]
+    assert [row[0] for row in shown] == ["baseline", "linear", "probe", "onnx", "onnx-int8"]
     assert all([*row] in cells for row in shown)
