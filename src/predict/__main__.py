@@ -20,13 +20,14 @@ import sys
 from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from src.core import stage
-from src.core.command_line import Count, Interval, Threads
+from src.core.command_line import Count, Threads
 from src.core.errors import InputError
 from src.predict.classifier import Classifier
 from src.predict.engines import EngineOption
+from src.predict.scoring import MinScore
 from src.tables.places import STANDARD, Place
 
 LINES = 512  # lines of standard input that are sorted by length together
@@ -48,7 +49,7 @@ def main(
     excel_safe: bool = False,
     resume: bool = False,
     ray: str = "",
-    min_score: Literal["model"] | Annotated[float, Interval(ge=0, lt=1)] = "model",
+    min_score: MinScore = "model",
     engine: EngineOption = "auto",
     threads: Threads = 1,
     batch_tokens: Count = 1024,

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from src.core.command_line import Interval
 from src.predict.classifier import Classifier, Logits
 
 ROWS = 512  # of a batch
+
+# The option --min_score: a number, or what the manifest of the model says.
+MinScore = Literal["model"] | Annotated[float, Interval(ge=0, lt=1)]
 
 
 class Scores(NamedTuple):

@@ -11,13 +11,14 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
 from src.predict.classifier import Classifier
 from src.predict.engines import EngineOption
+from src.predict.scoring import MinScore
 from src.serve.batching import END
 from src.serve.connections import most_connections
 from src.serve.models import Model
@@ -38,7 +39,7 @@ def main(
     port: Annotated[int, Interval(ge=0, le=65535)] = 8000,
     engine: EngineOption = "auto",
     threads: Threads = 2,
-    min_score: Literal["model"] | Annotated[float, Interval(ge=0, lt=1)] = "model",
+    min_score: MinScore = "model",
     batch_tokens: Count = 1024,
     max_texts: Count = 512,
     max_items: Count = 32,

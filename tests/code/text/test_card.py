@@ -48,6 +48,14 @@ def write(project: Project, target: Path, model: str = "onnx", **said: Any) -> s
     return (target / "README.md").read_text(encoding="utf-8")
 
 
+def params_of(project: Project) -> dict[str, dict[str, Any]]:
+    """The params as DVC reads them in the project's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.root)
+        params: dict[str, dict[str, Any]] = dvc.api.params_show()
+    return params
+
+
 def read(project: Project, path: str) -> Any:
     return json.loads((project.root / path).read_text())
 
@@ -180,9 +188,7 @@ def test_what_params_say_stands_in_the_card_and_reruns_nothing_else(project: Pro
 def test_names_on_the_hub_become_metadata_and_private_places_do_not_show(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.chdir(project.root)
-        params = dvc.api.params_show()
+    params = params_of(project)
     quality = project.root / "data/quality.json"
     kept = quality.read_text()
 
@@ -271,9 +277,7 @@ def test_a_model_that_was_not_compared_is_one_sentence(project: Project, tmp_pat
 def test_a_card_tells_of_texts_without_an_answer(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.chdir(project.root)
-        params = dvc.api.params_show()
+    params = params_of(project)
     assert "there is no answer for none of them" in write(project, tmp_path / "all")
     params["compare"]["min_score"] = 0.25
     params["split"]["out_of_scope"] = ["oos"]
