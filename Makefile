@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run setup test test-fast check check-data doctor verify pedigree remote format lock bench multilingual \
+.PHONY: run setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
 	clean report tune prove update
 
 run: .venv/installed
@@ -39,13 +39,17 @@ check-data: .venv/installed
 	@python -m src.text.check '$(FILE)' $(if $(TEXT),--text_column '$(TEXT)') \
 		$(if $(LABEL),--label_column '$(LABEL)') $(if $(WRITE),--write)
 
+# How fast the exported models answer here, and how long their training took.
+speed: .venv/installed
+	@python -m src.tools.speed
+
 # Whether files and cache are what dvc.lock says; REMOTE=storage looks at what is on a remote.
 verify: .venv/installed
 	@python -m src.tools.verify $(if $(REMOTE),--remote '$(REMOTE)')
 
-# Where an output comes from: make pedigree OUT=models/onnx
+# Where an output comes from: make pedigree OUT=models/shipped
 pedigree: .venv/installed
-	$(if $(OUT),,$(error OUT is missing: make pedigree OUT=models/onnx))
+	$(if $(OUT),,$(error OUT is missing: make pedigree OUT=models/shipped))
 	@python -m src.tools.pedigree '$(OUT)'
 
 # What makes results misleading; QUEUE=1 adds what matters before `dvc exp run --queue` and `--temp`.
@@ -113,11 +117,11 @@ bench: .venv/installed .venv-peers/installed .venv-optimum/installed .venv-openv
 	python benchmarks/data.py
 	python benchmarks/noop.py
 	python benchmarks/drift.py
-	python benchmarks/batch.py --model models/onnx --texts data/raw/examples.parquet
-	python benchmarks/serve.py compare models/onnx data/splits/test.parquet
-	python benchmarks/serve.py overload models/onnx data/splits/test.parquet
-	python benchmarks/serve.py fuzz models/onnx
-	python benchmarks/abuse.py models/onnx
+	python benchmarks/batch.py --model models/exported/onnx --texts data/raw/examples.parquet
+	python benchmarks/serve.py compare models/exported/onnx data/splits/test.parquet
+	python benchmarks/serve.py overload models/exported/onnx data/splits/test.parquet
+	python benchmarks/serve.py fuzz models/exported/onnx
+	python benchmarks/abuse.py models/exported/onnx
 	$(TRAINING) bbc --train-texts 320
 	$(INFERENCE) bbc
 	$(if $(TWEETS),$(TRAINING) tweets --train-texts 960 $(TWEETS_ARE))

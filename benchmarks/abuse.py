@@ -1,6 +1,6 @@
 """Serve a model to clients of whom most send, or don't read, what no client should.
 
-    python benchmarks/abuse.py models/onnx --requests 20000
+    python benchmarks/abuse.py models/exported/onnx --requests 20000
 
 Good clients ask beside them, first alone and then among them.
 """

@@ -1,6 +1,6 @@
 """Predict tables: the rate against a pandas loop, and the memory by the number of rows.
 
-    PYTHONPATH=. python benchmarks/batch.py --model models/onnx --texts data/raw/examples.parquet
+    PYTHONPATH=. python benchmarks/batch.py --texts data/raw/examples.parquet
 
 Memory and the rate of all but the model are measured with a model that costs nothing, so that a
 million rows take minutes; the rate of predictions with the real one, in turns with the loop.
@@ -166,7 +166,7 @@ def free_model(model: Path, folder: Path) -> Path:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=Path("models/onnx"))
+    parser.add_argument("--model", type=Path, default=Path("models/exported/onnx"))
     parser.add_argument("--texts", type=Path, default=Path("data/raw/examples.parquet"))
     parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--predicted", type=int, default=4_000)

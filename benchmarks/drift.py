@@ -54,6 +54,7 @@ AVX2 = [
 AVX512 = Setting("ATEN_CPU_CAPABILITY=avx512", "ATEN_CPU_CAPABILITY=avx512", needs="avx512f")
 ONE = Setting("1 thread", threads=1)
 ALONE = Setting("one text at a time", batch_tokens=1)
+FOLDERS = {engine: f"exported/{engine}" for engine in ("onnx", "onnx-int8")}
 SETTINGS = {
     "transformer": [FIRST, AGAIN, *AVX2, AVX512, TORCH, ONEDNN, MKL, ALL, ONE, ALONE],
     "onnx": [FIRST, AGAIN, ONE, ALONE],
@@ -116,7 +117,7 @@ def predictions(models: Path, texts: Path, place: Path) -> dict[str, Any]:
     for engine, settings in SETTINGS.items():
         rows = {}
         for setting in available(settings):
-            found = score(models / engine, texts, setting, place)
+            found = score(models / FOLDERS.get(engine, engine), texts, setting, place)
             if setting is FIRST:
                 reference = found
             else:

@@ -127,7 +127,7 @@ def _train(folder: Path, changes: dict[str, str]) -> tuple[Path, Path]:
     probe, trained = models / "probe", models / "transformer"
     stage("probe", texts, probe, folder / "live/probe", log=log, cwd=folder)
     stage("train", texts, probe, trained, folder / "live/train", log=log, cwd=folder)
-    exported = (models / "onnx", models / "onnx-int8", folder / "live/export")
+    exported = (models / "exported/onnx", models / "exported/onnx-int8", folder / "live/export")
     stage("export", texts, trained, *exported, log=log, cwd=folder)
     return texts, models
 
@@ -198,9 +198,9 @@ def _places(arguments: argparse.Namespace, models: Path) -> dict[str, tuple[str,
         "optimum, OpenVINO": (openvino, torch_model),
         "CTranslate2 fp32": (peers, torch_model),
         "CTranslate2 int8": (peers, torch_model),
-        "onnx": (sys.executable, models / "onnx"),
-        "onnx-int8": (sys.executable, models / "onnx-int8"),
-        "onnx, openvino": (sys.executable, models / "onnx"),
+        "onnx": (sys.executable, models / "exported/onnx"),
+        "onnx-int8": (sys.executable, models / "exported/onnx-int8"),
+        "onnx, openvino": (sys.executable, models / "exported/onnx"),
     }
     chosen = {name: places[name] for name in places if name in (FIRST, *arguments.engines)}
     return chosen | dict.fromkeys(LIMITS, (sys.executable, torch_model))

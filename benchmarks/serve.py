@@ -1,8 +1,8 @@
 """Measure src.serve: against other servers, at five times what it can do, and with random bytes.
 
-    python benchmarks/serve.py compare models/onnx data/splits/test.parquet
-    python benchmarks/serve.py overload models/onnx data/splits/test.parquet
-    python benchmarks/serve.py fuzz models/onnx --requests 100000
+    python benchmarks/serve.py compare models/exported/onnx data/splits/test.parquet
+    python benchmarks/serve.py overload models/exported/onnx data/splits/test.parquet
+    python benchmarks/serve.py fuzz models/exported/onnx --requests 100000
 
 compare needs wrk, and the peers of serve-peers.txt in .venv-serve-peers.
 """

@@ -102,7 +102,7 @@ def _commands(folder: Path) -> dict[str, Sequence[object]]:
         "evaluate": words_of("evaluate", splits, transformer, folder / "predictions", live),
         "export": words_of("export", splits, transformer, folder / "onnx", folder / "int8", live),
         "predict": [
-            *(sys.executable, "-m", "src.predict", models / "onnx-int8"),
+            *(sys.executable, "-m", "src.predict", models / "exported/onnx-int8"),
             *("--input", folder / "texts.csv", "--output", folder / "scores.csv"),
         ],
     }
@@ -113,7 +113,7 @@ def _served(code: Path, folder: Path) -> float:
     texts = examples.read(folder / "splits/test.parquet")["text"]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    model = str(ROOT / "models/onnx-int8")
+    model = str(ROOT / "models/exported/onnx-int8")
     words = [sys.executable, "-m", "src.serve", model, "--port", str(port)]
     start = time.perf_counter()
     with (folder / "log").open("w") as log:

@@ -1,14 +1,14 @@
 """Classify texts with an exported model folder: onnxruntime, tokenizers and numpy, nothing else.
 
-    python -m src.predict models/onnx "I love this movie!" "..."
-    python -m src.predict models/onnx --threads 2 < texts.txt
+    python -m src.predict models/shipped "I love this movie!" "..."
+    python -m src.predict models/shipped --threads 2 < texts.txt
 
 prints one JSON object a text: its label, the label's probability, and all probabilities. With
 ``--engine openvino`` the same folder runs on OpenVINO, with ``--engine cuda`` on a GPU; ``auto`` is
 OpenVINO where it is installed and computes the model in bf16, and onnxruntime elsewhere. With
 ``--min_score 0.8`` a text whose highest probability is lower gets no label but a guess.
 
-    python -m src.predict models/onnx --input texts.parquet --output predictions.parquet
+    python -m src.predict models/shipped --input texts.parquet --output predictions.parquet
 
 adds the label and its probability to each row of a table; this takes pyarrow and
 fsspec too.

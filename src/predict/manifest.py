@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> Manifest:
             others = (other.parent.name for other in folder.parent.glob(f"*/{MANIFEST}"))
             fault = f"does not exist, seen from {Path.cwd()}{closest(folder.name, others)}"
         raise InputError(
-            f"{folder} {fault}: name a folder such as models/onnx, which `dvc repro` makes and "
+            f"{folder} {fault}: name a folder such as models/shipped, which `dvc repro` makes and "
             "`dvc pull` brings."
         ) from None
     for name, (fits, expected) in SHAPE.items():

@@ -1,6 +1,6 @@
 """Serve exported model folders over HTTP: onnxruntime and tokenizers, without torch or DVC.
 
-    python -m src.serve models/onnx models/onnx-int8 --port 8000
+    python -m src.serve models/shipped --port 8000
 
 answers at http://127.0.0.1:8000; docs/serving.md describes the routes and the limits.
 """

@@ -27,8 +27,7 @@ def main(
     splits: Path,
     quality: Path,
     predictions: Path,
-    results: Path,
-    reference: Path,
+    judged: Path,
     compared: Path,
     training: Path,
     model: Path,
@@ -42,19 +41,18 @@ def main(
     """Write the folder that is shipped: the exported one, and a card in Hugging Face's format.
 
     Args:
-        exported: the model folder that was judged.
+        exported: the folder of the exported models, one of which the comparison ships.
         splits: the folder with ``train.parquet``, ``validation.parquet`` and ``test.parquet``.
         quality: the JSON file with the figures of the data and what was found in it.
-        predictions: the folder with the model's ``predictions.parquet``.
-        results: the folder with the model's ``metrics.json`` and ``details.json``.
-        reference: the same of the model that it was compared with.
+        predictions: the folder with a folder of each model's ``predictions.parquet``.
+        judged: the folder with a folder of each model's ``metrics.json`` and ``details.json``.
         compared: the folder with the ``metrics.json`` of the comparison.
         training: the folder with that of the training.
         model: the folder that gets the model and its card, ``README.md``.
     """
     languages = [language for language in languages if language]
     _check(license, languages)
-    facts = Facts(exported, splits, quality, predictions, results, reference, compared, training)
+    facts = Facts(exported, splits, quality, predictions, judged, compared, training)
     title = " ".join(name.split()) or "Text classifier"
     body = [
         f"# {title}",
@@ -64,16 +62,16 @@ def main(
         *card_results.results(facts),
         *card_page.limits(facts, languages),
         *card_page.usage(model),
-        *card_page.files(facts, exported),
+        *card_page.files(facts),
     ]
     front = _front_matter(facts, title, license, languages)
     text = f"---\n{front}\n---\n\n" + "\n\n".join(part.strip() for part in body) + "\n"
     with replacing(model) as folder:
         # Without the modes, as files that DVC has linked to its cache are read-only.
-        shutil.copytree(exported, folder, copy_function=shutil.copyfile)
+        shutil.copytree(facts.exported, folder, copy_function=shutil.copyfile)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
         list_too(folder, "README.md", facts.params["compare"]["min_score"])
-    log.info("%s has a card of %d lines", model, text.count("\n"))
+    log.info("%s is %s, with a card of %d lines", model, facts.name, text.count("\n"))
 
 
 def _check(license: str, languages: Sequence[str]) -> None:
@@ -111,14 +109,15 @@ def _front_matter(facts: Facts, title: str, license: str, languages: Sequence[st
         )
         for key, (kind, shown) in SCORES.items()
     ]
+    kinds = ["tf-idf"] if facts.of_words else [facts.config["model_type"]]
     bits = ["int8"] if "int8" in facts.weights else []
     card = ModelCardData(
         language=list(languages) or None,
         license=license or None,
         library_name="onnx",
         pipeline_tag="text-classification",
-        tags=["onnx", "onnxruntime", facts.config["model_type"], *bits],
-        base_model=checkpoint if _is_on_hub(checkpoint) else None,
+        tags=["onnx", "onnxruntime", *kinds, *bits],
+        base_model=checkpoint if not facts.of_words and _is_on_hub(checkpoint) else None,
         datasets=datasets or None,
         metrics=["accuracy", "f1"],
         model_name=title,

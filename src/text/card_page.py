@@ -2,16 +2,20 @@
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from src.core.files import sha256
 from src.core.markdown import code, plain, public, table
 from src.predict.manifest import MANIFEST
 from src.text.card_facts import Facts
 
-PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
+PACKAGES = ("tokenizers", "onnx", "onnxruntime", "numpy")
+MAKERS = ("torch", "transformers")  # of an encoder
+MAKERS_OF_WORDS = ("scikit-learn", "scipy")
+KINDS = {"baseline": "random forest", "linear": "logistic regression"}  # of TF-IDF features
 POOLINGS = {"first": "its first token", "mean": "the mean of all tokens"}
 SURE = 0.9  # the probability from which a mistake is a sure one
 CONFUSED = 5  # pairs of labels that the card names
@@ -49,7 +53,7 @@ with open(f"{{folder}}/manifest.json", encoding="utf-8") as file:
 tokenizer = Tokenizer.from_file(f"{{folder}}/tokenizer.json")
 tokenizer.enable_truncation(manifest["max_length"])
 tokenizer.no_padding()
-ids = np.array([tokenizer.encode(text[: manifest["max_characters"]]).ids])
+ids = np.array([tokenizer.encode(text[: manifest["max_characters"]]).ids], np.int64)
 session = onnxruntime.InferenceSession(f"{{folder}}/model.onnx")
 (logits,) = session.run(["logits"], {{"input_ids": ids, "attention_mask": np.ones_like(ids)}})[0]
 probabilities = np.exp(logits - logits.max())
@@ -64,9 +68,7 @@ def purpose(
 ) -> list[str]:
     """Say what the model does, and what its owners say of it."""
     labels = facts.manifest["labels"]
-    numbers = ", ".join(f"{count:,} {kind}" for kind, count in facts.weights.items())
     unsaid = "Not stated."
-    read = POOLINGS[facts.config.get("pooling", "first")]
     said = [
         ["Languages", ", ".join(languages) or unsaid],
         ["License", license or unsaid],
@@ -74,17 +76,36 @@ def purpose(
     ]
     return [
         f"It gives a text one of {len(labels)} labels, and a probability to each: "
-        f"{', '.join(map(code, labels))}. It is an encoder of the kind "
-        f"{code(facts.config['model_type'])} with a classification head, which reads {read}, "
-        f"exported to ONNX; its weights are {numbers}.",
+        f"{', '.join(map(code, labels))}. It is {_kind(facts)}, exported to ONNX.",
         "## Intended use",
         intended_use.strip() or unsaid,
         table(["", ""], said),
     ]
 
 
+def _kind(facts: Facts) -> str:
+    if facts.of_words:
+        params = facts.params[facts.of_words]
+        least, most = params["ngram_range"]
+        units = "words" if params["analyzer"] == "word" else "characters"
+        span = f"{least}" if least == most else f"{least} to {most}"
+        features = f"{span} {units} in a row" if most > 1 else f"single {units}"
+        return f"a {KINDS[facts.of_words]} on the TF-IDF of {features}"
+    numbers = ", ".join(f"{count:,} {kind}" for kind, count in facts.weights.items())
+    read = POOLINGS[facts.config.get("pooling", "first")]
+    return (
+        f"an encoder of the kind {code(facts.config['model_type'])} with a classification head, "
+        f"which reads {read}; its weights are {numbers}"
+    )
+
+
 def training(facts: Facts) -> list[str]:
     """Say what the model was trained from, and by which params."""
+    if section := facts.of_words:
+        params = {f"{section}.{key}": value for key, value in facts.params[section].items()}
+        how = "With scikit-learn on the training texts; a temperature that fits the validation "
+        how += "texts is part of it."
+        return ["## How it was trained", how, _table(params)]
     params = {
         f"{section}.{key}": value
         for section in ("probe", "train")
@@ -102,8 +123,12 @@ def training(facts: Facts) -> list[str]:
         "## How it was trained",
         f"From the checkpoint {code(checkpoint)}, by a logistic regression on what it makes of the "
         f"texts, and then by fine-tuning with Hugging Face Trainer, {kept}.",
-        table(["param", "value"], [[code(key), code(value)] for key, value in params.items()]),
+        _table(params),
     ]
+
+
+def _table(params: Mapping[str, Any]) -> str:
+    return table(["param", "value"], [[code(key), code(value)] for key, value in params.items()])
 
 
 def data(facts: Facts) -> list[str]:
@@ -164,7 +189,10 @@ def limits(facts: Facts, languages: Sequence[str]) -> list[str]:
         f"Of a text it reads the first {characters:,} characters, and of these at most {length:,} "
         f"tokens. In the data, {100 * tokens['over_max_length']:.1f} % of the texts have more than "
         f"{quality['max_length']:,} tokens, and {100 * tokens['lost']:.1f} % of all tokens were "
-        "not read.",
+        "not read."
+        if not facts.of_words
+        else "Of a text it counts the features that it has kept of the training texts. All else it "
+        "does not see, nor in which order they stand.",
         f"Of {len(facts.predictions):,} test texts {len(wrong):,} got a wrong label, {sure:,} of "
         f"them with a probability of {SURE:g} or more{f': {confused}' if pairs else ''}.",
         f"The weakest label is {code(weakest)}, with F1 {classes[weakest]['f1']:.4f} on "
@@ -191,25 +219,26 @@ def usage(model: Path) -> list[str]:
     return ["## How to use it", USE.format(folder=model.as_posix())]
 
 
-def files(facts: Facts, exported: Path) -> list[str]:
+def files(facts: Facts) -> list[str]:
     """List the files with their hashes, and the versions of the packages.
 
     The manifest is not among them: it has the hash of this card.
     """
-    files = sorted(path for path in exported.iterdir() if path.name != MANIFEST)
+    files = sorted(path for path in facts.exported.iterdir() if path.name != MANIFEST)
     rows = [[path.name, f"{path.stat().st_size:,}", code(sha256(path))] for path in files]
     versions = [["Python", platform.python_version()]]
-    for package in PACKAGES:
+    for package in (*(MAKERS_OF_WORDS if facts.of_words else MAKERS), *PACKAGES):
         try:
             versions.append([package, version(package)])
         except PackageNotFoundError:  # such as onnxruntime where onnxruntime-gpu is in its place
             continue
+    version_then = facts.config.get("transformers_version", "of an unknown version")
+    saved = "" if facts.of_words else f"; the model was saved by transformers {version_then}"
     return [
         "## Files",
         "`manifest.json` has the same hashes, and that of this card.",
         table(["file", "bytes", "sha256"], rows),
         "## Versions",
-        "Installed when this card was written; the model was saved by transformers "
-        f"{facts.config.get('transformers_version', 'of an unknown version')}.",
+        f"Installed when this card was written{saved}.",
         table(["package", "version"], versions),
     ]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from src.core.markdown import code, table
-from src.metrics import significance
+from src.metrics import bootstrap, significance
 from src.text.card_facts import Facts
 
 SCORES = {  # the metrics' names here, and the types and names that Hugging Face's cards give them
@@ -68,7 +68,7 @@ def results(facts: Facts) -> list[str]:
 
 def _answers(facts: Facts) -> Iterable[str]:
     """Tell what becomes of the least score of an answer, and of texts that no label fits."""
-    found = facts.difference
+    found = facts.answers
     if least := facts.params["compare"]["min_score"]:
         said = (
             f"It gives a label from a probability of {least:g} on: to {found['coverage']:.4f} of "
@@ -99,7 +99,7 @@ def _confusion(facts: Facts) -> list[str]:
 
 
 def _comparison(facts: Facts) -> Iterable[str]:
-    name, figures = facts.reference
+    name, figures = facts.reference, facts.reference_test
     confidence = facts.params["compare"]["confidence"]
     yield (
         f"Against the model {code(name)} on the same texts (paired bootstrap, "
@@ -107,9 +107,9 @@ def _comparison(facts: Facts) -> Iterable[str]:
     )
     rows = []
     for key in ("accuracy", "macro_f1"):
-        low, high, p_value = (
-            facts.difference[f"{key}_difference_{figure}"] for figure in ("low", "high", "p_value")
-        )
+        drawn = facts.differences[key]
+        low, high = bootstrap.interval(drawn, confidence)
+        p_value = bootstrap.p_value(drawn)
         point = facts.test[key] - figures[key]
         p = significance.said(p_value).removeprefix("p ").removeprefix("= ")
         verdict = "better" if point > 0 else "worse"

@@ -29,10 +29,13 @@ two sides); from about 0.05 up, a difference is not shown to be real. Intervals 
 texts are too narrow.
 """
 
+UNFINISHED = (
+    "Of the epochs of train the last one was the best: with more train.epochs it may get better."
+)
 ANSWERED = (
     "A label is given from a score of {min_score:g} (compare.min_score) on: to so many of the test "
-    "texts (answered), of which so many are right. models/onnx and models/onnx-int8 have it in "
-    "their manifests; predict and serve do so with others by --min_score {min_score:g}."
+    "texts (answered), of which so many are right. models/shipped has it in its manifest; predict "
+    "and serve do so with others by --min_score {min_score:g}."
 )
 FURTHER = {  # columns that there are where the models have the figure
     "coverage": "answered",
@@ -64,6 +67,8 @@ class Model:
 
 def main(
     judged: Path,
+    training: Path,
+    exported: Path,
     live: Path,
     *predictions: Path,
     models: list[str],
@@ -78,21 +83,19 @@ def main(
 
     Args:
         judged: the folder with a folder of each model's ``metrics.json``.
+        training: the folder with that of the training.
+        exported: the folder of the models that may be shipped.
         live: the folder that gets ``metrics.json`` and ``comparison.md``.
         predictions: a folder of predictions for each model, the reference first.
     """
     if not predictions:
         raise InputError("No predictions are named: name their folders, the reference first.")
     names = [folder.name for folder in predictions]
-    for name in models:
-        if name not in names:
-            raise InputError(
-                f"compare.models has {name!r}, which is not judged: choose among "
-                f"{', '.join(names)}{closest(name, names)}."
-            )
+    _expect_exported(models, [name for name in names if (exported / name).is_dir()])
+    trained = json.loads((training / "metrics.json").read_text(encoding="utf-8"))
     frames = _read(predictions)
     found = _found(judged, predictions, frames, min_score, resamples, seed)
-    candidates = [model for model in found if not models or model.name in models]
+    candidates = [model for model in found if model.name in models]
     shipped = _choose(candidates, metric, margin)
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         _record(record, found, confidence)
@@ -100,12 +103,28 @@ def main(
     texts = len(frames[names[0]])
     heading = f"{texts} test texts, {100 * confidence:g}% bootstrap intervals"
     table = _table(_rows(found, shipped, metric, confidence))
-    text = f"{_advice(found, candidates, shipped, metric, margin)}\n\n{heading}\n\n{table}{LEGEND}"
+    advice = _advice(found, candidates, shipped, metric, margin)
+    if trained["step"] == trained["last_step"]:
+        advice += f"\n\n{UNFINISHED}"
+    text = f"{advice}\n\n{heading}\n\n{table}{LEGEND}"
     if min_score:
         text += textwrap.fill(ANSWERED.format(min_score=min_score), WIDTH) + "\n"
     log.info("%s", text)
     with replacing(live / "comparison.md") as file:
         file.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _expect_exported(models: Sequence[str], exported: Sequence[str]) -> None:
+    if not models:
+        raise InputError(
+            f"compare.models is empty: name what may be shipped, {', '.join(exported)}."
+        )
+    for name in models:
+        if name not in exported:
+            raise InputError(
+                f"compare.models has {name!r}, which is not both exported and judged: choose among "
+                f"{', '.join(exported)}{closest(name, exported)}."
+            )
 
 
 def _read(predictions: Sequence[Path]) -> dict[str, pd.DataFrame]:

@@ -50,7 +50,7 @@ def main(
     max_length: Annotated[int, Interval(ge=4)],
     max_characters: Count,
     pooling: Pooling,
-    C: Annotated[float, Interval(gt=0)],  # noqa: N803, scikit-learn's name
+    C: Annotated[list[float], Interval(gt=0)],  # noqa: N803, scikit-learn's name
     class_weight: Literal["none", "balanced"],
     threads: Threads,
     seed: Seed,
@@ -63,6 +63,8 @@ def main(
         live: the folder that gets ``metrics.json``.
     """
     params = {name: value for name, value in locals().items() if not isinstance(value, Path)}
+    if not C:
+        raise InputError("probe.C is empty: name a number, or several to choose from.")
     torch.set_num_threads(threads)
     set_seed(seed)  # a pooler that the checkpoint does not have starts at random
     labels = examples.read_labels(splits)
@@ -111,22 +113,20 @@ def _fit(
     train: Texts,
     validation: Texts,
     pad_token_id: int,
-    C: float,  # noqa: N803
+    C: Sequence[float],  # noqa: N803
     class_weight: str,
 ) -> dict[str, float]:
     """Fit the head, with a temperature, and return the figures of the validation texts."""
     head = encoder.head_of(classifier, train.ids[0])
     if head:
         shorten(classifier)
-        fit_head(classifier, head, _spread(train), pad_token_id, C, class_weight)
+        logits = fit_head(
+            classifier, head, _spread(train), validation, pad_token_id, C, class_weight
+        )
     else:
         log.warning("no layer of this architecture gives the logits alone: the head is random")
-    scores = encoder.logits_of(classifier, validation.ids, pad_token_id, BATCH_TOKENS)
-    logits = scores.astype(np.float64)
-    if head:
-        divisor = temperature(validation.labels, logits)
-        encoder.divide(head, divisor)
-        logits /= divisor
+        scores = encoder.logits_of(classifier, validation.ids, pad_token_id, BATCH_TOKENS)
+        logits = scores.astype(np.float64)
     return classification.summary(validation.labels, softmax(logits, axis=1))
 
 
@@ -141,36 +141,51 @@ def _spread(texts: Texts) -> Texts:
 def fit_head(
     model: Any,
     head: Any,
-    texts: Texts,
+    train: Texts,
+    validation: Texts,
     pad_token_id: int,
-    C: float,  # noqa: N803
+    C: Sequence[float],  # noqa: N803
     class_weight: str,
-) -> None:
-    """Set the head to a logistic regression on the texts, while the encoder stays as it is.
+) -> Floats:
+    """Set the head to a logistic regression with a temperature, while the encoder stays as it is.
 
     Args:
         model: the classifier.
         head: its layer that gives the logits.
-        texts: what it is fitted to; every class has one.
+        train: the texts that it is fitted to; every class has one.
+        validation: those that its temperature fits, and that choose among several C by log loss.
         pad_token_id: the token that fills up shorter texts.
-        C: of scikit-learn's LogisticRegression.
+        C: of scikit-learn's LogisticRegression, at least one.
         class_weight: none or balanced.
+
+    Returns:
+        What the head makes of the validation texts: logits [texts, classes].
     """
-    log.info("fitting the head to the vectors of %d texts", len(texts))
-    vectors = vectors_of(model, head, texts.ids, pad_token_id)
+    log.info("fitting the head to the vectors of %d texts", len(train))
+    vectors = vectors_of(model, head, train.ids, pad_token_id)
     middle = vectors.mean(axis=0)
     vectors -= middle
     spread = np.sqrt((vectors**2).sum(axis=1).mean())  # C means the same for any encoder then
     vectors /= spread
+    held_out = vectors_of(model, head, validation.ids, pad_token_id)
     weights = None if class_weight == "none" else class_weight
-    regression = LogisticRegression(C=C, max_iter=1000, class_weight=weights)
-    weight, bias = weights_of(regression.fit(vectors, texts.labels))
-    weight = weight / spread
-    bias = bias - weight @ middle
+    found: list[tuple[float, Floats, Floats, Floats]] = []
+    for strength in C:
+        regression = LogisticRegression(C=strength, max_iter=1000, class_weight=weights)
+        weight, bias = weights_of(regression.fit(vectors, train.labels))
+        weight = weight / spread
+        bias = bias - weight @ middle if head.bias is not None else np.zeros(len(bias))
+        logits = held_out @ weight.T + bias
+        divisor = temperature(validation.labels, logits)
+        figures = classification.summary(validation.labels, softmax(logits / divisor, axis=1))
+        log.info("C %g: validation log loss %.4f", strength, figures["log_loss"])
+        found.append((figures["log_loss"], weight / divisor, bias / divisor, logits / divisor))
+    _, weight, bias, logits = min(found, key=lambda each: each[0])
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         if head.bias is not None:
             head.bias.copy_(torch.from_numpy(bias))
+    return logits
 
 
 def vectors_of(model: Any, head: Any, ids: Sequence[Tokens], pad_token_id: int) -> Floats:

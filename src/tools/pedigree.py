@@ -1,6 +1,6 @@
 """Print where a model comes from: code, data, params, versions and processor, and what is in doubt.
 
-    python -m src.tools.pedigree models/onnx > pedigree.json
+    python -m src.tools.pedigree models/shipped > pedigree.json
 
 prints one JSON object. It is made anew each time, from git, dvc.lock, the files that are here and
 what training left beside its model, and never kept inside of the model itself. Standard error has
@@ -30,7 +30,7 @@ log = logging.getLogger("src.tools.pedigree")
 
 
 def main(target: str) -> None:
-    """Print where an out, such as models/onnx, comes from; exit with 1 if that is in doubt."""
+    """Print where an out, such as models/shipped, comes from; exit with 1 if that is in doubt."""
     with project() as repo:
         record = trace(repo, target)
     print(without_secrets(json.dumps(record, indent=2, ensure_ascii=False)))

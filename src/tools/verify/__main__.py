@@ -1,7 +1,7 @@
 """Check that the work tree, the DVC cache and a remote hold exactly what dvc.lock says.
 
     python -m src.tools.verify
-    python -m src.tools.verify models/onnx train data/splits/test.parquet
+    python -m src.tools.verify models/shipped train data/splits/test.parquet
     python -m src.tools.verify --remote storage --download
 
 Everything is read and hashed anew, of all pipelines of the repository.

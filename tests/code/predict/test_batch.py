@@ -804,7 +804,9 @@ except Exception as error:
 def test_the_files_that_the_readme_names_predict_texts_elsewhere(
     model: Path, tmp_path: Path
 ) -> None:
-    sentence = re.search(r"copy `models/onnx` and (.*?) of `src`", (ROOT / "README.md").read_text())
+    sentence = re.search(
+        r"copy `models/shipped` and (.*?) of `src`", (ROOT / "README.md").read_text()
+    )
     assert sentence
     (tmp_path / "src").mkdir()
     names = re.findall(r"`([\w.]+)`", sentence[1])

@@ -174,7 +174,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 120
+    assert checked == 136
 
 
 def test_imported_modules_are_deps_and_back() -> None:
@@ -208,7 +208,7 @@ IMPORTS = [
         "src.text.train": {"pandas", "sklearn", "dvclive", "torch", "transformers"},
     },
     {
-        "src.text.card": {"pandas", "onnx"},
+        "src.text.card": {"pandas", "sklearn", "onnx"},
         "src.text.export_tfidf": {"pandas", "sklearn", "dvclive", "onnx", "onnxruntime"},
     },
     {"src.text.export": {"pandas", "dvclive", "torch", "transformers", "onnx", "onnxruntime"}},
@@ -258,17 +258,12 @@ def test_commands_hold_only_whole_sections_and_names_written_in_the_pipeline() -
             if expression in PARAMS:
                 continue
             # The shell sees these unquoted, so they are plain words of dvc.yaml, not params.
-            if "foreach" in entry:
-                assert expression in ("key", "item")
-                values = [*entry["foreach"]]
-                if isinstance(entry["foreach"], dict):
-                    values += entry["foreach"].values()
-            else:
-                axis, key = expression.split(".")
-                assert axis == "item"
-                values = entry["matrix"][key]
+            assert expression in ("key", "item")
+            values = [*entry["foreach"]]
+            if isinstance(entry["foreach"], dict):
+                values += entry["foreach"].values()
             assert all(re.fullmatch(r"[a-z0-9/-]+", value) for value in values)
-    assert expressions == 12 + 3 + 3 + 4
+    assert expressions == 12 + 3 + 3
 
 
 def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
@@ -285,7 +280,7 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
             assert value == written
             checked += 1
     of_stages = sum(len(PARAMS[name]) for name in STAGES)
-    again = [("evaluate", 7), ("export_tfidf", 1), ("card", 1)]  # of a foreach or a matrix
+    again = [("evaluate", 7), ("export_tfidf", 1)]  # of a foreach
     assert checked == of_stages + sum(times * len(PARAMS[name]) for name, times in again)
 
 
@@ -313,7 +308,7 @@ def test_an_experiment_changes_its_lines_of_params_alone(
         after = Path("params.yaml").read_text().splitlines()
         comments = [line for line in after if not line or line.lstrip().startswith("#")]
         assert comments == [line for line in before if not line or line.lstrip().startswith("#")]
-    assert len(lists) == 14
+    assert len(lists) == 15
 
 
 def test_every_param_has_a_sentence_over_it_and_no_null() -> None:
@@ -341,7 +336,7 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
         words = ["git", "check-ignore", "--verbose", "--no-index", str(path)]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
-    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 + 2 + 2 * 8 + 2
+    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 + 2 + 2 * 8 + 1
 
 
 def test_documents_link_to_files_and_name_every_stage() -> None:
@@ -365,7 +360,7 @@ def test_plots_and_artifacts_are_outputs_of_stages() -> None:
     kept = [artifact["path"] for artifact in PIPELINE["artifacts"].values()]
     for path in [*drawn, *kept]:
         assert any(path == out or path.startswith(f"{out}/") for out in outs), path
-    assert (len(drawn), len(kept)) == (5 + 4 * 5 + 8, 4)
+    assert (len(drawn), len(kept)) == (5 + 4 * 5 + 8, 1)
 
 
 def test_dvc_is_known_to_the_project_room_by_more_than_its_api() -> None:

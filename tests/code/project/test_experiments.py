@@ -114,6 +114,6 @@ def test_an_experiment_is_kept_and_a_colleague_applies_it(project: Project, tmp_
     colleague.dvc("exp", "apply", "shared")
     assert "resamples: 44" in (colleague.root / "params.yaml").read_text()
     assert json.loads((colleague.root / METRICS).read_text()) == kept
-    models = colleague.root / "models" / "onnx" / "model.onnx"
-    assert models.read_bytes() == (project.root / "models/onnx/model.onnx").read_bytes()
+    models = colleague.root / "models/shipped/model.onnx"
+    assert models.read_bytes() == (project.root / "models/shipped/model.onnx").read_bytes()
     assert colleague.ran(colleague.dvc("repro", "compare")) == []

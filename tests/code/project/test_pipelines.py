@@ -165,8 +165,8 @@ def test_it_runs_alone_and_changes_alone(project: Project) -> None:
 
 
 def test_the_card_of_the_root_is_of_the_params_of_the_root(project: Project) -> None:
-    printed = project.dvc("repro", "--force", "--single-item", "card@onnx")
-    assert project.ran(printed) == ["card@onnx"]
+    printed = project.dvc("repro", "--force", "--single-item", "card")
+    assert project.ran(printed) == ["card"]
     assert project.git("status", "--porcelain") == ""
 
 

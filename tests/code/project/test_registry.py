@@ -25,13 +25,13 @@ class Registry:
             *("gto", "assign", "classifier", "--version", "v1.0.0", "--stage", "prod", "--push")
         )
         set_params(project, {"card.name": "The second"})
-        project.dvc("repro", "card@onnx")
+        project.dvc("repro", "card")
         self._share()
         project.run("gto", "register", "classifier", "--bump-minor", "--push")
 
     def _share(self) -> None:
         self.project.commit()
-        self.project.dvc("push", "models/onnx")
+        self.project.dvc("push", "models/shipped")
         self.project.git("push", "--quiet", "origin", "main")
 
     def get(self, name: str, *which: str, out: str, code: int = 0) -> str:
@@ -53,7 +53,7 @@ def test_a_stage_is_fetched_by_name_and_predicts(registry: Registry) -> None:
     folder = registry.user.root / "served"
     assert registry.title("served") == "# Text classifier"
     assert (folder / "model.onnx").read_bytes() == (
-        registry.project.root / "models/onnx/model.onnx"
+        registry.project.root / "models/shipped/model.onnx"
     ).read_bytes()
     answer = registry.project.run("python", "-m", "src.predict", str(folder), "goal match")
     assert set(json.loads(answer.splitlines()[-1])["probabilities"]) == {"film", "money", "sport"}
@@ -82,9 +82,9 @@ def test_a_stage_without_a_version_is_refused(registry: Registry) -> None:
 
 def test_one_pull_brings_the_model_and_its_card(registry: Registry, tmp_path: Path) -> None:
     clone = registry.project.clone(tmp_path / "clone", registry.hub)
-    clone.dvc("pull", "models/onnx")
-    found = {path.name for path in (clone.root / "models/onnx").iterdir()}
+    clone.dvc("pull", "models/shipped")
+    found = {path.name for path in (clone.root / "models/shipped").iterdir()}
     assert {"README.md", "model.onnx", "tokenizer.json", "manifest.json"} <= found
     assert not (clone.root / "models/exported").exists()
-    answer = clone.run("python", "-m", "src.predict", "models/onnx", "goal match")
+    answer = clone.run("python", "-m", "src.predict", "models/shipped", "goal match")
     assert set(json.loads(answer.splitlines()[-1])["probabilities"]) == {"film", "money", "sport"}

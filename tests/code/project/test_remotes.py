@@ -12,7 +12,7 @@ from dvc.config import Config
 
 from src.tools.doctor import repository
 
-ONNX = "models/onnx"
+SHIPPED = "models/shipped"
 
 # What a machine that only predicts has not: importing one of these raises.
 PREDICT = """
@@ -36,10 +36,10 @@ def test_a_colleague_pulls_equal_bytes_predicts_and_reruns_nothing(
     project.commit()
 
     colleague = project.clone(tmp_path / "clone")
-    colleague.dvc("pull", ONNX)
-    assert [path.name for path in (colleague.root / "models").glob("[!.]*/")] == ["onnx"]
-    assert digest(colleague.root / ONNX) == digest(project.root / ONNX)
-    answer = colleague.run("python", "-c", PREDICT, ONNX, "goal match")
+    colleague.dvc("pull", SHIPPED)
+    assert [path.name for path in (colleague.root / "models").glob("[!.]*/")] == ["shipped"]
+    assert digest(colleague.root / SHIPPED) == digest(project.root / SHIPPED)
+    answer = colleague.run("python", "-c", PREDICT, SHIPPED, "goal match")
     assert set(json.loads(answer.splitlines()[-1])["probabilities"]) == {"film", "money", "sport"}
 
     colleague.dvc("pull")
@@ -49,14 +49,14 @@ def test_a_colleague_pulls_equal_bytes_predicts_and_reruns_nothing(
     assert colleague.git("status", "--porcelain") == ""
 
     # What has changed in the remote since is not taken.
-    graph = (project.root / ONNX / "model.onnx").read_bytes()
+    graph = (project.root / SHIPPED / "model.onnx").read_bytes()
     files = [path for path in (tmp_path / "a b").rglob("*") if path.is_file()]
     (stored,) = [file for file in files if file.read_bytes() == graph]
     stored.chmod(0o644)
     stored.write_bytes(graph[:-1] + b"x")
     another = project.clone(tmp_path / "another")
-    another.dvc("pull", ONNX, code=1)
-    assert not (another.root / ONNX / "model.onnx").exists()
+    another.dvc("pull", SHIPPED, code=1)
+    assert not (another.root / SHIPPED / "model.onnx").exists()
 
 
 @pytest.mark.parametrize(
@@ -114,17 +114,17 @@ def test_over_the_network_with_secrets_that_stay_here(
     with over(tmp_path) as (url, options, right, wrong):
         set_remote(project, "repo", {"url": url, "verify": "true"} | options)
         set_remote(project, "local", right)
-        project.dvc("push", ONNX)
+        project.dvc("push", SHIPPED)
         project.commit()
         assert project.git("show", "--name-only", "--format=").split() == [".dvc/config"]
 
         colleague = project.clone(tmp_path / "clone")
         set_remote(colleague, "local", wrong)
-        colleague.dvc("pull", ONNX, code=1)
-        assert not (colleague.root / ONNX).exists()
+        colleague.dvc("pull", SHIPPED, code=1)
+        assert not (colleague.root / SHIPPED).exists()
         set_remote(colleague, "local", right)
-        colleague.dvc("pull", ONNX)
-    assert digest(colleague.root / ONNX) == digest(project.root / ONNX)
+        colleague.dvc("pull", SHIPPED)
+    assert digest(colleague.root / SHIPPED) == digest(project.root / SHIPPED)
     assert "onnx" not in (colleague.root / ".dvc/config").read_text()
     for secret in right.values():
         assert project.run("git", "grep", "--fixed-strings", secret, "--", ".dvc", code=1) == ""

@@ -496,7 +496,7 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
     (project.root / "docs" / "ours.md").write_text("# Ours\n")
     (project.root / "docs" / "registry.md").unlink()
     project.commit()
-    change(later.source, "params.yaml", "\n  lr: 0.00002\n", "\n  lr: 0.0002\n")
+    change(later.source, "params.yaml", "\n  lr: 0.00005\n", "\n  lr: 0.0002\n")
     change(later.source, "README.md", "## What runs\n", "## What is run\n")
     (later.source.root / "src" / "added.py").write_text('"""New."""\n')
     (later.source.root / "benchmarks" / "noop.py").unlink()
@@ -556,12 +556,12 @@ def test_an_update_brings_what_is_new_and_keeps_what_is_ours(later: Template) ->
 
 def test_a_conflict_is_one_of_git_also_in_a_squashed_history(later: Template) -> None:
     project = later.make()
-    change(project, "params.yaml", "\n  lr: 0.00002\n", "\n  lr: 0.0007\n")
+    change(project, "params.yaml", "\n  lr: 0.00005\n", "\n  lr: 0.0007\n")
     project.commit()
     mine = project.git("commit-tree", "HEAD^{tree}", "-m", "Squash").strip()
     project.git("reset", "--quiet", "--hard", mine)
-    change(later.source, "params.yaml", "\n  lr: 0.00002\n", "\n  lr: 0.0002\n")
-    change(later.source, "params.yaml", "\n  batch_size: 16\n", "\n  batch_size: 32\n")
+    change(later.source, "params.yaml", "\n  lr: 0.00005\n", "\n  lr: 0.0002\n")
+    change(later.source, "params.yaml", "\n  batch_size: 32\n", "\n  batch_size: 64\n")
     later.source.commit()
     printed = update(project, code=1)
     assert "the same places of params.yaml: settle them" in printed

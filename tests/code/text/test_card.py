@@ -3,9 +3,11 @@
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dvc.api
@@ -30,17 +32,18 @@ SAID: dict[str, Any] = {
 
 
 def write(project: Project, target: Path, model: str = "onnx", **said: Any) -> str:
-    """Run the stage in this process, in the project's folder; the text of the card."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Run the stage in this process, in the project's folder, to ship ``model``; the card."""
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as compared:
         patch.chdir(project.root)
+        found = json.loads(Path("dvclive/compare/metrics.json").read_text()) | {"ship": model}
+        Path(compared, "metrics.json").write_text(json.dumps(found))
         card.main(
-            Path("models/exported", model),
+            Path("models/exported"),
             Path("data/splits"),
             Path("data/quality.json"),
-            Path("data/predictions", model),
-            Path("dvclive/evaluate", model),
-            Path("dvclive/evaluate/linear"),
-            Path("dvclive/compare"),
+            Path("data/predictions"),
+            Path("dvclive/evaluate"),
+            Path(compared),
             Path("dvclive/train"),
             target,
             **SAID | said,
@@ -60,11 +63,20 @@ def read(project: Project, path: str) -> Any:
     return json.loads((project.root / path).read_text())
 
 
-@pytest.mark.parametrize("model", ["onnx", "onnx-int8"])
+@pytest.mark.parametrize(
+    ("model", "tags"),
+    [
+        ("onnx", ["bert"]),
+        ("onnx-int8", ["bert", "int8"]),
+        ("linear-onnx", ["tf-idf"]),
+        ("baseline-onnx", ["tf-idf"]),
+    ],
+)
 def test_the_front_matter_is_hugging_faces_with_the_figures_of_the_records(
-    model: str, project: Project
+    model: str, tags: list[str], project: Project, tmp_path: Path
 ) -> None:
-    found = ModelCard.load(project.root / "models" / model / "README.md").data
+    write(project, tmp_path / "shipped", model)
+    found = ModelCard.load(tmp_path / "shipped/README.md").data
     test = read(project, f"dvclive/evaluate/{model}/metrics.json")["test"]
     assert {(r.metric_type, r.metric_name): r.metric_value for r in found.eval_results} == {
         ("accuracy", "Accuracy"): test["accuracy"],
@@ -77,7 +89,7 @@ def test_the_front_matter_is_hugging_faces_with_the_figures_of_the_records(
         ("text-classification", "data/source/small.jsonl", "test")
     }
     assert (found.library_name, found.pipeline_tag) == ("onnx", "text-classification")
-    assert found.tags == ["onnx", "onnxruntime", "bert"] + ["int8"] * (model == "onnx-int8")
+    assert found.tags == ["onnx", "onnxruntime", *tags]
     # What is not known is not there, and nothing but Hugging Face's keys is.
     assert found.to_dict().keys() == {
         *("library_name", "pipeline_tag", "metrics", "tags", "model-index")
@@ -85,7 +97,7 @@ def test_the_front_matter_is_hugging_faces_with_the_figures_of_the_records(
 
 
 def test_the_card_says_what_the_records_say(project: Project) -> None:
-    page = (project.root / "models/onnx/README.md").read_text()
+    page = (project.root / "models/shipped/README.md").read_text()
     details = read(project, "dvclive/evaluate/onnx/details.json")
     for label, scores in details["classes"].items():
         figures = " | ".join(f"{scores[key]:.4f}" for key in ("precision", "recall", "f1"))
@@ -125,7 +137,7 @@ def test_the_card_says_what_the_records_say(project: Project) -> None:
 
 
 def test_every_file_that_is_shipped_stands_in_the_card_with_its_sha256(project: Project) -> None:
-    folder, exported = project.root / "models/onnx", project.root / "models/exported/onnx"
+    folder, exported = project.root / "models/shipped", project.root / "models/exported/onnx"
     page = (folder / "README.md").read_text()
     listed = dict(re.findall(r"\n\| (\S+) \| [\d,]+ \| `([0-9a-f]{64})` \|", page))
     hashes = {
@@ -142,24 +154,28 @@ def test_every_file_that_is_shipped_stands_in_the_card_with_its_sha256(project: 
         assert f"| {file.name} | `{hashlib.sha256(file.read_bytes()).hexdigest()}` |" in page
 
 
-def test_the_cards_own_lines_predict_as_the_command_does(project: Project) -> None:
-    page = (project.root / "models/onnx-int8/README.md").read_text()
+@pytest.mark.parametrize("model", ["onnx-int8", "linear-onnx", "baseline-onnx"])
+def test_the_cards_own_lines_predict_as_the_command_does(
+    model: str, project: Project, tmp_path: Path
+) -> None:
+    page = write(project, tmp_path / "shipped", model)
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     code = code.replace('text = "a text"', 'text = "bank goal loan"')
     code += "import sys; assert not {'torch', 'transformers', 'src'} & sys.modules.keys()\n"
     label, score = project.run(sys.executable, "-c", code).split()
     (command,) = re.findall(r"\n(python -m src\.predict .*)\n", page)
-    words = command.replace('"a text"', "bank_goal_loan").replace("_", " ").split(" ", 4)
+    words = shlex.split(command.replace("a text", "bank goal loan"))
     answer = json.loads(project.run(*words).splitlines()[-1])  # after the log
     assert label == answer["label"]
     assert float(score) == pytest.approx(answer["score"], abs=1e-6)
+    assert project.run(sys.executable, "-c", code.replace("bank goal loan", "")), "of no token"
 
 
 def test_the_same_inputs_give_the_same_bytes(project: Project, tmp_path: Path) -> None:
-    written = write(project, tmp_path / "models/onnx")
-    again = write(project, tmp_path / "models/onnx")
+    written = write(project, tmp_path / "models/shipped")
+    again = write(project, tmp_path / "models/shipped")
     assert written == again
-    made = (project.root / "models/onnx/README.md").read_text()
+    made = (project.root / "models/shipped/README.md").read_text()
     assert written.replace(f"{tmp_path}/", "") == made
     assert str(project.root) not in made
 
@@ -174,8 +190,8 @@ def test_what_params_say_stands_in_the_card_and_reruns_nothing_else(project: Pro
     }
     set_params(project, said)
     ran = project.ran(project.dvc("repro"))
-    assert sorted(ran) == ["card@onnx", "card@onnx-int8"]
-    found = ModelCard.load(project.root / "models/onnx/README.md")
+    assert ran == ["card"]
+    found = ModelCard.load(project.root / "models/shipped/README.md")
     assert found.data.model_name == 'Topics: "small"'
     assert (found.data.license, found.data.language) == ("apache-2.0", ["no", "en"])
     assert '\n# Topics: "small"\n' in found.text
@@ -263,15 +279,37 @@ def test_a_record_that_is_not_there_is_one_sentence(
     assert not (tmp_path / "onnx").exists()
 
 
-def test_a_model_that_was_not_compared_is_one_sentence(project: Project, tmp_path: Path) -> None:
-    path = project.root / "dvclive/compare/metrics.json"
-    kept = path.read_text()
-    path.write_text(json.dumps({"transformer": {}}))
-    try:
-        with pytest.raises(InputError, match=r"comparison of onnx, only of transformer: "):
-            write(project, tmp_path / "onnx")
-    finally:
-        path.write_text(kept)
+@pytest.mark.parametrize(
+    ("model", "kind", "reference"),
+    [
+        (
+            "linear-onnx",
+            "a logistic regression on the TF-IDF of 2 to 5 characters in a row",
+            "baseline",
+        ),
+        ("baseline-onnx", "a random forest on the TF-IDF of single words", "linear"),
+    ],
+)
+def test_a_card_of_words_says_what_it_is(
+    model: str, kind: str, reference: str, project: Project, tmp_path: Path
+) -> None:
+    page = write(project, tmp_path / "shipped", model)
+    assert f"It is a {kind}, exported to ONNX." in page
+    assert f"Against the model `{reference}` on the same texts" in page
+    own, other = (
+        read(project, f"dvclive/evaluate/{name}/metrics.json")["test"]["accuracy"]
+        for name in (model, reference)
+    )
+    assert f"| Accuracy | {other:.4f} | {own - other:+.4f} (" in page
+    section = model.removesuffix("-onnx")
+    params = params_of(project)[section]
+    assert all(f"| `{section}.{key}` | `{value}` |" in page for key, value in params.items())
+    assert "Of a text it counts the features that it has kept of the training texts" in page
+    assert "| scikit-learn | " in page
+    found = read(project, "data/quality.json")["findings"]
+    assert "unknown_tokens" in {finding["code"] for finding in found}, "of the checkpoint"
+    for word in ("checkpoint", "torch", "Trainer", "| `train.", " tokens"):
+        assert word not in page
 
 
 def test_a_card_tells_of_texts_without_an_answer(

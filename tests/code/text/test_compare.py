@@ -14,7 +14,7 @@ from src.text import compare
 
 TEXTS = 200
 PARAMS: dict[str, Any] = {
-    "models": [],
+    "models": ["forest", "large", "onnx-int8"],
     "metric": "accuracy",
     "margin": 0.005,
     "min_score": 0.0,
@@ -40,6 +40,8 @@ def run(folder: Path, found: dict[str, tuple[int, float, int]], **changes: Any) 
         frame = pd.DataFrame({"id": [str(k) for k in range(TEXTS)], "label": labels})
         frame = frame.assign(predicted=predicted, p_film=0.5, p_sport=0.5)
         (folder / "predictions" / name).mkdir(parents=True)
+        if name != "linear":
+            (folder / "exported" / name).mkdir(parents=True)
         examples.write(frame, folder / "predictions" / name / "predictions.parquet")
         accuracy = 1 - mistakes / TEXTS
         test = {"accuracy": accuracy, "macro_f1": accuracy, "log_loss": 0.5, "ece": 0.1}
@@ -47,10 +49,22 @@ def run(folder: Path, found: dict[str, tuple[int, float, int]], **changes: Any) 
         figures = {"test": test, "validation": validation, "bytes": size}
         (folder / "judged" / name).mkdir(parents=True)
         (folder / "judged" / name / "metrics.json").write_text(json.dumps(figures))
+    trained(folder, 20)
     predictions = [folder / "predictions" / name for name in found]
-    compare.main(folder / "judged", folder / "live", *predictions, **PARAMS | changes)
+    compare.main(*places(folder), *predictions, **PARAMS | changes)
     page = (folder / "live" / "comparison.md").read_text()
     return json.loads((folder / "live" / "metrics.json").read_text()), page
+
+
+def trained(folder: Path, step: int) -> None:
+    """Leave the record of a training of 30 steps, of which this one was the best."""
+    (folder / "train").mkdir(exist_ok=True)
+    record = {"step": step, "last_step": 30}
+    (folder / "train/metrics.json").write_text(json.dumps(record))
+
+
+def places(folder: Path) -> list[Path]:
+    return [folder / name for name in ("judged", "train", "exported", "live")]
 
 
 def advice(page: str) -> str:
@@ -79,9 +93,21 @@ def test_the_smallest_of_the_best_is_shipped(metric: str, tmp_path: Path) -> Non
 
 def test_of_equal_models_the_smallest_is_the_best(tmp_path: Path) -> None:
     found = {"large": (10, 0.95, 90_000_000), "onnx-int8": (10, 0.95, 9)}
-    _, page = run(tmp_path, found | {"small": (30, 0.949, 1)})
+    found["small"] = (30, 0.949, 1)
+    _, page = run(tmp_path, found, models=[*found])
     assert "the best, 0.9500 of onnx-int8, which is 9.0 times as large" in advice(page)
     assert "| 1e-06 |" in page, "sizes are never 0"
+
+
+def test_a_training_that_was_still_getting_better_is_told(tmp_path: Path) -> None:
+    _, page = run(tmp_path, FOUND)
+    assert compare.UNFINISHED not in page
+    predictions = [tmp_path / "predictions" / name for name in FOUND]
+    trained(tmp_path, 30)
+    compare.main(*places(tmp_path), *predictions, **PARAMS)
+    again = (tmp_path / "live" / "comparison.md").read_text()
+    assert again.replace(f"{compare.UNFINISHED}\n\n", "") == page
+    assert advice(again).endswith(compare.UNFINISHED)
 
 
 def test_a_margin_of_0_takes_the_best(tmp_path: Path) -> None:
@@ -106,7 +132,7 @@ def test_a_model_that_is_named_is_shipped_whatever_the_others_are(tmp_path: Path
 
 def test_what_the_test_texts_show_against_the_choice_is_said(tmp_path: Path) -> None:
     found = {"linear-onnx": (10, 0.9, 10_000), "large": (30, 0.95, 9_000_000)}
-    metrics, page = run(tmp_path, found)
+    metrics, page = run(tmp_path, found, models=[*found])
     assert metrics["ship"] == "large"
     assert (
         "On the test texts linear-onnx is shown to be better (accuracy +0.1000, p = 0.004). "
@@ -114,18 +140,30 @@ def test_what_the_test_texts_show_against_the_choice_is_said(tmp_path: Path) -> 
     ) in advice(page)
 
 
-def test_a_model_that_is_not_judged_can_not_be_shipped(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'onnx-int', which is not judged: .*'onnx-int8'"):
-        run(tmp_path, FOUND, models=["onnx-int"])
+@pytest.mark.parametrize("name", ["onnx-int", "linear"])
+def test_a_model_that_is_not_exported_and_judged_can_not_be_shipped(
+    name: str, tmp_path: Path
+) -> None:
+    said = f"{name!r}, which is not both exported and judged: choose among forest, large, onnx-int8"
+    with pytest.raises(InputError, match=said):
+        run(tmp_path, FOUND, models=[name])
+
+
+def test_some_model_has_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^compare\.models is empty: name what may be shipped, forest, "
+    ):
+        run(tmp_path, FOUND, models=[])
 
 
 def test_models_that_were_judged_on_other_texts_are_not_compared(tmp_path: Path) -> None:
     run(tmp_path, FOUND)
     file = tmp_path / "predictions" / "large" / "predictions.parquet"
     examples.write(examples.read(file).iloc[::-1].reset_index(drop=True), file)
-    predictions = [tmp_path / "predictions" / name for name in ("onnx-int8", "large")]
+    names = ["onnx-int8", "large"]
+    predictions = [tmp_path / "predictions" / name for name in names]
     with pytest.raises(InputError, match="of onnx-int8 and large are not of the same texts"):
-        compare.main(tmp_path / "judged", tmp_path / "live", *predictions, **PARAMS)
+        compare.main(*places(tmp_path), *predictions, **PARAMS | {"models": names})
 
 
 def test_what_a_least_score_leaves_without_an_answer_is_told(tmp_path: Path) -> None:
@@ -140,7 +178,7 @@ def test_what_a_least_score_leaves_without_an_answer_is_told(tmp_path: Path) -> 
             examples.write(unknown, folder / "out_of_scope.parquet")
     predictions = [tmp_path / "predictions" / name for name in FOUND]
     changes = PARAMS | {"min_score": 0.8}
-    compare.main(tmp_path / "judged", tmp_path / "live", *predictions, **changes)
+    compare.main(*places(tmp_path), *predictions, **changes)
     metrics = json.loads((tmp_path / "live" / "metrics.json").read_text())
     assert metrics["linear"] == pytest.approx(
         {"coverage": 0.75, "answered_accuracy": 0.8, "out_of_scope_coverage": 1 / 3}
@@ -156,6 +194,6 @@ def test_what_a_least_score_leaves_without_an_answer_is_told(tmp_path: Path) -> 
     assert named["out of scope, answered"] == "0.3333"
     assert "A label is given from a score of 0.8 (compare.min_score) on" in page
     changes["min_score"] = 0.95
-    compare.main(tmp_path / "judged", tmp_path / "live", *predictions, **changes)
+    compare.main(*places(tmp_path), *predictions, **changes)
     metrics = json.loads((tmp_path / "live" / "metrics.json").read_text())
     assert metrics["linear"] == {"coverage": 0, "out_of_scope_coverage": 0}

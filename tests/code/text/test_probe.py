@@ -34,7 +34,10 @@ def test_the_head_is_a_logistic_regression_on_what_it_reads(
     frame, labels = frame[labels < classes].iloc[30:], labels[labels < classes][30:]
     model, tokenizer = load(checkpoint, classes, pooling)
     ids = encoder.tokenize(tokenizer, list(frame["text"]), 16, 1000)
-    probe.fit_head(model, model.classifier, Texts(ids, labels), 0, 10.0, class_weight)
+    held_out = Texts(ids[::3], labels[::3])
+    found = probe.fit_head(
+        model, model.classifier, Texts(ids, labels), held_out, 0, [10.0], class_weight
+    )
     vectors = probe.vectors_of(model, model.classifier, ids, 0)
     if pooling == "mean":
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
@@ -44,9 +47,33 @@ def test_the_head_is_a_logistic_regression_on_what_it_reads(
     expected.fit((vectors - vectors.mean(axis=0)) / scale, labels)
     with torch.inference_mode():
         logits = model.eval()(**encoder.collate(ids, 0)).logits
-    shares = expected.predict_proba((vectors - vectors.mean(axis=0)) / scale)
+    assert logits[::3].numpy() == pytest.approx(found, rel=1e-3, abs=1e-3)
+    scores = expected.predict_log_proba((vectors - vectors.mean(axis=0)) / scale)
+    shares = softmax(scores / temperature(labels[::3], scores[::3]), axis=1)
     assert logits.softmax(1).numpy() == pytest.approx(shares, abs=1e-3)
     assert (logits.argmax(1).numpy() == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize("C", [[1e-4, 10.0], [10.0, 1e-4]])
+def test_the_validation_texts_choose_among_several(
+    C: list[float],  # noqa: N803
+    checkpoint: Path,
+    splits: Path,
+) -> None:
+    frame = examples.read(splits / "train.parquet")
+    labels = examples.label_ids(frame, examples.read_labels(splits))
+    losses = {}
+    for several in (C, C[:1], C[1:]):
+        model, tokenizer = load(checkpoint, 3, "mean")
+        ids = encoder.tokenize(tokenizer, list(frame["text"]), 16, 1000)
+        texts, held_out = Texts(ids[::2], labels[::2]), Texts(ids[1::2], labels[1::2])
+        logits = probe.fit_head(model, model.classifier, texts, held_out, 0, several, "none")
+        shares = softmax(logits, axis=1)
+        found = encoder.logits_of(model, held_out.ids, 0, 64)
+        assert found == pytest.approx(logits, rel=1e-3, abs=1e-3), "the weights of the chosen one"
+        losses[tuple(several)] = classification.summary(held_out.labels, shares)["log_loss"]
+    assert losses[10.0,] < losses[1e-4,] - 0.01
+    assert losses[tuple(C)] == losses[10.0,]
 
 
 def test_a_probe_of_some_texts_has_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:

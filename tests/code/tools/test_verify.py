@@ -434,8 +434,8 @@ def test_a_pedigree_in_doubt_says_why(project: Project) -> None:
     Path("data/source/small.jsonl").unlink()
     project.git("checkout", "--", ".")
     shutil.copyfile(in_cache(EXPORTED), EXPORTED)
-    for model in ("exported/onnx", "baseline-onnx", "linear-onnx"):
-        assert trace(f"models/{model}")["problems"] == [], model
+    for model in ("onnx", "baseline-onnx", "linear-onnx"):
+        assert trace(f"models/exported/{model}")["problems"] == [], model
 
 
 def test_a_stage_that_was_run_by_hand_is_told_from_what_is_committed(project: Project) -> None:

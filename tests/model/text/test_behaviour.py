@@ -49,7 +49,7 @@ SHORT = SMALL | {
     "evaluate.resamples": 100,
     "compare.resamples": 100,
 }
-# Not the comparison, nor the cards, which are put into copies of the exported folders.
+# Not the comparison, nor the card, which is put into a copy of an exported folder.
 TARGETS = ["quality", *(f"evaluate@{model}" for model in MODELS)]
 
 
@@ -104,7 +104,7 @@ def test_the_committed_figures_are_of_the_committed_params() -> None:
         section = name.split("@")[0]
         assert entry["params"]["params.yaml"][section] == params[section], f"run dvc repro {name}"
         checked += 1
-    assert checked == 11 + len(MODELS) + 2  # cards
+    assert checked == 11 + len(MODELS) + 1  # card
     shipped = SHORT["load.source"], SHORT["probe.checkpoint"]
     if (params["load"]["source"], params["probe"]["checkpoint"]) != shipped:
         pytest.skip("the figures are of other data, or of another checkpoint")
