@@ -168,7 +168,12 @@ def _other_params(recorded: Mapping[str, Any], s: Any) -> list[str]:
     for dep in filter(is_params, s.deps):
         for name, value in dep.hash_info.value.items():  # of a section, or of one param of it
             ran |= value if isinstance(value, dict) else {name.rpartition(".")[2]: value}
-    return [name for name, value in recorded.items() if ran.get(name, value) != value]
+    # A list of one may be written as what is in it.
+    return [
+        name
+        for name, value in recorded.items()
+        if name in ran and value not in (ran[name], [ran[name]])
+    ]
 
 
 def _is_of(record: Mapping[str, Any], out: Any) -> bool:

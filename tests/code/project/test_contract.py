@@ -174,7 +174,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 136
+    assert checked == 141
 
 
 def test_imported_modules_are_deps_and_back() -> None:

@@ -100,7 +100,7 @@ def test_one_changed_param_reruns_what_depends_on_it(project: Project) -> None:
         "baseline",
         "evaluate@baseline",
     ]
-    waiting = {"export_tfidf@baseline", "compare"}
+    waiting = {"export_tfidf@baseline", "compare", "card"}
     assert set(json.loads(project.dvc("status", "--json"))) == waiting
     assert "baseline.n_estimators" in project.dvc("params", "diff", "--md")
     assert "dvclive/evaluate/baseline/metrics.json" in project.dvc("metrics", "diff", "--md")

@@ -284,10 +284,10 @@ def test_a_record_that_is_not_there_is_one_sentence(
     [
         (
             "linear-onnx",
-            "a logistic regression on the TF-IDF of 2 to 5 characters in a row",
+            "logistic regression on the TF-IDF of 1 to 3 characters in a row",
             "baseline",
         ),
-        ("baseline-onnx", "a random forest on the TF-IDF of single words", "linear"),
+        ("baseline-onnx", "random forest on the TF-IDF of single words", "linear"),
     ],
 )
 def test_a_card_of_words_says_what_it_is(

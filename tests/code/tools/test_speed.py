@@ -30,10 +30,8 @@ def test_each_exported_model_is_timed_and_its_training_looked_up(project: Projec
         assert size == f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f}"
         assert float(alone) > 0
         assert float(together.replace(",", "")) > 0
-    assert (
-        "3 test texts, medians of 1 in turn, on 1 of the processor's threads, onnxruntime."
-        in printed
-    )
+    said = "3 test texts, rounds in turn, of which the median: 1, threads: 1, engine: onnxruntime."
+    assert said in printed
     shipped = rows(project.run("python", "-m", "src.tools.speed", "models/shipped", *words))
     assert [*shipped] == ["shipped"]
     assert shipped["shipped"][-1] == "32", "it is onnx"

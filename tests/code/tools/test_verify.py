@@ -438,6 +438,13 @@ def test_a_pedigree_in_doubt_says_why(project: Project) -> None:
         assert trace(f"models/exported/{model}")["problems"] == [], model
 
 
+def test_a_list_of_one_may_be_written_as_what_is_in_it(project: Project) -> None:
+    set_params(project, {"probe.C": 10.0})
+    assert project.ran(project.dvc("repro", "probe")) == ["probe"]
+    assert json.loads(Path("models/probe.json").read_text())["params"]["C"] == [10.0]
+    assert trace("models/probe")["problems"] == []
+
+
 def test_a_stage_that_was_run_by_hand_is_told_from_what_is_committed(project: Project) -> None:
     lock = YAML(typ="safe").load(Path("dvc.lock"))["stages"]["baseline"]
     command = shlex.split(lock["cmd"].replace("--n_estimators 10", "--n_estimators 12"))
