@@ -576,7 +576,7 @@ def test_a_conflict_is_one_of_git_also_in_a_squashed_history(later: Template) ->
     project.git("add", "params.yaml")
     project.git("-c", "core.editor=true", "cherry-pick", "--continue")
     params = YAML(typ="safe").load(project.root / "params.yaml")["train"]
-    assert (params["lr"], params["batch_size"]) == (0.0007, 32)
+    assert (params["lr"], params["batch_size"]) == (0.0007, 64)
     assert "the project has all of the template" in update(project)
     later.source.root.rename(later.place.root / "gone")
     assert " (fatal: '" in update(project, code=1)

@@ -30,7 +30,7 @@ def clones(project: Project) -> list[str]:
 def test_a_clean_clone_gives_the_committed_lock_byte_for_byte(project: Project) -> None:
     """With the run that made the lock: two runs of everything, elsewhere and at another time."""
     printed = project.run("python", "-m", "src.tools.prove", "--clones", "1")
-    assert len(project.ran(printed)) == 21
+    assert len(project.ran(printed)) == 20
     assert "INFO src.tools.prove: it is the committed one, byte for byte\n" in printed
     assert clones(project) == []
     assert project.git("status", "--porcelain") == ""
