@@ -67,9 +67,8 @@ def main(
             alone[k].append(_seconds(model, [[text] for text in chosen]))
             together[k].append(_seconds(model, [chosen]))
         log.info("round %d of %d", number + 1, rounds)
-    # What is shipped is a copy.
-    exported = {_graph(model): place.name for place, model in zip(places, models, strict=True)}
-    exported |= {
+    # By its graph, as what is shipped is a copy of one of them.
+    exported = {
         read_manifest(path.parent)["files"]["model.onnx"]: path.parent.name
         for path in EXPORTED.glob(f"*/{MANIFEST}")
     }
@@ -79,7 +78,7 @@ def main(
             f"{sum(file.stat().st_size for file in place.iterdir()) / 1e6:.1f}",
             f"{1000 * statistics.median(alone[k]) / len(chosen):.2f}",
             f"{len(chosen) / statistics.median(together[k]):,.0f}",
-            _training(TRAINED.get(exported.get(_graph(model), ""), ())),
+            _training(TRAINED.get(exported.get(model.manifest["files"]["model.onnx"], ""), ())),
         ]
         for k, (place, model) in enumerate(zip(places, models, strict=True))
     ]
@@ -89,10 +88,6 @@ def main(
         f"threads: {threads}, engine: {', '.join(sorted({model.engine for model in models}))}.",
         sep="\n",
     )
-
-
-def _graph(model: Classifier) -> str:
-    return model.manifest["files"]["model.onnx"]
 
 
 def _seconds(model: Classifier, requests: Sequence[Sequence[str]]) -> float:
