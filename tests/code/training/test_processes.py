@@ -119,9 +119,9 @@ def test_processes_share_a_batch_and_learn_the_same(splits: Path, tmp_path: Path
         weights.append(load_file(target / "model" / "model.safetensors"))
     for name, weight in weights[0].items():
         assert weights[1][name].numpy() == pytest.approx(weight.numpy(), abs=1e-4), name
-    start = load_file(checkpoint / "model.safetensors")
+    before = load_file(checkpoint / "model.safetensors")
     name = "bert.encoder.layer.0.output.dense.weight"
-    assert weights[1][name].numpy() != pytest.approx(start[name].numpy(), abs=1e-3), "it learns"
+    assert weights[1][name].numpy() != pytest.approx(before[name].numpy(), abs=1e-3), "it learns"
 
 
 def test_processes_that_fail_leave_one_sentence(
