@@ -46,6 +46,7 @@ LOAD, QUALITY, SPLIT, PROBE, TRAIN = (
     for name in ("load", "quality", "split", "probe", "train")
 )
 TRAIN |= {"epochs": 2, "early_stopping_patience": 2}
+TABULAR: dict[str, dict[str, Any]] = YAML(typ="safe").load(ROOT / "tests" / "tabular.yaml")
 SMALL = {f"{name}.{key}": value for name, values in PARAMS.items() for key, value in values.items()}
 
 
@@ -138,6 +139,30 @@ def make_texts(count: int, seed: int = 0) -> list[dict[str, str]]:
         language = "en" if number % 2 else "fr"
         rows.append({"text": f"{words} {number}", "label": label, "language": language})
     return rows
+
+
+def make_table(count: int, seed: int = 0) -> pd.DataFrame:
+    """Rows of mixed kinds with missing values, in the order of time, of which 5 % are frauds."""
+    draw = np.random.default_rng(seed)
+    amount = draw.lognormal(3, 1, count)
+    country = draw.choice(["de", "fr", "in", "br"], count, p=[0.5, 0.3, 0.15, 0.05])
+    member = draw.random(count) < 0.5
+    odds = amount / 40 + 2 * (country == "br") - 1.5 * member + draw.normal(0, 0.3, count)
+    fraud = odds > np.quantile(odds, 0.95)
+    income = pd.Series(draw.normal(50, 10, count).round(2).astype(str))
+    income[draw.random(count) < 0.1] = "NA"
+    start = pd.Timestamp("2024-01-01")
+    return pd.DataFrame(
+        {
+            "opened": [(start + pd.Timedelta(hours=3 * k)).isoformat() for k in range(count)],
+            "amount": amount.round(2),
+            "income": income,
+            "country": country,
+            "shop": [f"shop {k}" for k in draw.integers(0, 30, count)],
+            "member": np.where(member, "yes", "no"),
+            "fraud": fraud.astype(int),
+        }
+    )
 
 
 def make_model(folder: Path, seed: int = 0) -> Path:
@@ -358,6 +383,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_rows(source / "small.jsonl", make_texts(60))
             make_checkpoint(source / "checkpoint")
             set_params(project, SMALL)
+            shutil.rmtree(root / "tabular")  # a pipeline of its own, with tests of its own
             records = ("data/quality.json", "data/quality.md", *root.glob("models/*.json"))
             for name in ("dvc.lock", *map(str, records)):
                 (root / name).unlink(missing_ok=True)

@@ -25,6 +25,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Write a table whose columns also line up as plain text; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
+    lines = (" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return "".join(f"| {line} |\n" for line in lines)
+
+
 def public(place: str) -> str:
     """Show a source or checkpoint without folders of a user and without secrets."""
     parts = []

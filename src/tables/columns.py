@@ -123,7 +123,8 @@ class Roles:
         self._headers[file.name] = list(keys)
 
 
-def _refuse_column(role: str, column: str, found: Sequence[str], file: File) -> None:
+def refuse_one_column(column: str, found: Sequence[str], file: str) -> None:
+    """Stop if a table has one column only, for its fields have another sign between them."""
     if len(found) == 1:
         others = {"tab" if d == "\t" else repr(d): found[0].count(d) for d in ",;\t|"}
         seen = max(others, key=others.__getitem__)
@@ -133,6 +134,10 @@ def _refuse_column(role: str, column: str, found: Sequence[str], file: File) -> 
                 f"in it {others[seen]} times: set load.delimiter to it"
                 f"{', or load.format to tsv' if seen == 'tab' else ''}."
             )
+
+
+def _refuse_column(role: str, column: str, found: Sequence[str], file: File) -> None:
+    refuse_one_column(column, found, str(file))
     kind = IdsError if role == "id" else InputError
     raise kind(
         f"{file} has no column {column!r}, but {', '.join(map(repr, found))}"

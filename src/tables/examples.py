@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -71,6 +71,21 @@ def partitions(keys: Hashes) -> Iterator[npt.NDArray[np.int64]]:
     lowest = keys.view(np.uint8)[:: keys.itemsize] & np.uint8(parts - 1)
     for part in range(parts):
         yield np.flatnonzero(lowest == part)
+
+
+def hash_rows(columns: Mapping[str, pa.Array]) -> Hashes:
+    """Hash each row; rows of equal values get equal numbers, whatever the order of the columns.
+
+    A value that is absent counts as one that is null.
+    """
+    total = np.zeros(len(next(iter(columns.values()))), np.uint64)
+    for name, values in columns.items():
+        strings = values.to_numpy(zero_copy_only=False)
+        hashes = pd.util.hash_array(strings, categorize=False)
+        factor = pd.util.hash_array(np.array([name], object), categorize=False)[0] | np.uint64(1)
+        present = values.is_valid().to_numpy(zero_copy_only=False)
+        total += np.where(present, hashes * factor, np.uint64(0))
+    return total
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:

@@ -87,6 +87,14 @@ def find(
     return [replace(file, columns=of) for file, of in zip(files, columns, strict=True)]
 
 
+def warn_of_unwatched(source: Sequence[str], watched: Path) -> None:
+    """Warn of local sources outside of the folder that DVC watches."""
+    for place in source:
+        local = Path(re.split(r"[*?\[]", place.split("::")[-1].removeprefix("file://"))[0])
+        if local.exists() and not local.resolve().is_relative_to(watched.resolve()):
+            log.warning("DVC can't see when %s changes: move it into %s", place, watched)
+
+
 def _refuse_change(files: Sequence[File], sha256: str) -> None:
     if len(files) != 1:
         raise InputError(

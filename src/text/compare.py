@@ -15,6 +15,7 @@ from src.core import stage
 from src.core.command_line import Count, Interval, Seed, Share
 from src.core.errors import InputError, closest
 from src.core.files import replacing
+from src.core.markdown import aligned
 from src.metrics import bootstrap, significance
 from src.metrics.classification import Floats
 from src.metrics.selective import Booleans
@@ -102,7 +103,7 @@ def main(
         record.log_metric("ship", shipped.name, plot=False)
     texts = len(frames[names[0]])
     heading = f"{texts} test texts, {100 * confidence:g}% bootstrap intervals"
-    table = _table(_rows(found, shipped, metric, confidence))
+    table = aligned(_rows(found, shipped, metric, confidence))
     advice = _advice(found, candidates, shipped, metric, margin)
     if trained["step"] == trained["last_step"]:
         advice += f"\n\n{UNFINISHED}"
@@ -291,14 +292,6 @@ def _rows(
             row.append("" if model is shipped else cell)
         rows.append(row)
     return rows
-
-
-def _table(rows: list[list[str]]) -> str:
-    """Lay out a Markdown table whose columns also line up as plain text."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    lines = (" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
-    return "".join(f"| {line} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -65,7 +64,7 @@ def main(
             dropped.
         rejected: the csv file that gets the dropped rows: file, line, reason, label, text.
     """
-    _warn_of_unwatched(source, watched)
+    sources.warn_of_unwatched(source, watched)
     reader = Reader(
         *(format, text_column, label_column, encoding, delimiter, quote, column_names, id_column)
     )
@@ -135,8 +134,8 @@ class Rows:
         # The same text in two files may be on two sides of a split: both are kept.
         other = {"id", "label", *batch.other_ids}
         alike = {key: values for key, values in columns.items() if key not in other}
-        keys = load_cleaning.hash_rows(alike | {FILE: pa.array([name] * rows)})
-        ids = load_cleaning.hash_rows({"id": columns["id"]})
+        keys = examples.hash_rows(alike | {FILE: pa.array([name] * rows)})
+        ids = examples.hash_rows({"id": columns["id"]})
         self._parts.append((codes, keys, reasons, ids))
         self._runs.append(([*self._files].index(name), rows))
         self._columns |= dict.fromkeys(columns)
@@ -289,13 +288,6 @@ def _log_dropped(rows: Rows, counts: Mapping[str, Any]) -> None:
     if total - kept > NAMED:
         log.info("and %d more", total - kept - NAMED)
     log.info("%d rows: %d kept, dropped %s", total, kept, dropped)
-
-
-def _warn_of_unwatched(source: Sequence[str], watched: Path) -> None:
-    for place in source:
-        local = Path(re.split(r"[*?\[]", place.split("::")[-1].removeprefix("file://"))[0])
-        if local.exists() and not local.resolve().is_relative_to(watched.resolve()):
-            log.warning("DVC can't see when %s changes: move it into %s", place, watched)
 
 
 def _within(name: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:

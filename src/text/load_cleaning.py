@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -128,21 +127,6 @@ def drop_rare(codes: Codes, reasons: Reasons, fewest: int) -> None:
     """Note the rows of classes with fewer than ``fewest`` rows left."""
     counts = np.bincount(codes[reasons == 0], minlength=int(codes.max(initial=0)) + 1)
     reasons[(counts < fewest)[codes] & (reasons == 0)] = _code("rare_class")
-
-
-def hash_rows(columns: Mapping[str, pa.Array]) -> Hashes:
-    """Hash each row; rows of equal values get equal numbers, whatever the order of the columns.
-
-    A value that is absent counts as one that is null.
-    """
-    total = np.zeros(len(next(iter(columns.values()))), np.uint64)
-    for name, values in columns.items():
-        strings = values.to_numpy(zero_copy_only=False)
-        hashes = pd.util.hash_array(strings, categorize=False)
-        factor = pd.util.hash_array(np.array([name], object), categorize=False)[0] | np.uint64(1)
-        present = values.is_valid().to_numpy(zero_copy_only=False)
-        total += np.where(present, hashes * factor, np.uint64(0))
-    return total
 
 
 def canonical(labels: Sequence[str], counts: Sequence[int]) -> list[str]:

@@ -1,37 +1,23 @@
 """Divide texts into train, validation and test; equal texts never fall on two sides."""
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from src.core import stage
 from src.core.command_line import Seed, Share
 from src.core.errors import InputError, closest
 from src.core.files import replacing, write_json
-from src.tables import examples
-from src.tables.examples import SPLITS, Hashes
-from src.text.split_strategies import (
-    LEFT_OUT,
-    OUT_OF_SCOPE,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Division,
-    Numbers,
-    Rows,
-    Sides,
-    apart,
-)
-
-FURTHER = {LEFT_OUT: "left_out", OUT_OF_SCOPE: "out_of_scope"}  # files that there may be
+from src.tables import examples, splitting
+from src.tables.examples import Hashes
+from src.tables.splitting import LEFT_OUT, TEST, TRAIN, VALIDATION, Division, Numbers, Rows, apart
 
 log = logging.getLogger("src.text.split")
 
@@ -71,24 +57,14 @@ def main(
     rows = _read(path, column, train_only)
     sizes = {VALIDATION: validation_size, TEST: test_size}
     wanted = Division(strategy, column, overlap, sizes, seed)
-    sides = apart(rows, out_of_scope, wanted, path)
+    sides = apart(rows, out_of_scope, wanted)
     sides[~rows.trained & np.isin(sides, (TRAIN, VALIDATION))] = LEFT_OUT
-    labels = _labels(rows, sides)
+    labels = splitting.labels_of(rows, sides)
     with replacing(splits) as folder:
         folder.mkdir()
         write_json(folder / "labels.json", labels)
-        _write(path, folder, sides)
-    _log_counts(rows, sides)
-
-
-def _log_counts(rows: Rows, sides: Sides) -> None:
-    for side, name in enumerate(SPLITS):
-        counts = np.bincount(rows.labels[sides == side], minlength=len(rows.names)).tolist()
-        found = {n: count for n, count in zip(rows.names, counts, strict=True) if count}
-        log.info("%s: %d texts, %s", name, sum(counts), dict(sorted(found.items())))
-    for side, further in FURTHER.items():
-        if count := int((sides == side).sum()):
-            log.info("%s: %d texts", further.replace("_", " "), count)
+        splitting.write(path, folder, sides)
+    splitting.log_counts(rows, sides)
 
 
 def _read(path: Path, column: str, train_only: Sequence[str]) -> Rows:
@@ -139,7 +115,15 @@ def _read(path: Path, column: str, train_only: Sequence[str]) -> Rows:
         every.get("value", np.zeros(0, np.int32)),
         [str(value) for value in values],
         every.get("trained", np.ones(rows, np.bool_)),
+        lambda row: _text(path, row)[:60],
+        "texts",
     )
+
+
+def _text(path: Path, row: int) -> str:
+    every = itertools.chain.from_iterable(t["text"] for t in examples.scan(path, ["text"]))
+    found: str = next(itertools.islice(every, row, None)).as_py()
+    return found
 
 
 def _encode(column: Any, known: dict[Any, int]) -> Numbers:
@@ -164,51 +148,6 @@ def _key(text: str) -> int:
     """Hash a text to 64 bits, the same in each run and on each machine."""
     folded = examples.fold(text).encode()
     return int.from_bytes(hashlib.blake2b(folded, digest_size=8).digest(), "big")
-
-
-def _labels(rows: Rows, sides: Sides) -> list[str]:
-    """List the labels that are trained on; InputError if another side has one that is not."""
-    counts = np.array(
-        [np.bincount(rows.labels[sides == side], minlength=len(rows.names)) for side in range(3)]
-    )
-    for side, name in enumerate(SPLITS):
-        if not counts[side].any():
-            raise InputError(
-                f"The split leaves no texts for {name}: add texts, or change split.strategy or the "
-                "sizes."
-            )
-        untrained = np.flatnonzero((counts[side] > 0) & (counts[TRAIN] == 0))
-        if len(untrained):
-            found = {rows.names[k]: int(counts[side, k]) for k in untrained}
-            raise InputError(
-                f"Classes of {name} have no training texts ({found}): add some, leave the classes "
-                "out, or change split.strategy."
-            )
-        missing = [rows.names[k] for k in np.flatnonzero(counts[TRAIN] > 0) if not counts[side, k]]
-        if missing:
-            log.warning("%s has no text of %s", name, sorted(missing))
-    return sorted(rows.names[k] for k in np.flatnonzero(counts[TRAIN] > 0))
-
-
-def _write(path: Path, folder: Path, sides: Sides) -> None:
-    """Write each side's rows in their order, a batch at a time."""
-    names: dict[int, str] = dict(enumerate(SPLITS))
-    names |= {side: name for side, name in FURTHER.items() if (sides == side).any()}
-    start = 0
-    schema = pq.read_schema(path)
-    with ExitStack() as stack:
-        writers = {
-            side: stack.enter_context(
-                pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd")
-            )
-            for side, name in names.items()
-        }
-        for table in examples.scan(path):
-            part = sides[start : start + len(table)]
-            start += len(table)
-            for side, writer in writers.items():
-                if (part == side).any():
-                    writer.write_table(table.filter(pa.array(part == side)))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from src.core.errors import InputError
 from src.project import params
 from src.tables import examples
 from src.tables.columns import NUMBERED, IdsError
+from src.tables.splitting import sides_of
 from src.text import load, split
 from src.text.check import guess_columns
 from src.text.check.guess_columns import breaks_a_line
-from src.text.split_strategies import sides_of
 
 TEXTS = 2000  # whose tokens are counted, and that `quality` looks at
 WATCHED = Path("data/source")  # what DVC watches, as load is told in dvc.yaml

@@ -167,8 +167,8 @@ def test_no_group_is_on_two_sides_nor_a_text_that_two_groups_share(tmp_path: Pat
     assert not other["test"].equals(sides["test"])
     few = frame_of(texts[:20], ["a", "b"] * 10, author=authors[:20])
     assert refused(few, tmp_path / "few", **BY_AUTHOR) == (
-        "The split needs at least 3 groups of texts, one for each side, and has 1; groups that "
-        "share a text count as one: choose another split.column."
+        "The split needs at least 3 groups of texts, one for each side of it, and has 1; groups "
+        "that share one of them count as one: choose another split.column."
     )
 
 
@@ -326,7 +326,7 @@ def test_texts_out_of_scope_on_no_test_side_are_warned_of(
     labels = ["a"] * 12 + ["b"] * 12
     frame = frame_of([f"text {k}" for k in range(25)], [*labels, "oos"], part=[*part, "train"])
     divided(frame, tmp_path, **GIVEN, out_of_scope=["oos"])
-    assert "no text of split.out_of_scope is a test text" in caplog.text
+    assert "nothing of split.out_of_scope is on the test side" in caplog.text
     assert not (tmp_path / "splits" / "out_of_scope.parquet").exists()
     frame.loc[frame["part"] == "test", "part"] = "train"  # then test is drawn
     divided(frame, tmp_path / "drawn", **GIVEN, out_of_scope=["oos"])

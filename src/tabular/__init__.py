@@ -1,0 +1,1 @@
+"""The pipeline of tables of numbers and categories."""

@@ -1,0 +1,123 @@
+"""Find what a column holds from its values, a batch at a time."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from src.core.errors import InputError
+from src.tables.schema import WORDS, Column, Kind, Writing
+
+COUNTED = 10_000  # values that differ, beyond which a column's are no longer counted
+LIKELY = 0.9  # of the values, from which a column is of a kind though some can't be read as it
+TELLING = 100  # values that differ, up to which a category may have another one in most rows
+PADDED = r"^0\d"  # of a code, such as 01234
+
+Where = Callable[[int], str]  # names the place of a row of a batch
+
+
+@dataclass
+class Found:
+    """What is known of a column so far."""
+
+    name: str
+    writing: Writing
+    fixed: Kind | None  # its kind by the user
+    rows: int = 0
+    filled: int = 0
+    values: Counter[str] | None = field(default_factory=Counter)  # None once there are too many
+    differing: float = 0.0  # the share of the filled rows with a value of their own, of so many
+    readable: Counter[Kind] = field(default_factory=Counter)
+    unreadable: dict[Kind, tuple[str, str]] = field(default_factory=dict)  # the first: place, value
+    padded: bool = False
+    running: bool = True  # each number is one more than that of the row before
+    last: float = np.nan
+    minimum: float = np.inf
+    maximum: float = -np.inf
+
+    def add(self, texts: pa.Array, where: Where) -> None:
+        """Take in a batch of values, as ``Writing.filled`` leaves them."""
+        self.rows += len(texts)
+        self.filled += len(texts) - texts.null_count
+        if self.values is not None:
+            for value, count in zip(*pc.value_counts(texts.drop_null()).flatten(), strict=True):
+                self.values[value.as_py()] += count.as_py()
+            if len(self.values) > COUNTED:
+                self.differing, self.values = len(self.values) / self.filled, None
+        # A kind that half of the values have contradicted is given up.
+        for kind in ("number", "date"):
+            wanted = self.fixed == kind or (
+                self.fixed is None and 2 * self.readable[kind] >= self.filled - len(texts)
+            )
+            if wanted and not (kind == "date" and self.readable["number"]):
+                self._try(kind, texts, where)
+        if self.fixed == "boolean":
+            self._try("boolean", texts, where)
+
+    def _try(self, kind: Kind, texts: pa.Array, where: Where) -> None:
+        found = self.writing.read(texts, kind)
+        self.readable[kind] += len(found) - found.null_count
+        bad = pc.and_(pc.is_valid(texts), pc.is_null(found))
+        if kind not in self.unreadable and pc.any(bad).as_py():
+            row = pc.index(bad, True).as_py()
+            self.unreadable[kind] = (where(row), texts[row].as_py())
+        if kind == "number" and len(found) > found.null_count:
+            self.padded |= pc.any(pc.match_substring_regex(texts, PADDED)).as_py()
+            numbers = found.to_numpy(zero_copy_only=False)
+            steps = np.diff(numbers, prepend=self.last)[self.rows == len(texts) :]
+            self.running &= bool((steps == 1).all())
+            self.last = numbers[-1]
+            self.minimum = min(self.minimum, float(np.nanmin(numbers)))
+            self.maximum = max(self.maximum, float(np.nanmax(numbers)))
+
+    def column(self) -> Column | str:
+        """Return what the column holds, or why no model should read it."""
+        if not self.filled:
+            return "it has no value in any row"
+        if self.values is not None and len(self.values) == 1 and self.filled == self.rows:
+            return f"it has one value in all rows, {next(iter(self.values))[:60]!r}"
+        kind = self.fixed or self._kind()
+        missing = self.rows - self.filled
+        if kind == "number":
+            if self.running and self.fixed is None and self.filled == self.rows > 1:
+                return "it numbers the rows"
+            return Column(self.name, kind, missing, self.minimum, self.maximum)
+        if kind == "category":
+            if self.fixed is None and self._tells_rows_apart():
+                return (
+                    "most rows have a value of their own; if it holds numbers or dates, see "
+                    f"load.decimal and load.date_formats, else add '{self.name} category' to "
+                    "load.types"
+                )
+            values = COUNTED if self.values is None else len(self.values)
+            return Column(self.name, kind, missing, values=values)
+        return Column(self.name, kind, missing)
+
+    def refuse_unreadable(self, column: Column) -> None:
+        """Stop if a value can't be read as the kind that the column has."""
+        if column.kind in self.unreadable:
+            place, value = self.unreadable[column.kind]
+            raise InputError(
+                f"{place} has {value[:60]!r} in column {self.name!r}, which holds a {column.kind} "
+                f"in {self.readable[column.kind]:,} of {self.filled:,} rows: correct it, add it to "
+                f"load.missing, or add '{self.name} category' to load.types; load.unreadable can "
+                "be drop, to leave such rows out."
+            )
+
+    def _kind(self) -> Kind:
+        words = {value.casefold() for value in self.values or ()}
+        if any(words <= {*pair} for pair in WORDS) and words:
+            return "boolean"
+        if self.readable["number"] >= LIKELY * self.filled and not self.padded:
+            return "number"
+        if self.readable["date"] >= LIKELY * self.filled:
+            return "date"
+        return "category"
+
+    def _tells_rows_apart(self) -> bool:
+        if self.values is None:
+            return self.differing > 0.5
+        return len(self.values) > max(TELLING, self.filled / 2)

@@ -1,0 +1,147 @@
+"""Train a classifier of scikit-learn on a table, and save it with what prepares its columns."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from dvclive.live import Live
+from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+from src.core.files import replacing
+from src.metrics import imbalance
+from src.tables import examples
+from src.tables.schema import Kind, Schema
+from src.tabular import features
+from src.training import provenance
+
+PACKAGES = ("scikit-learn", "scipy", "numpy", "joblib")
+NUMBERS: tuple[Kind, ...] = ("number", "boolean", "date")
+
+log = logging.getLogger("src.tabular.training")
+
+
+def train(
+    splits: Path,
+    model: Path,
+    live: Path,
+    params: Mapping[str, Any],
+    preparation: ColumnTransformer,
+    classifier: Any,
+    threads: int,
+) -> None:
+    """Fit on the train split, and log the params and the figures of the validation split.
+
+    Args:
+        splits: the folder with the split, ``schema.json`` and ``labels.json``.
+        model: the folder that gets ``model.joblib``, a scikit-learn pipeline from a frame of
+            features to probabilities, in the order of ``labels.json``.
+        live: the folder that gets params and metrics.
+        params: all of the section.
+        preparation: turns columns into what the classifier takes.
+        classifier: of scikit-learn, not fitted.
+        threads: CPU threads of the training.
+    """
+    schema, names = Schema.read(splits / "schema.json"), examples.read_labels(splits)
+    rows = features.read(splits, "train", schema, names)
+    log.info("%d rows, %d features", *rows.features.shape)
+    pipeline = Pipeline([("prepare", preparation), ("classify", classifier)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        pipeline.fit(rows.features, rows.labels)
+    _tell(caught)
+    validation = features.read(splits, "validation", schema, names)
+    probabilities = pipeline.predict_proba(validation.features)
+    positive = names.index(schema.positive) if schema.positive else None
+    figures = imbalance.ranking(validation.labels, probabilities, positive)
+    log.info("validation: %s", figures)
+    with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
+        record.log_params({k: v for k, v in params.items() if isinstance(v, str | int | float)})
+        for name, figure in figures.items():
+            record.log_metric(f"validation/{name}", figure, plot=False)
+    with replacing(model) as folder:
+        folder.mkdir()
+        if "n_jobs" in classifier.get_params():
+            classifier.n_jobs = None  # how fast it was trained, not what was learnt
+        joblib.dump(pipeline, folder / "model.joblib", compress=3)
+    provenance.record(
+        model, *PACKAGES, params=params, dtype="float64", threads=threads, seed=params["seed"]
+    )
+
+
+def _tell(caught: list[warnings.WarningMessage]) -> None:
+    for warning in caught:
+        if issubclass(warning.category, ConvergenceWarning):
+            log.warning("the weights still moved in the last pass: raise linear.max_iter")
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+
+
+def one_hot(splits: Path, params: Mapping[str, Any], *, scale: bool) -> ColumnTransformer:
+    """Fill in what is missing, and give each value of a category a column of its own.
+
+    Values that are rare or were not seen in training share one.
+
+    Args:
+        splits: the folder with ``schema.json``.
+        params: fill, missing_indicator, min_frequency and max_categories.
+        scale: whether numbers get mean 0 and variance 1.
+    """
+    schema = Schema.read(splits / "schema.json")
+    numbers: list[tuple[str, Any]] = [
+        (
+            "fill",
+            SimpleImputer(
+                strategy=params["fill"],
+                add_indicator=params["missing_indicator"],
+                keep_empty_features=True,
+            ),
+        )
+    ]
+    if scale:
+        numbers.append(("scale", StandardScaler()))
+    categories = OneHotEncoder(
+        handle_unknown="infrequent_if_exist",
+        min_frequency=params["min_frequency"],
+        max_categories=params["max_categories"],
+        sparse_output=False,
+    )
+    return ColumnTransformer(
+        [
+            ("numbers", Pipeline(numbers), schema.features(*NUMBERS)),
+            ("categories", categories, schema.features("category")),
+        ]
+    )
+
+
+def ordinal(splits: Path, params: Mapping[str, Any]) -> tuple[ColumnTransformer, list[bool]]:
+    """Number the values of categories, for a classifier that knows what these numbers are.
+
+    Args:
+        splits: the folder with ``schema.json``.
+        params: min_frequency and max_categories.
+
+    Returns:
+        The preparation, and whether each of its columns is a category.
+    """
+    schema = Schema.read(splits / "schema.json")
+    numbers, categories = schema.features(*NUMBERS), schema.features("category")
+    encoder = OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=np.nan,
+        min_frequency=params["min_frequency"],
+        max_categories=params["max_categories"],
+    )
+    preparation = ColumnTransformer(
+        [("numbers", "passthrough", numbers), ("categories", encoder, categories)]
+    )
+    return preparation, [False] * len(numbers) + [True] * len(categories)

@@ -1,0 +1,110 @@
+"""Rows on three sides: by class, by time, by group, and equal rows together."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import TABULAR, make_table
+
+from src.core.errors import InputError
+from src.tabular import load, split
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw")
+    make_table(600).to_csv(folder / "x.csv", index=False)
+    params = TABULAR["load"] | {"source": [str(folder / "x.csv")]}
+    load.main(folder, folder / "raw", folder / "rejected.csv", **params)
+    return folder / "raw"
+
+
+def divided(raw: Path, target: Path, **params: Any) -> dict[str, pd.DataFrame]:
+    split.main(raw, target, **TABULAR["split"] | params)
+    return {
+        side: pq.read_table(target / f"{side}.parquet").to_pandas()
+        for side in ("train", "validation", "test")
+    }
+
+
+def refused(raw: Path, target: Path, **params: Any) -> str:
+    with pytest.raises(InputError) as raised:
+        divided(raw, target, **params)
+    assert not target.exists()
+    return str(raised.value)
+
+
+def test_every_row_is_on_one_side_and_classes_keep_their_shares(raw: Path, tmp_path: Path) -> None:
+    sides = divided(raw, tmp_path / "s", strategy="stratified", column="")
+    every = pd.concat(sides.values())
+    assert sorted(every["#"]) == sorted(pq.read_table(raw / "rows.parquet")["#"].to_pylist())
+    share = (every["fraud"] == "1").mean()
+    for frame in sides.values():
+        assert (frame["fraud"] == "1").mean() == pytest.approx(share, abs=0.02)
+    again = divided(raw, tmp_path / "again", strategy="stratified", column="")
+    assert all(frame.equals(again[side]) for side, frame in sides.items())
+    other = divided(raw, tmp_path / "other", strategy="stratified", column="", seed=7)
+    assert not sides["test"].equals(other["test"])
+
+
+def test_the_last_rows_by_time_are_the_test(raw: Path, tmp_path: Path) -> None:
+    sides = divided(raw, tmp_path / "s", strategy="time", column="opened")
+    times = [sides[side]["opened"] for side in ("train", "validation", "test")]
+    assert times[0].max() < times[1].min()
+    assert times[1].max() < times[2].min()
+    assert len(times[2]) == pytest.approx(600 * TABULAR["split"]["test_size"], abs=20)
+
+
+def test_a_group_is_on_one_side(raw: Path, tmp_path: Path) -> None:
+    sides = divided(raw, tmp_path / "s", strategy="group", column="shop")
+    shops = [set(frame["shop"]) for frame in sides.values()]
+    assert all(not a & b for k, a in enumerate(shops) for b in shops[k + 1 :])
+
+
+def test_equal_rows_are_on_one_side(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    table = pq.read_table(raw / "rows.parquet")
+    twice = pa.concat_tables([table, table.slice(0, 300)])
+    pq.write_table(twice, tmp_path / "raw/rows.parquet")
+    (tmp_path / "raw/schema.json").write_bytes((raw / "schema.json").read_bytes())
+    for strategy in ("stratified", "hash"):
+        sides = divided(tmp_path / "raw", tmp_path / strategy, strategy=strategy, column="")
+        names = [set(frame["#"]) for frame in sides.values()]
+        assert all(not a & b for k, a in enumerate(names) for b in names[k + 1 :])
+
+
+def test_a_row_keeps_its_side_by_hash_when_others_come(raw: Path, tmp_path: Path) -> None:
+    before = divided(raw, tmp_path / "a", strategy="hash", column="")
+    (tmp_path / "raw").mkdir()
+    table = pq.read_table(raw / "rows.parquet")
+    pq.write_table(table.slice(0, 500), tmp_path / "raw/rows.parquet")
+    (tmp_path / "raw/schema.json").write_bytes((raw / "schema.json").read_bytes())
+    after = divided(tmp_path / "raw", tmp_path / "b", strategy="hash", column="")
+    for side, frame in after.items():
+        assert set(frame["#"]) <= set(before[side]["#"])
+        assert len(frame)
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"strategy": "time", "column": ""}, "expected a column for time, group and predefined"),
+        ({"strategy": "hash", "column": "shop"}, "and '' for the others"),
+        (
+            {"strategy": "time", "column": "openned"},
+            "(did you mean 'opened'?): correct split.column",
+        ),
+        ({"strategy": "time", "column": "country"}, "'country' holds no numbers or dates"),
+        ({"strategy": "time", "column": "income"}, "Column 'income' is empty in "),
+        ({"strategy": "time", "column": "member"}, "holds no numbers or dates"),
+        ({"strategy": "predefined", "column": "country"}, "Expected one of train, training, "),
+        ({"validation_size": 0.5, "test_size": 0.5}, "leave no rows to train on"),
+    ],
+)
+def test_what_divides_nothing_is_one_sentence(
+    raw: Path, tmp_path: Path, params: dict[str, Any], sentence: str
+) -> None:
+    assert sentence in refused(raw, tmp_path / "s", **params)

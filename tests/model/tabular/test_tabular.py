@@ -1,0 +1,134 @@
+"""The pipeline of tables, run small by DVC in a git repository of its own."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from conftest import TABULAR, Project, copy_project, digest, make_table
+from ruamel.yaml import YAML
+
+pytestmark = pytest.mark.slow
+
+MODELS = ("linear", "forest", "boosting")
+PIPELINE = "tabular/dvc.yaml"
+
+
+def set_params(project: Project, **values: Any) -> None:
+    yaml = YAML()
+    file = project.root / "tabular/params.yaml"
+    found = yaml.load(file)
+    for section, changes in values.items():
+        assert changes.keys() <= found[section].keys()
+        found[section] |= changes
+    yaml.dump(found, file)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after its first `dvc repro` of the tables, committed."""
+    project = copy_project(tmp_path_factory.mktemp("tabular") / "project")
+    make_table(1500).to_csv(project.root / "data/tabular/source/small.csv", index=False)
+    set_params(project, **TABULAR)
+    for path in (project.root / "tabular/dvc.lock", *project.root.glob("models/tabular/*.json")):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(project.root / "dvclive/tabular", ignore_errors=True)
+    project.commit()
+    printed = project.dvc("repro", PIPELINE)
+    assert len(project.ran(printed)) == 2 + 3 + 3 + 3 + 1
+    project.commit()
+    return project
+
+
+def metrics(project: Project, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (project.root / f"dvclive/tabular/{path}/metrics.json").read_text()
+    )
+    return found
+
+
+def test_models_learn_and_are_compared(project: Project) -> None:
+    for name in MODELS:
+        found = metrics(project, f"evaluate/{name}")["test"]
+        assert found["average_precision"] > 0.5, "a guess has 0.05"
+        assert found["average_precision_low"] < found["average_precision"]
+        assert 0 < found["precision_of_reviewed"] <= 1
+        frame = pq.read_table(
+            project.root / f"data/tabular/predictions/{name}/predictions.parquet"
+        ).to_pandas()
+        assert list(frame) == ["id", "label", "predicted", "p_0", "p_1"]
+        level = metrics(project, f"decide/{name}")["validation"]["threshold"]
+        assert ((frame["p_1"] >= level) == (frame["predicted"] == "1")).all()
+        details = json.loads(
+            (project.root / f"dvclive/tabular/evaluate/{name}/details.json").read_text()
+        )
+        assert {"de", "fr", "in"} <= set(details["slices"]["country"])
+        assert "(none)" in details["slices"]["income"]
+        assert sum(d["rows"] for d in details["slices"]["income"].values()) == len(frame)
+    page = (project.root / "dvclive/tabular/compare/comparison.md").read_text()
+    for name in MODELS:
+        assert f"| {name} " in page
+    assert metrics(project, "compare")["best"] in MODELS
+    plots = project.root / "dvclive/tabular/evaluate/forest/plots"
+    names = {path.relative_to(plots).as_posix() for path in plots.rglob("*.*")}
+    assert {"sklearn/roc.json", "sklearn/precision_recall.json"} <= {
+        n.replace("sklearn/roc.json", "sklearn/roc.json") for n in names
+    }
+    importance = pd.read_csv(next(plots.rglob("importance.tsv")), sep="\t")
+    assert set(importance["feature"][:3]) & {"amount", "country", "member"}
+
+
+def test_nothing_runs_again_and_git_sees_nothing(project: Project) -> None:
+    assert project.ran(project.dvc("repro", PIPELINE)) == []
+    assert project.git("status", "--porcelain") == ""
+
+
+def test_a_changed_cost_trains_nothing_anew(project: Project, tmp_path: Path) -> None:
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    set_params(copy, decide={"threshold": "cost", "miss_cost": 7.0})
+    ran = copy.ran(copy.dvc("repro", PIPELINE))
+    assert {name.split(":")[-1].split("@")[0] for name in ran} == {"decide", "evaluate", "compare"}
+    assert (
+        metrics(copy, "evaluate/forest")["test"]["cost"]
+        != metrics(project, "evaluate/forest")["test"]["cost"]
+    )
+
+
+def test_an_experiment_from_inside_the_folder(project: Project, tmp_path: Path) -> None:
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    inside = Project(copy.root / "tabular")
+    inside.dvc(
+        "exp", "run", "--set-param", "forest.max_depth=2", "--name", "shallow", "evaluate@forest"
+    )
+    assert "shallow" in copy.dvc("exp", "list")
+    changed = copy.git("diff", "--stat", "--", "tabular/params.yaml", "params.yaml")
+    assert "tabular/params.yaml" in changed
+    assert " params.yaml" not in changed.replace("tabular/params.yaml", "")
+    assert "max_depth: 2" in (copy.root / "tabular/params.yaml").read_text()
+
+
+def test_equal_inputs_give_equal_files(project: Project, tmp_path: Path) -> None:
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    shutil.rmtree(copy.root / ".dvc/cache")
+    before = digest(copy.root / "models/tabular"), (copy.root / "tabular/dvc.lock").read_bytes()
+    copy.dvc("repro", "--force", "--no-run-cache", PIPELINE)
+    assert (
+        digest(copy.root / "models/tabular"),
+        (copy.root / "tabular/dvc.lock").read_bytes(),
+    ) == before
+
+
+def test_three_classes_go_through(project: Project, tmp_path: Path) -> None:
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    frame = make_table(600)
+    frame["fraud"] = pd.qcut(frame["amount"], 3, labels=["low", "middle", "high"])
+    frame.to_csv(copy.root / "data/tabular/source/small.csv", index=False)
+    set_params(copy, split={"strategy": "stratified", "column": ""})
+    copy.dvc("repro", PIPELINE)
+    for name in MODELS:
+        found = metrics(copy, f"evaluate/{name}")["test"]
+        assert found["balanced_accuracy"] > 0.8
+        assert "cost" not in found
