@@ -19,6 +19,7 @@ LEFT_OUT = [
     "benchmarks/results",
     "data/quality.*",
     "dvc.lock",
+    "tabular/dvc.lock",
     "dvclive",
     "models/*.json",
 ]

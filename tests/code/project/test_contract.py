@@ -32,6 +32,7 @@ STAGES = [
     *("load", "quality", "split", "baseline", "linear", "probe", "train"),
     *("export_tfidf", "export", "evaluate", "compare", "card"),
 ]
+TABLES = ["load", "split", "linear", "forest", "boosting", "decide", "evaluate", "compare"]
 MODULES = [
     ".".join(path.with_suffix("").relative_to(ROOT).parts)
     for path in sorted((ROOT / "src").rglob("*.py"))
@@ -129,7 +130,7 @@ def test_every_pipeline_is_found() -> None:
     stages = Repo(str(ROOT)).index.stages
     files = {Path(s.path).relative_to(ROOT).as_posix() for s in stages if s.cmd}
     assert sorted(files) == sorted(PIPELINES)
-    assert len(PIPELINES) == 1
+    assert len(PIPELINES) == 2
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -174,7 +175,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 141
+    assert checked == 141 + 66
 
 
 def test_imported_modules_are_deps_and_back() -> None:
@@ -281,26 +282,39 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
             checked += 1
     of_stages = sum(len(PARAMS[name]) for name in STAGES)
     again = [("evaluate", 7), ("export_tfidf", 1)]  # of a foreach
-    assert checked == of_stages + sum(times * len(PARAMS[name]) for name, times in again)
+    of_stages += sum(times * len(PARAMS[name]) for name, times in again)
+    tables = YAML.load(ROOT / "tabular/params.yaml")
+    assert [*tables] == TABLES
+    again = [("decide", 2), ("evaluate", 2)]
+    of_stages += sum(map(len, tables.values()))
+    assert checked == of_stages + sum(times * len(tables[name]) for name, times in again)
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "line", "count"),
+    [
+        ("params.yaml", "train.lr=3e-5", "  lr: 3e-05", 15),
+        ("tabular/params.yaml", "forest.max_depth=12", "  max_depth: 12", 9),
+    ],
+)
 def test_an_experiment_changes_its_lines_of_params_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: str, change: str, line: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`dvc exp run -S` writes the file in a form of its own, and no comment after a list."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    before = (ROOT / "params.yaml").read_text().splitlines()
+    shutil.copy(ROOT / file, tmp_path / "params.yaml")
+    before = (ROOT / file).read_text().splitlines()
+    values = YAML.load(ROOT / file)
 
-    apply_overrides("params.yaml", ["train.lr=3e-5"])
+    apply_overrides("params.yaml", [change])
     after = Path("params.yaml").read_text().splitlines()
     changed = [b for a, b in zip(before, after, strict=True) if a != b]
-    assert changed == ["  lr: 3e-05"]
+    assert changed == [line]
 
     lists = [
         f"{section}.{key}"
-        for section, values in PARAMS.items()
-        for key, value in values.items()
+        for section, params in values.items()
+        for key, value in params.items()
         if isinstance(value, list)
     ]
     for value in ("[a,b]", "[]"):
@@ -308,21 +322,22 @@ def test_an_experiment_changes_its_lines_of_params_alone(
         after = Path("params.yaml").read_text().splitlines()
         comments = [line for line in after if not line or line.lstrip().startswith("#")]
         assert comments == [line for line in before if not line or line.lstrip().startswith("#")]
-    assert len(lists) == 15
+    assert len(lists) == count
 
 
-def test_every_param_has_a_sentence_over_it_and_no_null() -> None:
-    text = (ROOT / "params.yaml").read_text()
+@pytest.mark.parametrize("file", ["params.yaml", "tabular/params.yaml"])
+def test_every_param_has_a_sentence_over_it_and_no_null(file: str) -> None:
+    text, values = (ROOT / file).read_text(), YAML.load(ROOT / file)
     checked = []
     for section, body in re.findall(r"^(\w+):\n((?:  .*\n)+)", text, re.MULTILINE):
-        for sentences, values in re.findall(r"((?:  # .*\n)+)((?:  [^#\n].*\n)+)", body):
+        for sentences, written in re.findall(r"((?:  # .*\n)+)((?:  [^#\n].*\n)+)", body):
             assert sentences.endswith(".\n")
-            keys = re.findall(r"^  (\w+):", values, re.MULTILINE)
+            keys = re.findall(r"^  (\w+):", written, re.MULTILINE)
             named = re.findall(r"^  # (\w+): ", sentences, re.MULTILINE)
             assert len(keys) == 1 or named == keys
             checked += [f"{section}.{key}" for key in keys]
-    assert checked == [f"{name}.{key}" for name, section in PARAMS.items() for key in section]
-    assert not [k for section in PARAMS.values() for k, value in section.items() if value is None]
+    assert checked == [f"{name}.{key}" for name, section in values.items() for key in section]
+    assert not [k for section in values.values() for k, value in section.items() if value is None]
 
 
 def test_every_stage_says_what_it_does() -> None:
@@ -336,7 +351,8 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
         words = ["git", "check-ignore", "--verbose", "--no-index", str(path)]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
-    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 + 2 + 2 * 8 + 1
+    tables = 2 + 1 + 3 * 2 + 3 * 1 + 3 * 2
+    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 + 2 + 2 * 8 + 1 + tables
 
 
 def test_documents_link_to_files_and_name_every_stage() -> None:
@@ -381,7 +397,8 @@ def test_dvc_is_known_to_the_project_room_by_more_than_its_api() -> None:
 def test_the_contract_of_stages_names_all_of_them() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     (stages,) = (c["modules"] for c in contracts["contracts"] if c["type"] == "independence")
-    assert stages == [f"src.text.{name}" for name in STAGES]
+    tables = [f"src.tabular.{name}" for name in TABLES]
+    assert stages == [f"src.text.{name}" for name in STAGES] + tables
 
 
 def test_the_core_stands_on_the_standard_library_alone() -> None:
