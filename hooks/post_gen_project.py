@@ -23,6 +23,11 @@ CI = {"github": Path(".github"), "gitlab": Path(".gitlab-ci.yml")}
 # What DVC needs for a remote; a report of CI installs it in place of dvc-s3.
 IN_LOCK = {"ssh": "dvc-ssh", "webdav": "dvc-webdav"}
 NOT_IN_LOCK = {"gs": "dvc-gs==3.1.0", "azure": "dvc-azure==3.1.1"}
+# What a project of texts alone has no use for.
+TABLES = (
+    *("tabular", "src/tabular", "data/tabular", "tests/tabular.yaml", "docs/tabular.md"),
+    *("tests/code/tabular", "tests/data/tabular", "tests/model/tabular"),
+)
 LICENSES = {
     "apache-2.0": (
         "Licensed under the Apache License, Version 2.0; you may obtain a copy of it at\n"
@@ -93,6 +98,14 @@ def edit(name: str, *changes: tuple[str, str]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def cut(name: str, start: str, end: str) -> None:
+    """Take out what stands from one text of a file up to another."""
+    path = Path(name)
+    text = path.read_text(encoding="utf-8")
+    first = text.index(start)
+    path.write_text(text[:first] + text[text.index(end, first + len(start)) :], encoding="utf-8")
+
+
 def write_params() -> None:
     """Change what the answers say in params.yaml."""
     path = Path("params.yaml")
@@ -128,6 +141,25 @@ def keep_ci() -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def keep_pipelines() -> None:
+    """Leave out the pipeline of tables, and what names it, where texts alone are asked for."""
+    if ANSWERS["pipelines"] != "text":
+        return
+    for name in TABLES:
+        path = Path(name)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    contracts = Path("pyproject.toml")
+    text = contracts.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines(keepends=True) if '"src.tabular' not in line]
+    contracts.write_text("".join(lines), encoding="utf-8")
+    edit("pyproject.toml", ('"text | tabular | tools"', '"text | tools"'))
+    edit("Makefile", ("run tabular setup", "run setup"))
+    cut("Makefile", "# The pipeline of tables", "setup: ")
+    cut("README.md", "## Tables\n", "## ")
+    cut("README.md", "| `tabular` |", "| `")
+    cut("docs/README.md", "- [A pipeline of tables]", "- [")
 
 
 def write_license() -> None:
@@ -181,6 +213,7 @@ def main() -> None:
     write_params()
     write_license()
     keep_ci()
+    keep_pipelines()
     write_remote()
     write_record()
     # Commits of an update are nobody's, so they ask for no passphrase.

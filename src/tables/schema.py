@@ -33,6 +33,7 @@ STORED: dict[Kind, pa.DataType] = {
 WORDS = (("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"), ("off", "on"))
 # What a model reads of a date, after the name of its column.
 PARTS = ("days", "month", "weekday", "hour")
+LARGEST = float(np.finfo(np.float32).max)
 EXPONENT = r"([eE][+-]?\d+)?$"
 
 Booleans = npt.NDArray[np.bool_]
@@ -45,6 +46,17 @@ class Writing:
     missing: tuple[str, ...]  # what stands for a value that is missing, beside nothing at all
     decimal: Literal[".", ","]  # before the digits of a fraction; the other one parts thousands
     date_formats: tuple[str, ...]  # of dates that are not in the form of ISO 8601, as of strptime
+
+    def check(self) -> None:
+        """Stop if a form of dates is none."""
+        for form in self.date_formats:
+            try:
+                datetime.strptime(datetime(2001, 2, 3, 4, 5, 6).strftime(form), form)
+            except (ValueError, re.error):
+                raise InputError(
+                    f"load.date_formats has {form!r}, which is no form of a date: write it as "
+                    "Python's strptime does, such as '%d.%m.%Y'."
+                ) from None
 
     def filled(self, texts: pa.Array) -> pa.Array:
         """Return texts without spaces around them, null where the value is missing."""
@@ -99,17 +111,22 @@ class Writing:
 
 
 def _truth(text: str) -> bool | None:
-    """Return what a word of ``WORDS`` means; None for any other."""
+    """Return what a word of ``WORDS``, 0 or 1 means; None for any other."""
     word = text.casefold()
-    return next((word == pair[1] for pair in WORDS if word in pair), None)
+    return next((word == pair[1] for pair in (("0", "1"), *WORDS) if word in pair), None)
 
 
 def _finite(numbers: pa.Array) -> pa.Array:
-    return pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
+    """Return numbers, null for those that models, which compute in float32, can't hold."""
+    held = pc.less_equal(pc.abs(numbers), LARGEST)  # false of infinity and NaN
+    return pc.if_else(held, numbers, pa.scalar(None, pa.float64()))
 
 
-def _without_zone(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+def _without_zone(moment: datetime) -> datetime | None:
+    try:
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except OverflowError:  # in the first or the last year there is
+        return None
 
 
 @dataclass(frozen=True)
@@ -184,7 +201,7 @@ def features_of(column: Column, values: pa.Array) -> dict[str, npt.NDArray[Any]]
         return {column.name: values.fill_null("").to_numpy(zero_copy_only=False)}
     if column.kind == "date":
         parts = (
-            pc.divide(values.cast(pa.int64()).cast(pa.float64()), 86_400e6),
+            pc.divide(values.cast(pa.int64()).cast(pa.float64(), safe=False), 86_400e6),
             *(part(values) for part in (pc.month, pc.day_of_week, pc.hour)),
         )
         return dict(zip(column.features, map(_floats, parts), strict=True))

@@ -55,7 +55,7 @@ def find(
         InputError: there are none, one is listed twice, or one can't be brought here whole.
     """
     if not sources or not all(source.strip() for source in sources):
-        raise InputError(f"{setting} is empty: name a path or a URL of labelled texts.")
+        raise InputError(f"{setting} is empty: name a path or a URL.")
     found: dict[str, str] = {}
     files: list[File] = []
     tops: list[list[str]] = []
@@ -135,7 +135,7 @@ def _list(source: Place) -> tuple[AbstractFileSystem, str, list[str]]:
         near = closest(Path(url).name, names - {Path(url).name})
         tracked = Path(f"{url}.dvc").exists()
         remedy = ": `dvc pull` brings it." if tracked else f"{near}: correct {source.setting}."
-        raise InputError(f"There are no labelled texts at {source}, seen from {Path.cwd()}{remedy}")
+        raise InputError(f"There is no file at {source}, seen from {Path.cwd()}{remedy}")
     is_folder = start == path and paths != [path]
     return fs, path if is_folder else start.rpartition("/")[0], paths
 

@@ -208,7 +208,7 @@ def _draw(
             raise InputError(
                 f"Class {names[label]!r} has {len(members)} different {rows.called}, and needs at "
                 f"least {leave + 1}, one for each side of the split: add some, "
-                f"{_joined(label, names)}"
+                f"{_joined(label, names) if rows.called == 'texts' else ''}"
                 f"or leave the class out by load.min_class_{rows.called}."
             )
         members = members[np.argsort(first[members])]  # which no hash decides

@@ -13,7 +13,7 @@ from src.tabular import training
 # The params that have the names of scikit-learn's own.
 BOOSTING = (
     *("learning_rate", "max_iter", "max_leaf_nodes", "max_depth", "min_samples_leaf"),
-    *("l2_regularization", "max_features", "max_bins", "early_stopping", "scoring"),
+    *("l2_regularization", "max_features", "max_bins", "early_stopping"),
     *("validation_fraction", "n_iter_no_change", "tol", "class_weight"),
 )
 
@@ -34,7 +34,6 @@ def main(
     max_features: Annotated[float, Interval(gt=0, le=1)],
     max_bins: Annotated[int, Interval(ge=2, le=255)],
     early_stopping: bool,
-    scoring: Literal["loss", "average_precision", "roc_auc", "balanced_accuracy"],
     validation_fraction: Share,
     n_iter_no_change: Count,
     tol: Annotated[float, Interval(ge=0)],
@@ -48,7 +47,8 @@ def main(
     """
     params = {name: value for name, value in locals().items() if not isinstance(value, Path)}
     of = {name: None if params[name] == "none" else params[name] for name in BOOSTING}
-    preparation, are_categories = training.ordinal(splits, params)
+    bounded = params | {"max_categories": min(max_categories, max_bins)}
+    preparation, are_categories = training.ordinal(splits, bounded)
     trees = HistGradientBoostingClassifier(
         random_state=seed, categorical_features=are_categories, **of
     )

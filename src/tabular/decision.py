@@ -139,9 +139,9 @@ def threshold(
         value = 2 * precision * recall / np.maximum(precision + recall, LEAST)
     elif rule == "cost":
         hits = recall * positives
-        alarms = hits / np.maximum(precision, LEAST) - hits
-        alarms[precision == 0] = _taken(scores, levels[precision == 0])
-        value = -(costs[0] * (positives - hits) + costs[1] * alarms)
+        value = -(costs[0] * (positives - hits) + costs[1] * (_taken(scores, levels) - hits))
+        if -costs[0] * positives > value.max():
+            return float((levels[-1] + 1.5) / 2), True  # no row is worth its false alarm
     else:
         held, free = (precision, recall) if rule == "precision" else (recall, precision)
         value = np.where(held >= wanted, 1 + free, held)

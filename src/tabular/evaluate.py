@@ -150,7 +150,7 @@ def _details(test: Judged, slices: list[str], review_rows: int) -> dict[str, Any
         values = test.rows.features[column]
         if values.dtype == float and values.nunique() > 10:
             values = pd.qcut(values, 5, duplicates="drop").astype(str).where(values.notna())
-        values = values.astype(object).fillna("(none)")
+        values = values.astype(object).replace("", "(none)").fillna("(none)")
         by_slice[column] = {
             str(value): test.only(np.asarray(chosen)).figures(review_rows) | {"rows": len(chosen)}
             for value, chosen in values.groupby(values).indices.items()
@@ -194,7 +194,7 @@ def _plot_importance(
     """
     random = np.random.default_rng(seed)
     common = np.flatnonzero(test.rows.labels != test.positive)
-    rare = np.flatnonzero(test.rows.labels == test.positive)[:rows]
+    rare = np.flatnonzero(test.rows.labels == test.positive)[: rows // 2]
     drawn = random.permutation(common)[: max(0, rows - len(rare))]
     chosen = np.sort(np.concatenate([rare, drawn]))
     frame, labels = test.rows.features.iloc[chosen], test.rows.labels[chosen]

@@ -52,7 +52,7 @@ class Found:
             wanted = self.fixed == kind or (
                 self.fixed is None and 2 * self.readable[kind] >= self.filled - len(texts)
             )
-            if wanted and not (kind == "date" and self.readable["number"]):
+            if wanted and not (kind == "date" and 2 * self.readable["number"] > self.filled):
                 self._try(kind, texts, where)
         if self.fixed == "boolean":
             self._try("boolean", texts, where)

@@ -12,7 +12,7 @@ def load(model: Path, names: list[str]) -> Any:
     """Load the pipeline of scikit-learn in a folder, whose k-th probability is of the k-th name.
 
     Raises:
-        InputError: there is none, or it knows other labels.
+        InputError: there is none, or it knows more or fewer labels.
     """
     path = model / "model.joblib"
     if not path.exists():

@@ -1,7 +1,7 @@
 """Divide rows into train, validation and test; equal rows never fall on two sides."""
 
 import logging
-import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +39,30 @@ def main(
         splits: the folder that gets the five files, and ``left_out.parquet`` if there are rows that
             another side has, too.
     """
+    _check(strategy, column, validation_size, test_size)
+    path, schema = raw / "rows.parquet", Schema.read(raw / "schema.json")
+    table = pa.concat_tables(examples.scan(path))
+    _expect_column(table, column)
+    own = column if strategy in ("group", "predefined") else ""
+    rows = _rows(table, schema, own)
+    sizes = {VALIDATION: validation_size, TEST: test_size}
+    if strategy == "time":
+        sides = _by_time(table[column].combine_chunks(), sizes, column)
+    else:
+        sides = splitting.divide(rows, Division(strategy, column, overlap, sizes, seed))
+    labels = splitting.labels_of(rows, sides)
+    _expect_every_label(rows, sides, labels)
+    schema = _without_told(schema, table, sides, column if strategy == "predefined" else "")
+    with replacing(splits) as folder:
+        folder.mkdir()
+        write_json(folder / "labels.json", labels)
+        schema.write(folder / "schema.json")
+        splitting.write(path, folder, sides)
+    splitting.log_counts(rows, sides)
+
+
+def _check(strategy: str, column: str, validation_size: float, test_size: float) -> None:
+    """Stop if the params don't fit together."""
     if validation_size + test_size >= 1:
         raise InputError(
             f"split.validation_size and split.test_size, {validation_size:g} + {test_size:g}, "
@@ -49,9 +73,10 @@ def main(
             f"split.strategy is {strategy!r} and split.column {column!r}: expected a column for "
             "time, group and predefined, and '' for the others."
         )
-    path = raw / "rows.parquet"
-    schema = Schema.read(raw / "schema.json")
-    table = pa.concat_tables(examples.scan(path))
+
+
+def _expect_column(table: pa.Table, column: str) -> None:
+    """Stop if there is no such column, or a row has no value there."""
     if column and column not in table.column_names:
         raise InputError(
             f"The rows have no column {column!r}, only {', '.join(table.column_names)}"
@@ -63,23 +88,18 @@ def main(
             f"Column {column!r} is empty in {empty} rows: fill it in, leave these rows out, or "
             "choose another split.strategy."
         )
-    rows = _rows(table, schema, column if strategy != "time" else "")
-    sizes = {VALIDATION: validation_size, TEST: test_size}
-    if strategy == "time":
-        sides = _by_time(table[column].combine_chunks(), sizes, column)
-    else:
-        sides = splitting.divide(rows, Division(strategy, column, overlap, sizes, seed))
-    labels = splitting.labels_of(rows, sides)
-    with replacing(splits) as folder:
-        folder.mkdir()
-        write_json(folder / "labels.json", labels)
-        shutil.copyfile(raw / "schema.json", folder / "schema.json")
-        splitting.write(path, folder, sides)
-    splitting.log_counts(rows, sides)
 
 
 def _rows(table: pa.Table, schema: Schema, column: str) -> Rows:
-    features = {c.name: table[c.name].combine_chunks() for c in schema.columns}
+    # Without the column of sides or groups, by which equal rows would be told apart; booleans as
+    # texts, as one that is missing would change the hashes of all.
+    features = {
+        c.name: table[c.name].combine_chunks().cast(pa.string())
+        if c.kind == "boolean"
+        else table[c.name].combine_chunks()
+        for c in schema.columns
+        if c.name != column
+    }
     keys = examples.hash_rows(features)
     labels, names = _codes(table[schema.target])
     values, value_names = _codes(table[column].cast(pa.string())) if column else (None, [])
@@ -95,6 +115,32 @@ def _rows(table: pa.Table, schema: Schema, column: str) -> Rows:
         lambda row: str(ids[row].as_py()),
         "rows",
     )
+
+
+def _expect_every_label(rows: Rows, sides: Sides, labels: list[str]) -> None:
+    """Stop if calibration, threshold or figures would lack a label."""
+    for side, name in ((VALIDATION, "validation"), (TEST, "test")):
+        there = {rows.names[k] for k in np.unique(rows.labels[sides == side])}
+        if lacks := [label for label in labels if label not in there]:
+            raise InputError(
+                f"The split leaves no row of {lacks[0]!r} for {name}: make the sizes larger, "
+                "choose another split.strategy, or leave the label out by load.min_class_rows."
+            )
+
+
+def _without_told(schema: Schema, table: pa.Table, sides: Sides, column: str) -> Schema:
+    """Leave out the column that says the side, and those without a value in training rows."""
+    train = table.filter(pa.array(sides == TRAIN))
+    why = {c.name: "it has no value in the training rows" for c in schema.columns}
+    why = {name: reason for name, reason in why.items() if train[name].null_count == len(train)}
+    if column in {c.name for c in schema.columns}:
+        why[column] = "it says the side of the split"
+    for name, reason in why.items():
+        log.warning("column %r is left out: %s", name, reason)
+    left = tuple(c for c in schema.columns if c.name not in why)
+    if not left:
+        raise InputError(f"No column is left to learn from: {why}; add features.")
+    return replace(schema, columns=left, left_out={**schema.left_out, **why})
 
 
 def _codes(column: Any) -> tuple[Any, list[str]]:

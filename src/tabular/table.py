@@ -3,7 +3,6 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,67 +12,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from src.core.errors import InputError, closest
+from src.core.errors import InputError
 from src.tables import delimited, examples
-from src.tables.columns import refuse_one_column
 from src.tables.examples import Hashes
 from src.tables.folders import stem, stems
 from src.tables.rows import Batch
-from src.tables.schema import ID, STORED, WORDS, Kind, Schema, Writing
+from src.tables.schema import ID, STORED, Schema, Writing
 from src.tabular.inference import Found
+from src.tabular.wanted import Wanted, refuse_odd_labels
 
 REASONS = ("malformed", "no_label", "unreadable", "duplicate", "rare_class")
-MANY = 100  # labels, beyond which they are no classes
-FEW = 20  # rows, below which their labels may all differ
+LABELS = 50_000  # that differ, beyond which no further row is read
 NAMED = 20  # dropped rows that the log names
 TOLD = 500_000  # rows between two lines of progress
 
+OBJECTS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz")  # whose rows have their own keys
 PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False}  # read again at once
 
 FILE, LINE, WHY = "\0file", "\0line", "\0why"  # columns beside those of the source
 
 log = logging.getLogger("src.tabular.table")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The columns that the params name."""
-
-    target: str
-    ids: str  # "" to number the rows
-    keep: Sequence[str]  # all if it is empty
-    drop: Sequence[str]
-    fixed: Mapping[str, Kind]
-
-    def check(self, header: Sequence[str], name: str) -> None:
-        """Stop if one is not in the table, or has two roles."""
-        every = {
-            "target": [self.target],
-            "id_column": [self.ids] if self.ids else [],
-            "keep": self.keep,
-            "drop": self.drop,
-            "types": [*self.fixed],
-        }
-        for key, columns in every.items():
-            for column in columns:
-                if column not in header:
-                    refuse_one_column(column, header, name)
-                    raise InputError(
-                        f"{name} has no column {column!r}, but {', '.join(map(repr, header))}"
-                        f"{closest(column, header)}: correct load.{key}."
-                    )
-        for key in ("keep", "drop"):
-            if self.target in every[key]:
-                raise InputError(
-                    f"load.{key} has {self.target!r}, which is load.target: take it out of one."
-                )
-        if both := {*self.keep} & {*self.drop}:
-            raise InputError(f"load.keep and load.drop both have {min(both)!r}: keep it in one.")
-
-    def features(self, header: Sequence[str]) -> list[str]:
-        """List the columns that models may read."""
-        others = {self.target, self.ids, *self.drop}
-        return [n for n in header if n not in others and (not self.keep or n in self.keep)]
 
 
 class Table:
@@ -93,12 +51,14 @@ class Table:
         self._rows: Counter[str] = Counter()  # of each file so far
         self._stems = stems(files)
         self._parts: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8], Hashes]] = []
+        self._columns: dict[str, None] = {}  # of all files
         self._no_label = ""  # where the first row without one is
 
     def add(self, name: str, batch: Batch) -> None:
         """Take in a batch of the file ``name``."""
         rows = len(batch.lines)
-        if name not in self._rows:
+        self._columns |= dict.fromkeys(batch.columns)
+        if name not in self._rows and not name.lower().endswith(OBJECTS):
             self._wanted.check([*batch.columns], name)
         columns = {
             key: self._writing.filled(pa.array(values, pa.string()))
@@ -109,6 +69,8 @@ class Table:
         def where(row: int) -> str:
             return f"{name}, line {batch.lines[row]}"
 
+        for key in filter(None, (self._wanted.target, self._wanted.ids)):
+            columns.setdefault(key, pa.nulls(rows, pa.string()))  # of objects without it
         labels = columns[self._wanted.target]
         bare = pc.is_null(labels).to_numpy(zero_copy_only=False) & (reasons == 0)
         reasons[bare] = _code("no_label")
@@ -123,6 +85,8 @@ class Table:
                 self._found[key].rows = before  # without this key so far, as JSON may be
             used = columns[key].filter(usable)
             self._found[key].add(used, lambda row: where(int(places[row])))
+        if len(self._labels) > LABELS:
+            refuse_odd_labels(self._labels, self._wanted.target, len(self._labels))
         codes = [
             self._labels.setdefault(n, len(self._labels)) for n in labels.fill_null("").to_pylist()
         ]
@@ -143,9 +107,10 @@ class Table:
         if sum(self._runs) // TOLD > before // TOLD:
             log.info("read %d rows", sum(self._runs))
 
-    def settle(self, positive: str, stop_unreadable: bool, stop_unlabelled: bool) -> Schema:
+    def settle(self, stop_unreadable: bool, stop_unlabelled: bool) -> Schema:
         """Settle what the columns hold; InputError if a model can't be made of them."""
         target = self._wanted.target
+        self._wanted.check([*self._columns], "The source")
         if self._no_label and stop_unlabelled:
             raise InputError(
                 f"{self._no_label} has no label in column {target!r}: add one, or set "
@@ -153,11 +118,16 @@ class Table:
             )
         self._codes, self._reasons, self._keys = map(np.concatenate, zip(*self._parts, strict=True))
         self._parts = []
-        labels = sorted(label for label in self._labels if label)
-        _refuse_odd_labels(labels, target, int((self._reasons == 0).sum()))
+        usable = int((self._reasons == 0).sum())
+        if not usable:
+            raise InputError(
+                f"No row has both a label in column {target!r} and as many fields as the header: "
+                "correct load.target, load.missing or load.delimiter."
+            )
+        refuse_odd_labels(self._labels, target, usable)
         columns, left_out = [], {}
         for found in self._found.values():
-            found.rows = int((self._reasons == 0).sum())
+            found.rows = usable
             column = found.column()
             if isinstance(column, str):
                 left_out[found.name] = column
@@ -173,11 +143,8 @@ class Table:
             )
         kinds = Counter(column.kind for column in columns)
         log.info("%d columns: %s", len(columns), dict(kinds))
-        schema = Schema(
-            target, _positive(labels, positive), self._writing, tuple(columns), left_out
-        )
         self._why: dict[int, str] = {}
-        return schema
+        return Schema(target, "", self._writing, tuple(columns), left_out)
 
     def convert(self, schema: Schema) -> None:
         """Read the values of every batch; note the rows that have one that can't be read."""
@@ -239,15 +206,21 @@ class Table:
                 "class, or correct load.target."
             )
         if self._wanted.ids:
-            seen: set[str] = set()
-            for start, table in self._batches(ID):
-                for row, name in enumerate(table[ID].to_pylist()):
-                    if self._reasons[start + row] == 0 and name in seen:
-                        raise InputError(
-                            f"The id {name!r} is in column {self._wanted.ids!r} twice: set "
-                            "load.id_column to one whose values differ, or to '' to number rows."
-                        )
-                    seen.add(name)
+            self._refuse_repeated_ids()
+
+    def _refuse_repeated_ids(self) -> None:
+        parts = [examples.hash_rows({ID: t[ID].combine_chunks()}) for _, t in self._batches(ID)]
+        kept = np.flatnonzero(self._reasons == 0)
+        hashes = np.concatenate(parts)[kept]
+        order = np.argsort(hashes, kind="stable")
+        again = np.flatnonzero(np.diff(hashes[order]) == 0)
+        if len(again):
+            row = int(kept[order[again]].min())
+            start, table = next((n, t) for n, t in self._batches(ID) if row < n + len(t))
+            raise InputError(
+                f"The id {table[ID][row - start].as_py()!r} is in column {self._wanted.ids!r} "
+                "twice: set load.id_column to one whose values differ, or to '' to number rows."
+            )
 
     def write_rejected(self, path: Path) -> None:
         """Write the dropped rows as csv, and name the first ones in the log."""
@@ -302,34 +275,3 @@ def _column(table: pa.Table, name: str) -> pa.Array:
     if name not in table.column_names:  # of a batch of JSON whose rows lack it
         return pa.nulls(len(table), pa.string())
     return table[name].combine_chunks()
-
-
-def _refuse_odd_labels(labels: Sequence[str], target: str, rows: int) -> None:
-    if len(labels) > MANY or (rows >= FEW and len(labels) > rows / 2):
-        raise InputError(
-            f"Column {target!r} has {len(labels)} different values, such as {labels[0]!r} and "
-            f"{labels[-1]!r}, which are no classes: correct load.target; this pipeline tells "
-            "classes, not amounts."
-        )
-
-
-def _positive(labels: Sequence[str], named: str) -> str:
-    """Return the label that is looked for, "" if there are more than two."""
-    if named and named not in labels:
-        raise InputError(
-            f"load.positive is {named!r}, which no row has: choose among {', '.join(labels)}"
-            f"{closest(named, labels)}."
-        )
-    if len(labels) != 2:
-        if named:
-            raise InputError(
-                f"load.positive is {named!r}, but there are {len(labels)} labels: set it to ''."
-            )
-        return ""
-    pair = tuple(label.casefold() for label in labels)
-    if not named and pair not in {("0", "1"), *WORDS}:
-        raise InputError(
-            f"The labels are {labels[0]!r} and {labels[1]!r}: set load.positive to the one that is "
-            "looked for, such as a fraud."
-        )
-    return named or labels[1]

@@ -15,6 +15,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
+from src.core.errors import InputError
 from src.core.files import replacing
 from src.metrics import imbalance
 from src.tables import examples
@@ -53,10 +54,17 @@ def train(
     rows = features.read(splits, "train", schema, names)
     log.info("%d rows, %d features", *rows.features.shape)
     pipeline = Pipeline([("prepare", preparation), ("classify", classifier)])
+    if getattr(classifier, "early_stopping", False) and np.bincount(rows.labels).min() < 2:
+        raise InputError(
+            "boosting.early_stopping holds rows of each label out of the training rows, and one "
+            "label has one row: set it to false, or raise load.min_class_rows."
+        )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         pipeline.fit(rows.features, rows.labels)
     _tell(caught)
+    if "n_jobs" in classifier.get_params():  # how fast it was trained, not what was learnt; and
+        classifier.n_jobs = None  # threads would sum up the trees in the order in which they end
     validation = features.read(splits, "validation", schema, names)
     probabilities = pipeline.predict_proba(validation.features)
     positive = names.index(schema.positive) if schema.positive else None
@@ -68,8 +76,6 @@ def train(
             record.log_metric(f"validation/{name}", figure, plot=False)
     with replacing(model) as folder:
         folder.mkdir()
-        if "n_jobs" in classifier.get_params():
-            classifier.n_jobs = None  # how fast it was trained, not what was learnt
         joblib.dump(pipeline, folder / "model.joblib", compress=3)
     provenance.record(
         model, *PACKAGES, params=params, dtype="float64", threads=threads, seed=params["seed"]

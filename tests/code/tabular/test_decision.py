@@ -83,6 +83,9 @@ def test_it_is_the_best_there_is() -> None:
 
     level, _ = decision.threshold("cost", 0.5, (20.0, 1.0), truth, scores)
     assert cost(level) == pytest.approx(min(map(cost, np.unique(scores))))
+    truth, scores = np.array([False, True]), np.array([0.9, 0.1])
+    assert decision.threshold("cost", 0.5, (1.0, 10.0), truth, scores)[0] > 0.9, "of none"
+    truth, scores = labels == 1, raw[:, 1]
     dear = decision.threshold("cost", 0.5, (1.0, 20.0), truth, scores)[0]
     assert level < dear, "misses that cost more lower the threshold"
 

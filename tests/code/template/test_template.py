@@ -104,12 +104,23 @@ def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Templat
         ".template.json",
         "CONTRIBUTING.md",
         "LICENSE",
+        "Makefile",
         "README.md",
+        "docs/README.md",
         "params.yaml",
         "pyproject.toml",
     }
     left = files_of(template.source) - files_of(project)
-    assert left - {".gitlab-ci.yml"} == set(template.source.git("ls-files", *LEFT_OUT).split())
+    tables = [
+        path.relative_to(ROOT).as_posix()
+        for path in (*ROOT.glob("*/tabular"), *ROOT.glob("tests/*/tabular"), ROOT / "tabular")
+    ]
+    expected = [*LEFT_OUT, *tables, "docs/tabular.md", "tests/tabular.yaml"]
+    assert left - {".gitlab-ci.yml"} == set(template.source.git("ls-files", *expected).split())
+    with_tables = template.make(slug="both", pipelines="text and tables")
+    assert {"docs/README.md", "Makefile"}.isdisjoint(differing(with_tables, template))
+    gone = files_of(template.source) - files_of(with_tables) - {".gitlab-ci.yml"}
+    assert gone == set(template.source.git("ls-files", *LEFT_OUT).split())
     assert {"hooks/pre_prompt.py", "dvc.lock", "tests/code/template/test_template.py"} <= left
     stages = [each.git("ls-files", "--stage", ".ci") for each in (project, template.source)]
     assert stages[0] == stages[1], "what can be run stays so"
@@ -143,7 +154,9 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     kept = (ROOT / "README.md").read_text().removeprefix("# Pedigree\n")
     first, figures = kept.split("What it says about the models")  # on other data than theirs
     between, own = figures[figures.index("The page that `python") :].split("**Start your own.**")
-    rest = own.split("\n\n", 1)[1]
+    rest = re.sub(r"\| `tabular` .*\n", "", own.split("\n\n", 1)[1])
+    without, tables = rest.split("## Tables\n")
+    rest = without + tables[tables.index("## ") :]
     assert readme == head + first + between + rest, "but for how projects are made"
     assert "cookiecutter <this" not in readme
     rules = (project.root / "CONTRIBUTING.md").read_text()
@@ -192,7 +205,7 @@ def test_every_remote_and_every_service(template: Template, remote: str, url: st
 
 
 def test_every_prompt_is_asked_with_its_sentence(template: Template) -> None:
-    typed = "\n" * 8 + "6\n" + "\n" * 3  # Enter takes a default
+    typed = "\n" * 9 + "6\n" + "\n" * 3  # Enter takes a default
     printed = template.cookiecutter(text=typed)
     assert "with a first commit" in printed
     words = " ".join(printed.split())

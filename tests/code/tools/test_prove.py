@@ -44,7 +44,7 @@ def test_a_stage_that_writes_the_time_is_named(project: Project) -> None:
     text, written = code.read_text(), '"counts.json", {"source": source}'
     assert written in text
     text = text.replace(written, '"counts.json", {"source": source, "at": time.time_ns()}')
-    code.write_text(text.replace("import re\n", "import re\nimport time\n"))
+    code.write_text(text.replace("import os\n", "import os\nimport time\n"))
 
     printed = project.run("python", "-m", "src.tools.prove", "load", code=1)
     assert (

@@ -10,6 +10,7 @@ import pytest
 from conftest import TABULAR, make_table
 
 from src.core.errors import InputError
+from src.tables.schema import Schema
 from src.tabular import load, split
 
 
@@ -108,3 +109,60 @@ def test_what_divides_nothing_is_one_sentence(
     raw: Path, tmp_path: Path, params: dict[str, Any], sentence: str
 ) -> None:
     assert sentence in refused(raw, tmp_path / "s", **params)
+
+
+def test_equal_rows_that_the_source_puts_on_two_sides_stop_or_are_left_out(tmp_path: Path) -> None:
+    frame = (
+        make_table(300)
+        .drop(columns="opened")
+        .assign(part=["train", "validation", "test"] * 100, amount=[k % 5 for k in range(300)])
+    )
+    frame = frame[["amount", "part", "fraud"]].assign(fraud=[k % 5 // 4 for k in range(300)])
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    params = TABULAR["load"] | {"source": [str(tmp_path / "x.csv")]}
+    load.main(tmp_path, tmp_path / "raw", tmp_path / "rejected.csv", **params)
+    by = {"strategy": "predefined", "column": "part"}
+    told = refused(tmp_path / "raw", tmp_path / "s", **by)
+    assert "Column 'part' has 200 rows that are on a later side too, such as 'x:1'" in told
+    frame = frame.assign(amount=range(300))
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    load.main(
+        tmp_path,
+        tmp_path / "raw",
+        tmp_path / "rejected.csv",
+        **params | {"types": ["amount number"]},
+    )
+    sides = divided(tmp_path / "raw", tmp_path / "s", **by)
+    assert [len(frame) for frame in sides.values()] == [100, 100, 100]
+    left = Schema.read(tmp_path / "s/schema.json")
+    assert [column.name for column in left.columns] == ["amount"]
+    assert left.left_out["part"] == "it says the side of the split"
+
+
+def test_a_side_without_a_label_and_a_column_without_training_values(tmp_path: Path) -> None:
+    frame = make_table(400).assign(new=[""] * 300 + ["1", "2"] * 50)
+    frame["fraud"] = [1] * 20 + [0] * 380
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    params = TABULAR["load"] | {"source": [str(tmp_path / "x.csv")]}
+    load.main(tmp_path, tmp_path / "raw", tmp_path / "rejected.csv", **params)
+    told = refused(tmp_path / "raw", tmp_path / "s")
+    assert told.startswith("The split leaves no row of '1' for validation: make the sizes larger")
+    frame["fraud"] = [0, 1] * 200
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    load.main(tmp_path, tmp_path / "raw", tmp_path / "rejected.csv", **params)
+    divided(tmp_path / "raw", tmp_path / "s")
+    left_out = Schema.read(tmp_path / "s/schema.json").left_out
+    assert left_out["new"] == "it has no value in the training rows"
+
+
+def test_a_missing_boolean_changes_the_side_of_no_other_row(tmp_path: Path) -> None:
+    found = []
+    for name, member in (("a", "no"), ("b", "")):
+        frame = make_table(300)
+        frame.loc[299, "member"] = member
+        frame.to_csv(tmp_path / "x.csv", index=False)
+        params = TABULAR["load"] | {"source": [str(tmp_path / "x.csv")]}
+        load.main(tmp_path, tmp_path / "raw", tmp_path / "rejected.csv", **params)
+        sides = divided(tmp_path / "raw", tmp_path / name, strategy="hash", column="")
+        found.append({row: side for side, f in sides.items() for row in f["#"] if row != "x:300"})
+    assert found[0] == found[1]

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import TABULAR
 
 from src.core.errors import InputError
-from src.tables.schema import Schema
+from src.tables.schema import Schema, features_of
 from src.tabular import load
 
 
@@ -234,6 +235,11 @@ def test_several_files_and_formats() -> None:
             "rows: correct it, add it to load.missing, or add 'amount category' to load.types",
         ),
         ({"amount": ["12"] * 39 + ["-inf"]}, {}, "line 41 has '-inf' in column 'amount'"),
+        ({"#": ["a", "b"] * 20}, {}, "has a column '#', as the one of the rows' names is called"),
+        ({}, {"date_formats": ["%d.%q.%Y"]}, "load.date_formats has '%d.%q.%Y', which is no form"),
+        ({}, {"date_formats": ["%d.%d.%Y"]}, "which is no form of a date"),
+        ({"late": ""}, {"missing_labels": "drop"}, "No row has both a label in column 'late' and"),
+        ({"amount": ["1"] * 39 + ["1e39"]}, {}, "line 41 has '1e39' in column 'amount'"),
         ({"amount": "1", "colour": "x"}, {}, "No column but 'late' tells the rows apart"),
     ],
 )
@@ -257,6 +263,33 @@ def test_what_makes_no_table_is_one_sentence(
 )
 def test_a_file_that_is_no_table_is_one_sentence(text: str, sentence: str) -> None:
     assert sentence in refused(text)
+
+
+def test_objects_may_lack_a_key() -> None:
+    objects = [{"x": k, "late": "no" if k % 2 else "yes"} for k in range(12_000)]
+    for row in objects[10_500:]:
+        del row["late"]
+    objects[11_000]["y"] = 1
+    Path("x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in objects))
+    params = {"source": ["x.jsonl"], "missing_labels": "drop", "max_dropped_fraction": 0.5}
+    assert len(loaded("", **params, types=["x number"], drop=["y"])) == 10_500
+
+
+def test_dates_at_the_ends_of_time() -> None:
+    until = ["9999-12-31", "1600-01-01", "2024-02-03", "2024-02-04"] * 10
+    late = [*until[:-1], "9999-12-31T23:59:59-05:00"]
+    told = refused(rows(until=late))
+    assert "'9999-12-31T23:59:59-05:00' in column 'until', which holds a date" in told
+    found = loaded(rows(until=until))
+    arrays = features_of(schema().columns[-1], pa.array(found["until"], pa.timestamp("us")))
+    assert arrays["until (days)"][0] == 2_932_896
+    assert arrays["until (month)"][:3].tolist() == [12, 1, 2]
+
+
+def test_the_label_that_is_looked_for_is_one_that_is_kept() -> None:
+    frame = rows(late=["No", "yes"] * 19 + ["maybe", "maybe"])
+    loaded(frame, positive="", min_class_rows=3, max_dropped_fraction=0.5)
+    assert schema().positive == "yes"
 
 
 def test_losses_stop_and_are_listed() -> None:
