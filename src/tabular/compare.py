@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from src.core.markdown import aligned
 from src.metrics import bootstrap, imbalance, significance
 from src.metrics.classification import Floats
 from src.tables import examples
+from src.tables.predictions import read
 from src.tables.schema import Schema
 
 SHOWN = {
@@ -76,7 +77,7 @@ def main(
             f"compare.reference is {reference!r}, which is no model: choose among "
             f"{', '.join(names)}."
         )
-    frames = _read(predictions)
+    frames = read(predictions, "rows", "dvc repro tabular/dvc.yaml")
     found = _found(splits, judged, frames, resamples, seed)
     first = next(model for model in found if model.name == reference)
     best = max(found, key=lambda model: model.validation[metric])
@@ -97,19 +98,6 @@ def main(
     log.info("%s", text)
     with replacing(live / "comparison.md") as file:
         file.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _read(predictions: Sequence[Path]) -> dict[str, pd.DataFrame]:
-    """Read what each model says of the test rows, which have to be the same."""
-    frames = {folder.name: examples.read(folder / "predictions.parquet") for folder in predictions}
-    first = next(iter(frames))
-    for name, frame in frames.items():
-        if not frame[["id", "label"]].equals(frames[first][["id", "label"]]):
-            raise InputError(
-                f"The predictions of {first} and {name} are not of the same rows: run `dvc repro "
-                "tabular/dvc.yaml` to evaluate both on the present split."
-            )
-    return frames
 
 
 def _found(

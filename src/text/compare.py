@@ -20,6 +20,7 @@ from src.metrics import bootstrap, significance
 from src.metrics.classification import Floats
 from src.metrics.selective import Booleans
 from src.tables import examples
+from src.tables.predictions import read
 
 SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1"}  # what the models are compared by
 SMALLER = 1.5  # times, from which a smaller model is worth a word
@@ -94,7 +95,7 @@ def main(
     names = [folder.name for folder in predictions]
     _expect_exported(models, [name for name in names if (exported / name).is_dir()])
     trained = json.loads((training / "metrics.json").read_text(encoding="utf-8"))
-    frames = _read(predictions)
+    frames = read(predictions, "texts", "dvc repro")
     found = _found(judged, predictions, frames, min_score, resamples, seed)
     candidates = [model for model in found if model.name in models]
     shipped = _choose(candidates, metric, margin)
@@ -126,19 +127,6 @@ def _expect_exported(models: Sequence[str], exported: Sequence[str]) -> None:
                 f"compare.models has {name!r}, which is not both exported and judged: choose among "
                 f"{', '.join(exported)}{closest(name, exported)}."
             )
-
-
-def _read(predictions: Sequence[Path]) -> dict[str, pd.DataFrame]:
-    """Read what each model says of the test texts, which have to be the same."""
-    frames = {folder.name: examples.read(folder / "predictions.parquet") for folder in predictions}
-    reference = next(iter(frames))
-    for name, frame in frames.items():
-        if not frame[["id", "label"]].equals(frames[reference][["id", "label"]]):
-            raise InputError(
-                f"The predictions of {reference} and {name} are not of the same texts: run "
-                "`dvc repro` to evaluate both on the present split."
-            )
-    return frames
 
 
 def _found(
