@@ -98,12 +98,14 @@ def bind(
     parser._negative_number_matcher = re.compile("-[^-]")
     parse = parser.parse_known_args if section else parser.parse_known_intermixed_args
     given, unknown = parse(arguments)
-    where = (f"{name}.", f"in {_params_of(main)}") if section else ("--", "on the command line")
+    where = (f"{name}.", f"in {params_of(main)}") if section else ("--", "on the command line")
     if unknown:
         key = unknown[0].removeprefix("--no-").removeprefix("--")
-        hint = closest(key, options)
+        dashes = "" if section else "--"
+        known = [f"{dashes}{option}" for option in options]
+        hint = closest(f"{dashes}{key}", known)
         raise InputError(
-            f"{where[0]}{key} is not known{hint}: {name} takes {', '.join(options) or 'none'}; "
+            f"{where[0]}{key} is not known{hint}: {name} takes {', '.join(known) or 'none'}; "
             f"rename or remove it {where[1]}{'' if section else ', or put -- before texts'}."
         )
     positional: list[Any] = []
@@ -114,7 +116,7 @@ def bind(
     return positional, params
 
 
-def _params_of(main: Callable[..., None]) -> str:
+def params_of(main: Callable[..., None]) -> str:
     """Name the params.yaml of a stage: that of the folder named as its package, or of the root."""
     module = program() if main.__module__ == "__main__" else main.__module__
     own = Path(*module.split(".")[1:2], "params.yaml")

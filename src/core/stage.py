@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from src.core.command_line import bind, program
+from src.core.command_line import bind, params_of, program
 from src.core.errors import InputError
 from src.core.processes import alone
 
@@ -61,8 +61,9 @@ def run(
         if by_dvc:
             log.info(
                 "`dvc checkout` brings back what this stage wrote before, and "
-                "`git restore data/quality.* dvclive models` what git has of it; a param that `dvc "
-                "exp run -S` set stays in params.yaml until `git restore params.yaml`."
+                "`git restore 'data/*quality.*' dvclive models` what git has of it; a param that "
+                "`dvc exp run -S` set stays in %s until `git restore %s` at the root.",
+                *[params_of(main)] * 2,
             )
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`

@@ -82,7 +82,9 @@ def read_manifest(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         fault = "has no manifest.json, so it is not an exported model"
         if not folder.exists():
-            others = (other.parent.name for other in folder.parent.glob(f"*/{MANIFEST}"))
+            inside = folder.parent
+            near = [*inside.glob(f"*/{MANIFEST}"), *inside.glob(f"*/*/{MANIFEST}")]
+            others = [path.parent.relative_to(inside).as_posix() for path in near]
             fault = f"does not exist, seen from {Path.cwd()}{closest(folder.name, others)}"
         raise InputError(
             f"{folder} {fault}: name a folder such as models/shipped, which `dvc repro` makes and "

@@ -124,14 +124,17 @@ class Roles:
 
 
 def refuse_one_column(column: str, found: Sequence[str], file: str) -> None:
-    """Stop if a table has one column only, for its fields have another sign between them."""
+    """Stop if a table has one column only, for its fields have another sign between them.
+
+    ``column`` is the one that is missed, "" for none.
+    """
     if len(found) == 1:
         others = {"tab" if d == "\t" else repr(d): found[0].count(d) for d in ",;\t|"}
         seen = max(others, key=others.__getitem__)
         if others[seen]:
             raise InputError(
-                f"{file} has no column {column!r} but one column only, {found[0]!r}, with {seen} "
-                f"in it {others[seen]} times: set load.delimiter to it"
+                f"{file} has {f'no column {column!r} but ' if column else ''}one column only, "
+                f"{found[0]!r}, with {seen} in it {others[seen]} times: set load.delimiter to it"
                 f"{', or load.format to tsv' if seen == 'tab' else ''}."
             )
 

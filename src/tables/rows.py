@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from src.core.errors import InputError
 from src.tables import places
-from src.tables.columns import Columns, Roles
+from src.tables.columns import Columns, Roles, refuse_one_column
 from src.tables.delimited import Record, Records, width_reason
 from src.tables.encodings import refuse_encoding, refuse_other_files, text_of, why_not_text
 from src.tables.folders import LabelledText, root_of, texts_of
@@ -140,6 +140,7 @@ class Reader:
 
         def batch() -> Batch:
             if wide == count > 1:
+                refuse_one_column("", header, str(file))
                 raise InputError(
                     f"{file} has one field more in each row than in its header, as R writes names "
                     "of rows: save it with row.names = FALSE, or name every field in the header."

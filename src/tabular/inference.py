@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,10 @@ COUNTED = 10_000  # values that differ, beyond which a column's are no longer co
 LIKELY = 0.9  # of the values, from which a column is of a kind though some can't be read as it
 TELLING = 100  # values that differ, up to which a category may have another one in most rows
 PADDED = r"^0\d"  # of a code, such as 01234
+SAMPLE = 1000  # values by which a column without a kind is looked at again
+# Forms of dates to look for where load.date_formats has none of them.
+DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d", "%d.%m.%y", "%m/%d/%y")
+TIMES = ("", " %H:%M", " %H:%M:%S")
 
 Where = Callable[[int], str]  # names the place of a row of a batch
 
@@ -29,6 +33,7 @@ class Found:
     rows: int = 0
     filled: int = 0
     values: Counter[str] | None = field(default_factory=Counter)  # None once there are too many
+    seen: list[str] = field(default_factory=list)  # the first values
     differing: float = 0.0  # the share of the filled rows with a value of their own, of so many
     readable: Counter[Kind] = field(default_factory=Counter)
     unreadable: dict[Kind, tuple[str, str]] = field(default_factory=dict)  # the first: place, value
@@ -42,6 +47,8 @@ class Found:
         """Take in a batch of values, as ``Writing.filled`` leaves them."""
         self.rows += len(texts)
         self.filled += len(texts) - texts.null_count
+        if len(self.seen) < SAMPLE:
+            self.seen += texts.drop_null().unique()[: SAMPLE - len(self.seen)].to_pylist()
         if self.values is not None:
             for value, count in zip(*pc.value_counts(texts.drop_null()).flatten(), strict=True):
                 self.values[value.as_py()] += count.as_py()
@@ -86,12 +93,13 @@ class Found:
                 return "it numbers the rows"
             return Column(self.name, kind, missing, self.minimum, self.maximum)
         if kind == "category":
-            if self.fixed is None and self._tells_rows_apart():
-                return (
-                    "most rows have a value of their own; if it holds numbers or dates, see "
-                    f"load.decimal and load.date_formats, else add '{self.name} category' to "
-                    "load.types"
-                )
+            if self.fixed is None:
+                self._refuse_other_writing()
+                if self._tells_rows_apart():
+                    return (
+                        "most rows have a value of their own; if they mean something to a model, "
+                        f"add '{self.name} category' to load.types"
+                    )
             values = COUNTED if self.values is None else len(self.values)
             return Column(self.name, kind, missing, values=values)
         return Column(self.name, kind, missing)
@@ -117,7 +125,30 @@ class Found:
             return "date"
         return "category"
 
+    def _refuse_other_writing(self) -> None:
+        """Stop if the values are numbers or dates that are written in another way."""
+        texts = pa.array(self.seen, pa.string())
+        example = f"Column {self.name!r} has {self.seen[0][:60]!r}: "
+        otherwise = f"or add '{self.name} category' to load.types, or the column to load.drop."
+        other = replace(self.writing, decimal="," if self.writing.decimal == "." else ".")
+        if _share(other.read(texts, "number")) >= LIKELY and not self.padded:
+            raise InputError(
+                f"{example}if these are numbers, set load.decimal to {other.decimal!r}, {otherwise}"
+            )
+        forms = [f"{day}{time}" for day in DAYS for time in TIMES]
+        for form in forms:
+            if _share(replace(other, date_formats=(form,)).read(texts, "date")) >= LIKELY:
+                raise InputError(
+                    f"{example}if these are dates, add their form to load.date_formats, such as "
+                    f"{form!r}, {otherwise}"
+                )
+
     def _tells_rows_apart(self) -> bool:
         if self.values is None:
             return self.differing > 0.5
         return len(self.values) > max(TELLING, self.filled / 2)
+
+
+def _share(values: pa.Array) -> float:
+    """Return the share of values that could be read."""
+    return (len(values) - int(values.null_count)) / len(values)

@@ -27,6 +27,7 @@ def main(
     *,
     strategy: Literal["stratified", "time", "group", "predefined", "hash"],
     column: str,
+    learn_from_column: bool,
     overlap: Literal["stop", "drop"],
     validation_size: Share,
     test_size: Share,
@@ -52,7 +53,8 @@ def main(
         sides = splitting.divide(rows, Division(strategy, column, overlap, sizes, seed))
     labels = splitting.labels_of(rows, sides)
     _expect_every_label(rows, sides, labels)
-    schema = _without_told(schema, table, sides, column if strategy == "predefined" else "")
+    aside = strategy == "predefined" or not learn_from_column
+    schema = _without_told(schema, table, sides, column if aside else "")
     with replacing(splits) as folder:
         folder.mkdir()
         write_json(folder / "labels.json", labels)
@@ -129,12 +131,12 @@ def _expect_every_label(rows: Rows, sides: Sides, labels: list[str]) -> None:
 
 
 def _without_told(schema: Schema, table: pa.Table, sides: Sides, column: str) -> Schema:
-    """Leave out the column that says the side, and those without a value in training rows."""
+    """Leave out the column that the rows are divided by, and those without training values."""
     train = table.filter(pa.array(sides == TRAIN))
     why = {c.name: "it has no value in the training rows" for c in schema.columns}
     why = {name: reason for name, reason in why.items() if train[name].null_count == len(train)}
     if column in {c.name for c in schema.columns}:
-        why[column] = "it says the side of the split"
+        why[column] = "the rows are divided by it"
     for name, reason in why.items():
         log.warning("column %r is left out: %s", name, reason)
     left = tuple(c for c in schema.columns if c.name not in why)

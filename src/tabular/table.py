@@ -142,7 +142,7 @@ class Table:
                 "kinds by load.types."
             )
         kinds = Counter(column.kind for column in columns)
-        log.info("%d columns: %s", len(columns), dict(kinds))
+        log.info("columns that models may read: %s", dict(kinds))
         self._why: dict[int, str] = {}
         return Schema(target, "", self._writing, tuple(columns), left_out)
 

@@ -4,9 +4,8 @@ import json
 import logging
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pandas as pd
 from dvclive.live import Live
@@ -17,18 +16,19 @@ from src.core.errors import InputError, closest
 from src.core.files import replacing
 from src.core.markdown import aligned
 from src.metrics import bootstrap, significance
-from src.metrics.classification import Floats
+from src.metrics.classification import Integers
 from src.metrics.selective import Booleans
 from src.tables import examples
 from src.tables.predictions import read
+from src.text import choice
+from src.text.choice import SHOWN, Metric, Model
 
-SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1"}  # what the models are compared by
-SMALLER = 1.5  # times, from which a smaller model is worth a word
 WIDTH = 100  # characters of a line
 LEGEND = """
 p is how often chance alone would make so large a difference on these texts (paired bootstrap,
 two sides); from about 0.05 up, a difference is not shown to be real. Intervals from a few dozen
-texts are too narrow.
+texts are too narrow. metrics.json, beside this page, has the differences from {first}, whichever
+model is shipped.
 """
 
 UNFINISHED = (
@@ -46,25 +46,7 @@ FURTHER = {  # columns that there are where the models have the figure
     "out_of_scope_auroc": "out of scope, AUROC",
 }
 
-Metric = Literal["accuracy", "macro_f1"]
-
 log = logging.getLogger("src.text.compare")
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model, as the stages before found it."""
-
-    name: str
-    test: Mapping[str, float]
-    validation: Mapping[str, float]
-    bytes: int
-    resampled: Mapping[str, Floats]  # its scores on the test texts, each time they were drawn anew
-    answers: Mapping[str, float]  # what becomes of min_score, if there is one
-
-    def against(self, other: "Model", key: str) -> tuple[float, Floats]:
-        """Return by how much it is better on the test texts, and each time they were drawn anew."""
-        return self.test[key] - other.test[key], self.resampled[key] - other.resampled[key]
 
 
 def main(
@@ -96,19 +78,26 @@ def main(
     _expect_exported(models, [name for name in names if (exported / name).is_dir()])
     trained = json.loads((training / "metrics.json").read_text(encoding="utf-8"))
     frames = read(predictions, "texts", "dvc repro")
-    found = _found(judged, predictions, frames, min_score, resamples, seed)
+    checked = read(predictions, "validation texts", "dvc repro", "validation.parquet")
+    found = _found(judged, predictions, frames, checked, min_score, resamples, seed)
     candidates = [model for model in found if model.name in models]
-    shipped = _choose(candidates, metric, margin)
+    shipped = choice.choose(candidates, metric, margin)
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         _record(record, found, confidence)
         record.log_metric("ship", shipped.name, plot=False)
     texts = len(frames[names[0]])
     heading = f"{texts} test texts, {100 * confidence:g}% bootstrap intervals"
     table = aligned(_rows(found, shipped, metric, confidence))
-    advice = _advice(found, candidates, shipped, metric, margin)
+    said = choice.worded(candidates, shipped, metric, margin, len(checked[names[0]]))
+    advice = textwrap.fill(
+        f"{said} {choice.against(found, candidates, shipped, metric)}",
+        WIDTH,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
     if trained["step"] == trained["last_step"]:
         advice += f"\n\n{UNFINISHED}"
-    text = f"{advice}\n\n{heading}\n\n{table}{LEGEND}"
+    text = f"{advice}\n\n{heading}\n\n{table}{LEGEND.format(first=found[0].name)}"
     if min_score:
         text += textwrap.fill(ANSWERED.format(min_score=min_score), WIDTH) + "\n"
     log.info("%s", text)
@@ -133,6 +122,7 @@ def _found(
     judged: Path,
     predictions: Sequence[Path],
     frames: Mapping[str, pd.DataFrame],
+    checked: Mapping[str, pd.DataFrame],
     min_score: float,
     resamples: int,
     seed: int,
@@ -141,9 +131,9 @@ def _found(
     first = next(iter(frames.values()))
     shares = [column for column in map(str, first) if column.startswith("p_")]
     names = [column.removeprefix("p_") for column in shares]
-    labels = examples.label_ids(first, names)
-    predicted = [examples.label_ids(f.assign(label=f["predicted"]), names) for f in frames.values()]
+    labels, predicted = _codes(frames, names)
     scores = bootstrap.bootstrap(labels, predicted, len(names), resamples, seed)
+    validated = bootstrap.bootstrap(*_codes(checked, names), len(names), resamples, seed)
     found = []
     for k, folder in enumerate(predictions):
         figures = json.loads((judged / folder.name / "metrics.json").read_text(encoding="utf-8"))
@@ -155,10 +145,17 @@ def _found(
                 figures["validation"],
                 figures["bytes"],
                 {key: scores[key][k] for key in SHOWN},
+                {key: validated[key][k] for key in SHOWN},
                 _answers(folder, sure, labels == predicted[k], min_score) if min_score else {},
             )
         )
     return found
+
+
+def _codes(frames: Mapping[str, pd.DataFrame], names: list[str]) -> tuple[Integers, list[Integers]]:
+    """Return the true classes of some texts, and those that each model predicts."""
+    said = [examples.label_ids(f.assign(label=f["predicted"]), names) for f in frames.values()]
+    return examples.label_ids(next(iter(frames.values())), names), said
 
 
 def _answers(folder: Path, sure: Booleans, right: Booleans, min_score: float) -> dict[str, float]:
@@ -184,69 +181,6 @@ def _record(record: Live, found: Sequence[Model], confidence: float) -> None:
     for model in found:
         for figure, value in model.answers.items():
             record.log_metric(f"{model.name}/{figure}", value, plot=False)
-
-
-def _choose(candidates: Sequence[Model], metric: Metric, margin: float) -> Model:
-    """Return the smallest model that is nearly as good on the validation texts as the best."""
-    enough = max(model.validation[metric] for model in candidates) - margin
-    near = [model for model in candidates if model.validation[metric] >= enough]
-    return min(near, key=lambda model: model.bytes)
-
-
-def _advice(
-    found: Sequence[Model],
-    candidates: Sequence[Model],
-    shipped: Model,
-    metric: Metric,
-    margin: float,
-) -> str:
-    """Say which model to ship, and what speaks for another one."""
-    best = max(candidates, key=lambda model: (model.validation[metric], -model.bytes))
-    its = f"{SHOWN[metric]} on the validation texts, {shipped.validation[metric]:.4f}"
-    said = f"Ship {shipped.name}"
-    if len(candidates) == 1:
-        said += f", the one that compare.models names (its {its}). "
-    elif best is shipped:
-        said += f": none of compare.models has a higher {its}, and it is the smallest that has it. "
-    else:
-        said += f": its {its}, is within {margin:g} (compare.margin) of the best, "
-        said += f"{best.validation[metric]:.4f} of {best.name}, which is "
-        said += f"{_times(best.bytes / shipped.bytes)} as large. "
-    better = [model for model in found if _is_shown(model, shipped, metric)]
-    better.sort(key=lambda model: (model in candidates, model.validation[metric]), reverse=True)
-    if better:
-        first, *others = (model.name for model in better)
-        said += f"On the test texts {first} is shown to be better ("
-        said += _differs(better[0], shipped, metric)
-        said += f"), and likewise {', '.join(others)}." if others else ")."
-    else:
-        said += "On the test texts no model is shown to be better."
-    small = [
-        model
-        for model in candidates
-        if model.bytes < shipped.bytes / SMALLER and not _is_shown(shipped, model, metric)
-    ]
-    if small:
-        least = max(small, key=lambda model: model.validation[metric])
-        said += f" {least.name} is {_times(shipped.bytes / least.bytes)} smaller, and not shown to "
-        said += f"be worse ({_differs(least, shipped, metric)})."
-    return textwrap.fill(said, WIDTH, break_on_hyphens=False, break_long_words=False)
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
-
-
-def _is_shown(model: Model, other: Model, metric: Metric) -> bool:
-    """Tell whether a model is shown to be better than another on the test texts."""
-    point, drawn = model.against(other, metric)
-    return point > 0 and bootstrap.p_value(drawn) < significance.REAL
-
-
-def _differs(model: Model, other: Model, metric: Metric) -> str:
-    """Say how a model differs from another on the test texts."""
-    point, drawn = model.against(other, metric)
-    return f"{SHOWN[metric]} {point:+.4f}, {significance.said(bootstrap.p_value(drawn))}"
 
 
 def _rows(

@@ -49,7 +49,8 @@ def main(
             maybe ``out_of_scope.parquet``, texts that no label fits.
         model: a folder with ``model.joblib``, ``model.onnx`` or ``model.safetensors``.
         predictions: the folder that gets ``predictions.parquet`` and ``mistakes.csv``, and
-            ``out_of_scope.parquet`` of texts that no label fits.
+            ``out_of_scope.parquet`` of texts that no label fits; ``validation.parquet`` has what
+            is predicted for the validation texts.
         live: the folder that gets ``metrics.json``, ``details.json`` by class and slice, and plots.
     """
     test = examples.read(splits / "test.parquet")
@@ -74,9 +75,8 @@ def main(
     if unknown is not None:
         figures["out_of_scope_auroc"] = selective.separation(surest, unknown["score"].to_numpy())
     validation = examples.read(splits / "validation.parquet")
-    validated = classification.summary(
-        examples.label_ids(validation, names), _probabilities(score, list(validation["text"]))
-    )
+    checked = _probabilities(score, list(validation["text"]))
+    validated = classification.summary(examples.label_ids(validation, names), checked)
     size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         for split, found in (("test", figures), ("validation", validated)):
@@ -88,6 +88,9 @@ def main(
     with replacing(predictions) as folder:
         folder.mkdir()
         _write_predictions(folder, test, labels, probabilities, names, mistakes)
+        said = validation[["id", "label"]]
+        said = said.assign(predicted=[names[k] for k in checked.argmax(axis=1)])
+        examples.write(said, folder / "validation.parquet")
         if unknown is not None:
             examples.write(unknown, folder / "out_of_scope.parquet")
 

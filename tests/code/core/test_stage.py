@@ -121,6 +121,38 @@ def test_a_stray_or_missing_param_gets_one_sentence(
     assert str(raised.value) == sentence
 
 
+def test_an_unknown_option_of_a_command_is_told_with_its_dashes() -> None:
+    def main(*, min_score: float) -> None:
+        """Do nothing."""
+
+    with pytest.raises(InputError) as raised:
+        bind(main, "predict", False, ["--min-scor", "1"])
+    assert str(raised.value).startswith(
+        "--min-scor is not known (did you mean '--min_score'?): predict takes --min_score; "
+    )
+
+
+def test_a_library_that_is_missing_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy/__init__.py").write_text("raise ModuleNotFoundError(name='numpy')\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    words = [sys.executable, "-m", "src.predict", "models/shipped", "a"]
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr, "what a library fails in keeps its traceback"
+    words[1:3] = ["-S", "-m", "src.predict"]  # a Python without site-packages
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=ROOT, env={"PATH": "/"}, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{sys.executable} has no package 'numpy': activate the project's environment, "
+        "`. .venv/bin/activate`, which `make setup` makes.\n"
+    )
+
+
 def test_an_interval_says_what_it_holds() -> None:
     both = Interval(ge=2, lt=5)
     assert str(both) == "at least 2 and below 5"

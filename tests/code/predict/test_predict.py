@@ -89,6 +89,9 @@ def test_bad_input_gets_one_sentence(model: Path, tmp_path: Path) -> None:
     assert f"{tmp_path} has no manifest.json, so it is not an exported model" in err
     _, err = run(model.with_name(f"{model.name}x"), "goal", code=1)
     assert f"x does not exist, seen from {Path.cwd()} (did you mean '{model.name}'?): name" in err
+    shutil.copytree(model, tmp_path / "exported/onnx-int8")
+    _, err = run(tmp_path / "onnx-int8", "goal", code=1)
+    assert "(did you mean 'exported/onnx-int8'?): name" in err
     _, err = run(model, "pyproject.toml.csv", code=0)
     _, err = run(model, str(ROOT / "docs/tutorial/tickets.csv"), code=1)
     assert "tickets.csv is a file: pass --input " in err
@@ -102,7 +105,7 @@ def test_bad_input_gets_one_sentence(model: Path, tmp_path: Path) -> None:
     assert "remove it on the command line, or put -- before texts." in err
     assert len(run(model, "--", "--goal")[0].splitlines()) == 1
     assert "Traceback" not in err
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["exported"]
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])

@@ -136,7 +136,7 @@ def test_equal_rows_that_the_source_puts_on_two_sides_stop_or_are_left_out(tmp_p
     assert [len(frame) for frame in sides.values()] == [100, 100, 100]
     left = Schema.read(tmp_path / "s/schema.json")
     assert [column.name for column in left.columns] == ["amount"]
-    assert left.left_out["part"] == "it says the side of the split"
+    assert left.left_out["part"] == "the rows are divided by it"
 
 
 def test_a_side_without_a_label_and_a_column_without_training_values(tmp_path: Path) -> None:

@@ -137,6 +137,38 @@ def test_columns_that_tell_nothing_or_everything_are_left_out() -> None:
     assert set(kinds()) == {"amount", "colour", "given"}
 
 
+@pytest.mark.parametrize(
+    ("values", "params", "sentence"),
+    [
+        (["1,5", "20,25"], {}, "has '1,5': if these are numbers, set load.decimal to ','"),
+        (["1.5", "20.25"], {"decimal": ","}, "has '1.5': if these are numbers, set load.decimal"),
+        (["31.12.2023", "1.2.2024"], {}, "to load.date_formats, such as '%d.%m.%Y', or add 'odd "),
+        (["12/31/2023", "1/2/2024"], {}, "to load.date_formats, such as '%m/%d/%Y', or add"),
+        (["31.12.2023 08:15", "1.2.2024 10:00"], {}, "such as '%d.%m.%Y %H:%M'"),
+    ],
+)
+def test_numbers_and_dates_in_another_form_are_no_categories(
+    values: list[str], params: dict[str, Any], sentence: str
+) -> None:
+    frame = rows(odd=values * 20)
+    if params:
+        frame["amount"] = [f"{k},5" for k in range(40)]
+    with pytest.raises(InputError) as raised:
+        loaded(frame, **params)
+    assert sentence in str(raised.value)
+    assert str(raised.value).startswith("Column 'odd' has ")
+    loaded(frame, types=["odd category"], **params)
+    assert kinds()["odd"] == "category"
+
+
+def test_another_delimiter_is_told_by_the_one_column() -> None:
+    table = "amount;colour;late\n" + "".join(f"{k},5;red;{'yn'[k % 2]}\n" for k in range(40))
+    with pytest.raises(
+        InputError, match=r"has one column only, 'amount;colour;late', with ';' in "
+    ):
+        loaded(table)
+
+
 def test_columns_are_kept_and_dropped_by_name() -> None:
     loaded(rows(a=["1", "2"] * 20, b=["3", "4"] * 20), keep=["a", "amount"])
     assert set(kinds()) == {"a", "amount"}
