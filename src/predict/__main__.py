@@ -27,7 +27,7 @@ from src.core.command_line import Count, Threads
 from src.core.errors import InputError
 from src.predict.classifier import Classifier
 from src.predict.engines import EngineOption
-from src.predict.scoring import MinScore
+from src.predict.levels import MinScore, Threshold
 from src.tables.places import STANDARD, Place
 
 LINES = 512  # lines of standard input that are sorted by length together
@@ -50,6 +50,7 @@ def main(
     resume: bool = False,
     ray: str = "",
     min_score: MinScore = "model",
+    threshold: Threshold = "model",
     engine: EngineOption = "auto",
     threads: Threads = 1,
     batch_tokens: Count = 1024,
@@ -67,6 +68,8 @@ def main(
     output has the columns of the input, label and score, with --probabilities one for each label,
     their names after --prefix. Rows that can't be scored go to --rejected, by default
     OUTPUT.rejected.csv. --excel_safe writes a ' before cells of csv that a spreadsheet would run.
+    A model of tables reads the columns that it was trained on, and gives the label and the
+    probability of the positive one; from --threshold on, by default that of the model, it is that.
     --resume continues an interrupted run. --ray scores on a Ray cluster: its address, auto
     for the one that this machine is part of, or local.
     """
@@ -83,6 +86,7 @@ def main(
         "excel_safe": excel_safe,
         "resume": resume,
         "ray": ray,
+        "threshold": threshold,
     }
     if input:
         if texts:

@@ -20,15 +20,15 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from src.core.errors import InputError
-from src.predict.classifier import Answer, Classifier, Field, Probabilities, softmax
 from src.predict.engines import Engine, EngineOption
 from src.predict.files import fresh, refuse_not_a_file
 from src.predict.formats import Dialect, Format, format_of, own_format
 from src.predict.input import Batch, Input, reading
 from src.predict.output import NoTextError, rejections, writing
 from src.predict.ray_workers import on_ray
-from src.predict.resume import journal_of, key_of, remembered_by
-from src.predict.scoring import ROWS, Counts, Scores, Submit, score_here
+from src.predict.resume import journal_of, remembered_by
+from src.predict.scoring import ROWS, Counts, Probabilities, Scores, Submit, Work, score_here
+from src.predict.work import load
 from src.tables.places import STANDARD, Place
 
 EVERY = 30  # seconds between two lines of the log
@@ -53,6 +53,7 @@ class Options:
     resume: bool
     ray: str
     min_score: float | Literal["model"]
+    threshold: float | Literal["model"]
 
 
 def predict(
@@ -62,61 +63,53 @@ def predict(
 
     Raises:
         InputError: the options contradict one another, the input can't be read, or no row of it
-            has a text.
+            can be scored.
     """
     _refuse_contradictions(options)
     into = format_of(options.input, options.format, None)
     out_of = format_of(options.output, options.format, into)
-    classifier, computing = _loaded(model, options, engine, threads)
-    added = _added(classifier, options)
+    nodes: Engine = "onnxruntime" if engine == "auto" else engine
+    if options.ray and engine == "auto":
+        # What it comes to could differ from node to node, and with it the bytes of the output.
+        log.info("computing with ONNX Runtime, since the nodes of Ray may differ")
+    here = "onnxruntime" if options.ray else engine  # to answer at least; nodes may have a GPU
+    further = options.text_column, options.min_score, options.threshold
+    work = load(model, threads, here, batch_tokens, *further)
+    if options.ray:
+        work.computing["engine"] = nodes
+    added = _added(work, options)
     counts = Counts()
     with ExitStack() as stack:
         verbatim = into == out_of == "jsonl"
         found = stack.enter_context(
             reading(
-                *(options.input, into, options.dialect, options.text_column),
+                *(options.input, into, options.dialect, work),
                 *(ROWS, verbatim, added.names),
             )
         )
         journal = None
         if options.output.is_local:
-            key = key_of(model, computing, threads, batch_tokens)
-            classes = len(classifier.labels)
-            journal = stack.enter_context(journal_of(options.output, key, classes, options.resume))
+            journal = stack.enter_context(journal_of(options.output, model, work, options.resume))
         submit, ahead = stack.enter_context(
-            on_ray(options.ray, model, computing, threads, batch_tokens)
+            on_ray(options.ray, model, nodes, threads, batch_tokens)
             if options.ray
-            else nullcontext((score_here(classifier, batch_tokens), 0))
+            else nullcontext((score_here(work), 0))
         )
         if journal:
             submit = remembered_by(submit, journal, counts)
         scored = _in_order(found.batches, submit, ahead)
-        _write(scored, options, found, out_of, added, classifier, counts)
-    _say(counts, options, classifier)
+        _write(scored, options, found, out_of, added, work, counts)
+    _say(counts, options, work)
     return counts
 
 
-def _loaded(
-    model: Path, options: Options, engine: EngineOption, threads: int
-) -> tuple[Classifier, Engine]:
-    """Load the model here, to answer at least, and return the engine that will score."""
-    if not options.ray:
-        classifier = Classifier(model, threads, engine, options.min_score)
-        return classifier, classifier.engine
-    if engine == "auto":
-        # What it comes to could differ from node to node, and with it the bytes of the output.
-        log.info("computing with ONNX Runtime, since the nodes of Ray may differ")
-        engine = "onnxruntime"
-    return Classifier(model, threads, min_score=options.min_score), engine
-
-
 def _write(
-    scored: Iterator[tuple[Batch, Scores]],
+    scored: Iterator[tuple[Batch, Scores | None]],
     options: Options,
     found: Input,
     format: Format,
     added: pa.Schema,
-    classifier: Classifier,
+    work: Work,
     counts: Counts,
 ) -> None:
     """Write rows with their predictions, and rejected ones to their own file, and count them."""
@@ -132,18 +125,18 @@ def _write(
             for one in batch.rejected:
                 reject(one)
                 reason = one.reason
-            if batch.texts:
-                shares = softmax(scores.logits)
-                answers = classifier.answers(shares)
+            if batch.count and scores:
+                shares = work.shares(scores.outputs)
+                answers = work.answers(shares)
                 counts.unanswered += sum(answer.label is None for answer in answers)
                 wanted = shares if options.probabilities else None
-                columns = _columns(answers, classifier.fields, wanted)
+                columns = _columns(answers, work.fields, wanted)
                 output.write(batch.rows, dict(zip(added.names, columns, strict=True)))
                 workers.add(scores.worker)
+                counts.scored += len(scores.outputs)
+                counts.truncated += scores.cut
             counts.read += batch.read
-            counts.scored += len(scores.logits)
             counts.rejected += len(batch.rejected)
-            counts.truncated += scores.cut
             progress()
         _check(counts, found.rows)
         if counts.rejected and not counts.scored:
@@ -203,16 +196,17 @@ def _refuse_contradictions(options: Options) -> None:
         )
 
 
-def _added(classifier: Classifier, options: Options) -> pa.Schema:
+def _added(work: Work, options: Options) -> pa.Schema:
     """Return the columns that predictions add."""
-    types = {name: pa.string() for name in classifier.fields} | {"score": pa.float64()}
+    *texts, number = work.fields
+    types = {name: pa.string() for name in texts} | {number: pa.float64()}
     if options.probabilities:
-        types |= {f"probability_{label}": pa.float64() for label in classifier.labels}
+        types |= {f"probability_{label}": pa.float64() for label in work.labels}
     return pa.schema([(f"{options.prefix}{name}", kind) for name, kind in types.items()])
 
 
 def _columns(
-    answers: Sequence[Answer], fields: Sequence[Field], probabilities: Probabilities | None
+    answers: Sequence[Any], fields: Sequence[str], probabilities: Probabilities | None
 ) -> Iterator[Sequence[Any]]:
     """Yield the values of these columns."""
     for name in fields:
@@ -223,11 +217,14 @@ def _columns(
 
 def _in_order(
     batches: Iterator[Batch], submit: Submit, ahead: int
-) -> Iterator[tuple[Batch, Scores]]:
-    """Yield batches with their scores in the order of the input, at most ``ahead`` under way."""
-    waiting: deque[tuple[Batch, Callable[[], Scores]]] = deque()
+) -> Iterator[tuple[Batch, Scores | None]]:
+    """Yield batches with their scores in the order of the input, at most ``ahead`` under way.
+
+    A batch of rejected rows alone has none.
+    """
+    waiting: deque[tuple[Batch, Callable[[], Scores | None]]] = deque()
     for batch in batches:
-        waiting.append((batch, submit(batch.texts)))
+        waiting.append((batch, submit(batch.inputs, batch.count) if batch.count else _no_scores))
         if len(waiting) > ahead:
             first, scores = waiting.popleft()
             yield first, scores()
@@ -235,7 +232,11 @@ def _in_order(
         yield first, scores()
 
 
-def _say(counts: Counts, options: Options, classifier: Classifier) -> None:
+def _no_scores() -> None:
+    return None
+
+
+def _say(counts: Counts, options: Options, work: Work) -> None:
     if counts.resumed:
         log.info("%d of the rows were scored before the interruption", counts.resumed)
     log.info(
@@ -243,11 +244,11 @@ def _say(counts: Counts, options: Options, classifier: Classifier) -> None:
         *(counts.read, counts.scored, counts.rejected),
         f", which {options.rejected} lists" if counts.rejected and options.rejected else "",
     )
-    tokens = classifier.max_length
-    reads = f", as the model reads {tokens} tokens of a text" if counts.truncated else ""
-    log.info("truncated %d%s", counts.truncated, reads)
-    if classifier.min_score > 0:
-        log.info("no label %d, with a score below %g", counts.unanswered, classifier.min_score)
+    if work.truncates:
+        reads = f", as {work.truncates}" if counts.truncated else ""
+        log.info("truncated %d%s", counts.truncated, reads)
+    for note in work.notes(counts):
+        log.info("%s", note)
     if options.output.name != STANDARD:
         log.info("wrote %s", options.output)
 

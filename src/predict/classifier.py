@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 from src.core.errors import InputError
 from src.predict.engines import Engine, EngineOption, Tokens, choice, load
 from src.predict.engines import Logits as Logits
+from src.predict.foreign import refusing, verified
 from src.predict.manifest import Manifest as Manifest
-from src.predict.manifest import read_manifest, refusing, verified
+from src.predict.manifest import read_manifest
 from src.predict.padding import batches
 
 REMEDY = "get the model again, or lower --batch_tokens where memory is short"

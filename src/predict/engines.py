@@ -4,14 +4,14 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from src.core.errors import InputError
+from src.predict.foreign import one_line, refusing
 from src.predict.graph import is_fp32_transformer, names_other_files
-from src.predict.manifest import one_line, refusing
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -75,6 +75,20 @@ def load(path: Path, model: bytes, threads: int, engine: Engine) -> Run:
 
     The graph is loaded from the bytes that were verified, and names no others.
     """
+    if engine == "openvino":
+        _refuse_other_files(path, model)
+        return _openvino(path, model, threads)
+    session = start(path, model, threads, engine)
+
+    def run(ids: Tokens, mask: Tokens) -> Logits:
+        feed = {"input_ids": ids, "attention_mask": mask}
+        scores: Logits = session.run(["logits"], feed)[0]
+        return scores
+
+    return run
+
+
+def _refuse_other_files(path: Path, model: bytes) -> None:
     with refusing(f"{path} is not a graph in ONNX"):
         elsewhere = names_other_files(model)
     if elsewhere:
@@ -82,9 +96,6 @@ def load(path: Path, model: bytes, threads: int, engine: Engine) -> Run:
             f"{path} has values that lie in another file, which is not read: export the model with "
             "all of its values in model.onnx."
         )
-    if engine == "openvino":
-        return _openvino(path, model, threads)
-    return _onnxruntime(path, model, threads, engine)
 
 
 def _openvino(path: Path, model: bytes, threads: int) -> Run:
@@ -115,9 +126,11 @@ def _openvino(path: Path, model: bytes, threads: int) -> Run:
     return lambda ids, mask: compiled({"input_ids": ids, "attention_mask": mask})["logits"]
 
 
-def _onnxruntime(path: Path, model: bytes, threads: int, engine: Engine) -> Run:
+def start(path: Path, model: bytes, threads: int, engine: Engine = "onnxruntime") -> Any:
+    """Return a session of onnxruntime for the bytes of a graph, which name no other files."""
     import onnxruntime
 
+    _refuse_other_files(path, model)
     provider = "CUDAExecutionProvider" if engine == "cuda" else "CPUExecutionProvider"
     if provider not in (available := onnxruntime.get_available_providers()):
         raise InputError(
@@ -139,10 +152,4 @@ def _onnxruntime(path: Path, model: bytes, threads: int, engine: Engine) -> Run:
             f"--engine {engine} needs a GPU, and {provider} does not start here: see its message "
             "above, or use another engine."
         )
-
-    def run(ids: Tokens, mask: Tokens) -> Logits:
-        feed = {"input_ids": ids, "attention_mask": mask}
-        scores: Logits = session.run(["logits"], feed)[0]
-        return scores
-
-    return run
+    return session

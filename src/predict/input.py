@@ -6,22 +6,22 @@ apart, with its line and the reason, the rows after it are read on, and values k
 
 import codecs
 import itertools
-import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from src.core.errors import InputError, closest
+from src.core.errors import InputError
 from src.predict.formats import Dialect, Format
+from src.predict.scoring import Inputs, Reading, Values
 from src.tables.delimited import Record, Records, width_reason
 from src.tables.encodings import mark_of, text_of, why_not_text
 from src.tables.json_rows import TYPED, Item, as_text, json_lines
 from src.tables.lines import Broken, Lines
-from src.tables.parquet_rows import Rows, is_text, strings
+from src.tables.parquet_rows import Rows, strings
 from src.tables.places import Place
 
 CHARACTERS = 1 << 22  # of a batch, beyond which it is handed on
@@ -33,13 +33,15 @@ class Batch:
     """Rows that can be scored, and those between them that can't.
 
     Attributes:
-        texts: one for each row.
+        inputs: what is scored, of each row.
+        count: how many rows these are.
         rows: the columns of the input; of JSON lines that stay such, the lines as they are.
         rejected: what can't be scored.
         read: how many rows were read, before any was judged.
     """
 
-    texts: list[str]
+    inputs: Inputs
+    count: int
     rows: pa.Table | list[str]
     rejected: list[Broken]
     read: int
@@ -69,7 +71,7 @@ def reading(
     place: Place,
     format: Format,
     dialect: Dialect,
-    text_column: str,
+    wanted: Reading,
     batch_rows: int,
     verbatim: bool,
     added: Collection[str],
@@ -80,7 +82,7 @@ def reading(
         place: where it is.
         format: what it is.
         dialect: its form, where it is text.
-        text_column: the column of the texts; a row without text in it is rejected.
+        wanted: what is scored of rows; a row that has none of it is rejected.
         batch_rows: the rows of each batch but the last; fewer where they are very long.
         verbatim: JSON lines are handed on as they are.
         added: the names of the columns to come, which none of the table's may have.
@@ -91,7 +93,7 @@ def reading(
     try:
         with place.open(seek=format == "parquet") as stream:
             if format == "parquet":
-                found = _parquet(Rows(stream, place), place, text_column, batch_rows)
+                found = _parquet(Rows(stream, place), place, wanted, batch_rows)
             else:
                 start = stream.peek(64)
                 place.refuse_other_kinds(start, f"a {format} file")
@@ -104,9 +106,9 @@ def reading(
                     )
                 lines = Lines(text_of(stream, encoding, "surrogateescape"), FIELD)
                 if format == "jsonl":
-                    found = _json_lines(lines, place, text_column, batch_rows, verbatim, added)
+                    found = _json_lines(lines, place, wanted, batch_rows, verbatim, added)
                 else:
-                    found = _delimited(lines, format, dialect, place, text_column, batch_rows)
+                    found = _delimited(lines, format, dialect, place, wanted, batch_rows)
                 found.share = stream.share
             if taken := [name for name in added if name in found.columns]:
                 raise InputError(
@@ -121,19 +123,19 @@ def reading(
         ) from None
 
 
-def _refuse_columns(column: str, found: Sequence[str], place: Place) -> None:
-    """Stop if the column of the texts is not there, or two columns have one name."""
-    if column not in found:
-        hint = closest(column, found)
+def _refuse_columns(
+    wanted: Reading, found: Sequence[str], place: Place, types: pa.Schema | None = None
+) -> None:
+    """Stop if a column that is scored is not there, or two columns have one name."""
+    try:
+        wanted.refuse_columns(found, place, types)
+    except InputError:
         if len(found) == 1 and (marks := [mark for mark in ",;\t|" if mark in found[0]]):
             raise InputError(
                 f"{place} has one column, {found[0]!r}, by its format: pass --delimiter "
                 f"{marks[0]!r}, or --format tsv for tabs."
-            )
-        raise InputError(
-            f"{place} has no column {column!r}, but {', '.join(map(repr, found)) or 'none'}{hint}: "
-            "set --text_column to the right one."
-        )
+            ) from None
+        raise
     if doubled := sorted({name for name in found if found.count(name) > 1}):
         raise InputError(
             f"{place} has {found.count(doubled[0])} columns {doubled[0]!r}: rename all but one of "
@@ -165,8 +167,28 @@ def _collected(
         yield rows, rejected, read
 
 
+def _judged(
+    wanted: Reading, columns: Mapping[str, Values], places: Sequence[tuple[int, str]]
+) -> tuple[Inputs, list[bool], list[Broken]]:
+    """Return what is scored of some rows, which rows that are, and the others.
+
+    ``places`` has the line of each row, and the row as it stands there.
+    """
+    inputs, reasons = wanted.take(columns, len(places))
+    broken = [
+        Broken.of(line, reason, source)
+        for reason, (line, source) in zip(reasons, places, strict=True)
+        if reason
+    ]
+    return inputs, [not reason for reason in reasons], broken
+
+
+def _merged(some: list[Broken], others: list[Broken]) -> list[Broken]:
+    return sorted([*some, *others], key=lambda one: one.line)
+
+
 def _delimited(
-    lines: Lines, format: Format, dialect: Dialect, place: Place, column: str, batch_rows: int
+    lines: Lines, format: Format, dialect: Dialect, place: Place, wanted: Reading, batch_rows: int
 ) -> Input:
     records = Records(lines, "\t" if format == "tsv" else dialect.delimiter, dialect.quote)
     first = next(records, None)
@@ -184,11 +206,11 @@ def _delimited(
     reason = broken or why_not_text("".join(header), dialect.encoding)
     if reason:
         raise InputError(f"{place} has a broken header, {reason}: correct the first line.")
-    _refuse_columns(column, header, place)
-    width, at = len(header), header.index(column)
+    _refuse_columns(wanted, header, place)
+    width = len(header)
     schema = pa.schema([(name, pa.string()) for name in header])
 
-    def judged(record: Record | Broken) -> tuple[list[str] | Broken, int]:
+    def checked(record: Record | Broken) -> tuple[Record | Broken, int]:
         if isinstance(record, Broken):
             return record, 0
         start, fields, source = record
@@ -200,18 +222,19 @@ def _delimited(
             # Each line would be a row: the quotes are stray ones, of two rows.
             return records.give_up("a quote that opens here takes in further rows"), 0
         if reason := (
-            width_reason(fields, width)
-            or why_not_text("".join(fields), dialect.encoding)
-            or ("" if fields[at].strip() else "no text")
+            width_reason(fields, width) or why_not_text("".join(fields), dialect.encoding)
         ):
             return Broken.of(start, reason, "".join(source)), 0
-        return fields, sum(map(len, fields))
+        return record, sum(map(len, fields))
 
     def batches() -> Iterator[Batch]:
-        for rows, rejected, read in _collected(map(judged, records), batch_rows):
-            columns = list(zip(*rows, strict=True)) or [()] * width
+        for rows, rejected, read in _collected(map(checked, records), batch_rows):
+            columns = list(zip(*(row.fields for row in rows), strict=True)) or [()] * width
             table = pa.table([pa.array(c, pa.string()) for c in columns], schema=schema)
-            yield Batch(list(columns[at]), table, rejected, read)
+            places = [(row.line, "".join(row.source)) for row in rows]
+            inputs, good, odd = _judged(wanted, dict(zip(header, columns, strict=True)), places)
+            table = table.filter(pa.array(good)) if odd else table
+            yield Batch(inputs, len(table), table, _merged(rejected, odd), read)
 
     return Input(header, schema, batches(), None, lambda: None)
 
@@ -219,7 +242,7 @@ def _delimited(
 def _json_lines(
     lines: Lines,
     place: Place,
-    column: str,
+    wanted: Reading,
     batch_rows: int,
     verbatim: bool,
     added: Collection[str],
@@ -230,22 +253,16 @@ def _json_lines(
     first = next(collected, ([], [], 0))
     columns = list(dict.fromkeys(itertools.chain(*(item.value for item in first[0]))))
     if first[0]:
-        _refuse_columns(column, columns, place)
-    columns = columns or [column]
+        _refuse_columns(wanted, columns, place)
     # A column has one type for all rows, and what comes is not known: text holds everything.
     schema = None if verbatim else pa.schema([(name, pa.string()) for name in columns])
     known = set(columns)
 
     def why_not(row: dict[str, Any]) -> str:
-        text = row.get(column)
-        if text is None or (isinstance(text, str) and not text.strip()):
-            return "no text"
-        if not isinstance(text, str):
-            return f"expected text in {column!r}, found {json.dumps(text)[:40]}"
         if verbatim:
             if taken := [name for name in added if name in row]:
                 return f"a key {taken[0]!r}, as the predictions have: set --prefix"
-            return why_not_text(text)
+            return ""
         if odd := sorted(row.keys() - known):
             return f"a key {odd[0]!r} that the first {batch_rows} rows do not have"
         return next(filter(None, (why_not_text(v) for v in row.values() if isinstance(v, str))), "")
@@ -258,46 +275,40 @@ def _json_lines(
                     rejected.append(Broken.of(item.line, reason, item.source))
                 else:
                     good.append(item)
-            rejected.sort(key=lambda one: one.line)
-            texts = [item.value[column] for item in good]
+            names = dict.fromkeys(itertools.chain(columns, *(item.value for item in good)))
+            inputs, keep, odd = _judged(
+                wanted,
+                {name: [item.value.get(name) for item in good] for name in names},
+                [(item.line, item.source) for item in good],
+            )
+            rejected = _merged(rejected, odd)
+            good = list(itertools.compress(good, keep))
             if schema is None:
-                yield Batch(texts, [item.source for item in good], rejected, read)
+                yield Batch(inputs, len(good), [item.source for item in good], rejected, read)
                 continue
             values = [[as_text(item.value.get(name)) for item in good] for name in columns]
             table = pa.table([pa.array(v, pa.string()) for v in values], schema=schema)
-            yield Batch(texts, table, rejected, read)
+            yield Batch(inputs, len(good), table, rejected, read)
 
     return Input(columns, schema, batches(), None, lambda: None)
 
 
-def _parquet(table: Rows, place: Place, column: str, batch_rows: int) -> Input:
+def _parquet(table: Rows, place: Place, wanted: Reading, batch_rows: int) -> Input:
     schema = table.schema
-    _refuse_columns(column, schema.names, place)
-    kind = schema.field(column).type
-    if not is_text(kind):
-        raise InputError(
-            f"{place} has {kind} in column {column!r}, which is not text: save it as strings, or "
-            "set --text_column to another one."
-        )
+    _refuse_columns(wanted, schema.names, place, schema)
     position = 0
 
     def batches() -> Iterator[Batch]:
         nonlocal position
         for part in table.batches(batch_rows):
-            texts: list[str] = []
-            keep: list[bool] = []
-            rejected = []
-            for number, text in enumerate(strings(part.column(column)), position + 1):
-                reason = "no text" if text is None or not text.strip() else why_not_text(text)
-                keep.append(not reason)
-                if reason:
-                    rejected.append(Broken.of(number, reason, text or ""))
-                else:
-                    texts.append(text or "")
-            position += len(keep)
+            columns = dict(zip(schema.names, part.columns, strict=True))
+            shown = strings(columns[wanted.shown]) if wanted.shown else [""] * len(part)
+            places = [(k, text or "") for k, text in enumerate(shown, position + 1)]
+            inputs, good, rejected = _judged(wanted, columns, places)
+            position += len(part)
             whole = pa.Table.from_batches([part])
-            kept = whole.filter(pa.array(keep)) if rejected else whole
-            yield Batch(texts, kept, rejected, part.num_rows)
+            kept = whole.filter(pa.array(good)) if rejected else whole
+            yield Batch(inputs, len(kept), kept, rejected, part.num_rows)
 
     count = table.count
     return Input(

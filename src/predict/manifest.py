@@ -4,29 +4,25 @@ Anybody may have made a folder. So no other file is read than the manifest and t
 are regular files that lie in the folder, and whatever they hold that can't be used is one sentence.
 """
 
-import hashlib
-import json
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from src.core.errors import InputError, closest
 from src.core.files import sha256, write_json
+from src.predict.foreign import LARGEST, json_object, read_file
 
 MANIFEST = "manifest.json"
-LARGEST = 2**31 - 1  # bytes of a file, tokens, characters: what protobuf and an int32 can hold
-SMALL = 4 * 2**20  # bytes of a file that only describes
-DESCRIBING = (MANIFEST, "README.md", "config.json", "tokenizer_config.json")
 PLAIN = re.compile(r"(?!\.+$)[\w.+ -]+")  # a name that leads nowhere else, on any system
-IN_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # of DVC, which may link to it
-SAID = 300  # characters of what a library says
+
+Kind = Literal["text", "table"]  # what a model reads
+# For each value of a manifest, what tells whether it can be one, and the words for that.
+Shape = Mapping[str, tuple[Callable[[Any], bool], str]]
 
 
 class Manifest(TypedDict):
-    """The content of ``manifest.json``.
+    """The content of ``manifest.json`` of a model of texts.
 
     Attributes:
         min_score: the least probability with which a label is given; 0 in a file that names none.
@@ -39,6 +35,34 @@ class Manifest(TypedDict):
     pad_token_id: int
     min_score: float
     files: dict[str, str]
+
+
+class TableManifest(TypedDict):
+    """The content of ``manifest.json`` of a model of tables.
+
+    Attributes:
+        positive: the label that is looked for; "" where there are more than two.
+        threshold: its least probability for that label to be given; 0 without one.
+        files: the sha256 of each file by its name.
+    """
+
+    labels: list[str]
+    positive: str
+    threshold: float
+    files: dict[str, str]
+
+
+def write_table_manifest(
+    folder: Path, *, labels: list[str], positive: str, threshold: float
+) -> None:
+    """Describe a folder of a model of tables, with the sha256 of each of its files."""
+    manifest: TableManifest = {
+        "labels": labels,
+        "positive": positive,
+        "threshold": threshold,
+        "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
+    }
+    write_json(folder / MANIFEST, manifest)
 
 
 def write_manifest(
@@ -71,14 +95,61 @@ def list_too(folder: Path, name: str, min_score: float | None = None) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a model folder.
+    """Read the manifest of the folder of a model of texts.
 
     Raises:
         InputError: there is none, or it has another shape, or values that no model can have.
     """
+    found = {"min_score": 0.0} | _found(folder)
+    if _is_of_tables(found):
+        raise InputError(
+            f"{folder} is a model of tables, which reads no texts: pass --input with a table of "
+            "its columns, or name a model of texts."
+        )
+    _expect(folder, found, SHAPE, ("model.onnx", "tokenizer.json"))
+    return Manifest(
+        labels=found["labels"],
+        max_length=found["max_length"],
+        max_characters=found["max_characters"],
+        pad_token_id=found["pad_token_id"],
+        min_score=found["min_score"],
+        files=found["files"],
+    )
+
+
+def read_table_manifest(folder: Path) -> TableManifest:
+    """Read the manifest of the folder of a model of tables; it raises as ``read_manifest`` does."""
+    found = _found(folder)
+    _expect(folder, found, TABLE_SHAPE, ("model.onnx", "schema.json"))
+    two = len(found["labels"]) == 2
+    if found["positive"] not in (found["labels"] if two else [""]):
+        raise InputError(
+            f"{folder / MANIFEST} has the positive label {found['positive']!r}, and the labels "
+            f"{', '.join(found['labels'])}: get the model again."
+        )
+    return TableManifest(
+        labels=found["labels"],
+        positive=found["positive"],
+        threshold=found["threshold"],
+        files=found["files"],
+    )
+
+
+def kind_of(folder: Path) -> Kind:
+    """Tell what a model reads; it raises as ``read_manifest`` does."""
+    return "table" if _is_of_tables(_found(folder)) else "text"
+
+
+def _is_of_tables(found: Mapping[str, Any]) -> bool:
+    files = found.get("files")
+    return isinstance(files, dict) and "schema.json" in files
+
+
+def _found(folder: Path) -> dict[str, Any]:
+    """Read what a folder has as its manifest, whatever its values are."""
     path = folder / MANIFEST
     try:
-        found = {"min_score": 0.0} | json_object(_read(path), path)
+        return json_object(read_file(path), path)
     except (FileNotFoundError, NotADirectoryError):
         fault = "has no manifest.json, so it is not an exported model"
         if not folder.exists():
@@ -90,21 +161,17 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} {fault}: name a folder such as models/shipped, which `dvc repro` makes and "
             "`dvc pull` brings."
         ) from None
-    for name, (fits, expected) in SHAPE.items():
+
+
+def _expect(folder: Path, found: dict[str, Any], shape: Shape, files: Sequence[str]) -> None:
+    path = folder / MANIFEST
+    for name, (fits, expected) in shape.items():
         if not fits(found.get(name)):
             raise InputError(
                 f"{path} has no {name!r} as it was exported, {expected}: get the model again."
             )
-    if absent := {"model.onnx", "tokenizer.json"} - found["files"].keys():
+    if absent := {*files} - found["files"].keys():
         raise InputError(f"{path} does not list {min(absent)}: get the model again.")
-    return Manifest(
-        labels=found["labels"],
-        max_length=found["max_length"],
-        max_characters=found["max_characters"],
-        pad_token_id=found["pad_token_id"],
-        min_score=found["min_score"],
-        files=found["files"],
-    )
 
 
 def _are_labels(value: Any) -> bool:
@@ -137,112 +204,32 @@ def _whole_from(least: int) -> tuple[Callable[[Any], bool], str]:
     )
 
 
-# For each value of a manifest, what tells whether it can be one, and the words for that.
-SHAPE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "labels": (_are_labels, "at least two texts that differ"),
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+LABELS = (_are_labels, "at least two texts that differ")
+FILES = (
+    _are_files,
+    "the sha256 of each file by its name, of letters, digits, spaces and any of . _ + -",
+)
+SHAPE: Shape = {
+    "labels": LABELS,
     "max_length": _whole_from(1),
     "max_characters": _whole_from(1),
     "pad_token_id": _whole_from(0),
     "min_score": (
-        lambda value: type(value) in (int, float) and 0 <= value < 1,
+        lambda value: _is_number(value) and 0 <= value < 1,
         "a number from 0 on and below 1",
     ),
-    "files": (
-        _are_files,
-        "the sha256 of each file by its name, of letters, digits, spaces and any of . _ + -",
-    ),
+    "files": FILES,
 }
-
-
-def verified(path: Path, expected: str) -> bytes:
-    """Read a file of a model folder.
-
-    Raises:
-        InputError: it is missing, or its sha256 is not the expected one, or it is no regular file
-            that lies in its folder.
-    """
-    try:
-        content = _read(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: get the model again.") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise InputError(
-            f"{path} is not the file that was exported: its sha256 is {found}, not {expected}; get "
-            "the model again with `dvc checkout` or `dvc pull`."
-        )
-    return content
-
-
-def _read(path: Path) -> bytes:
-    """Read a regular file that lies in the folder of ``path``, or in DVC's cache by a link.
-
-    Raises:
-        FileNotFoundError, NotADirectoryError: it is not there.
-        InputError: it is of another kind, lies elsewhere, is too large, or can't be read.
-    """
-    limit = SMALL if path.name in DESCRIBING else LARGEST
-    try:
-        target = os.path.realpath(path, strict=True)
-        inside = Path(target).is_relative_to(os.path.realpath(path.parent))
-        if not inside and not IN_CACHE.search(Path(target).as_posix()):
-            raise InputError(
-                f"{path} is a link out of its folder: put the file itself "
-                "there, as `hf download --local-dir` does."
-            )
-        if not Path(target).is_file():
-            raise InputError(f"{path} is a folder, pipe or device: get the model again.")
-        with Path(target).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            content = file.read(size + 1) if size <= limit else b""
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except OSError as error:
-        raise InputError(f"{path} can't be read, {error.strerror}: get the model again.") from None
-    if size > limit:
-        raise InputError(f"{path} has more than {limit} bytes: get the model again.")
-    if len(content) != size:
-        raise InputError(f"{path} changed while it was read: try again.")
-    return content
-
-
-def json_object(content: bytes, path: Path) -> dict[str, Any]:
-    """Decode the JSON object that a file holds.
-
-    Raises:
-        InputError: it is no JSON, or another value than an object.
-    """
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {one_line(error)}; get the model again.") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is not a JSON object: get the model again.")
-    return found
-
-
-@contextmanager
-def refusing(what: str, remedy: str = "get the model again") -> Iterator[None]:
-    """Turn whatever a library raises over foreign content into one sentence.
-
-    Args:
-        what: the start of the sentence: what can't be used, and for what.
-        remedy: its end.
-
-    Raises:
-        InputError: the library raised something.
-    """
-    try:
-        yield
-    except BaseException as error:
-        # Rust's panics are no Exception. Ctrl+C and the like are none either, and go on.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise InputError(f"{what} ({one_line(error)}): {remedy}.") from error
-
-
-def one_line(error: BaseException | str) -> str:
-    """Return what an error says, short, on one line and without what moves a terminal's cursor."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:SAID])
-    return shown.rstrip(".") + ("..." if len(text) > SAID else "")
+TABLE_SHAPE: Shape = {
+    "labels": LABELS,
+    "positive": (lambda value: isinstance(value, str), "a text"),
+    "threshold": (
+        lambda value: _is_number(value) and 0 <= value <= 2,
+        "a number from 0 to 2",
+    ),
+    "files": FILES,
+}

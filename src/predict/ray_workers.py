@@ -13,19 +13,18 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from src.core.errors import InputError
-from src.predict.classifier import Classifier
 from src.predict.engines import Engine
-from src.predict.manifest import MANIFEST, read_manifest, verified
-from src.predict.scoring import Scores, Submit, score
+from src.predict.foreign import verified
+from src.predict.manifest import MANIFEST
+from src.predict.scoring import Inputs, Scores, Submit, Work
+from src.predict.work import load, manifest_of
 
 CONNECT = 10  # seconds until a cluster must have answered
 RETRIES = 10  # of a batch whose node or process is lost
 AHEAD = 4  # batches a worker that wait for it or for their turn
 
-_loaded: dict[str, Classifier] = {}  # by a worker, for all of its batches
+_loaded: dict[str, Work] = {}  # by a worker, for all of its batches
 
 
 def _there(
@@ -34,7 +33,7 @@ def _there(
     engine: Engine,
     threads: int,
     batch_tokens: int,
-    texts: list[str],
+    inputs: Inputs,
 ) -> Scores:
     """Score a batch on a worker; ``files`` holds a reference to those of the model."""
     import ray
@@ -43,8 +42,8 @@ def _there(
         with tempfile.TemporaryDirectory() as folder:
             for file, content in ray.get(files[0]).items():
                 Path(folder, file).write_bytes(content)
-            _loaded[name] = Classifier(Path(folder), threads, engine)
-    return score(_loaded[name], batch_tokens, texts, ray.get_runtime_context().get_node_id())
+            _loaded[name] = load(Path(folder), threads, engine, batch_tokens)
+    return _loaded[name].score(inputs, ray.get_runtime_context().get_node_id())
 
 
 @contextmanager
@@ -110,7 +109,7 @@ def on_ray(
                 f"No node of the Ray cluster has {needs}, of {len(nodes)} nodes: lower --threads, "
                 "or add a node."
             )
-        manifest = read_manifest(model)  # whose names are plain, so nodes write nowhere else
+        manifest = manifest_of(model)  # whose names are plain, so nodes write nowhere else
         content = {name: verified(model / name, sha) for name, sha in manifest["files"].items()}
         described = json.dumps(manifest).encode()
         files = ray.put(content | {MANIFEST: described})
@@ -119,11 +118,9 @@ def on_ray(
             num_cpus=threads, num_gpus=needs.get("GPU", 0), max_retries=RETRIES
         )
 
-        def submit(texts: list[str]) -> Callable[[], Scores]:
-            if not texts:
-                return lambda: Scores(np.empty((0, 0), np.float32), 0, "")
+        def submit(inputs: Inputs, _: int) -> Callable[[], Scores]:
             # In a list, a reference is passed on as one, and each worker fetches the model once.
-            result = task.remote(key, [files], engine, threads, batch_tokens, texts)
+            result = task.remote(key, [files], engine, threads, batch_tokens, inputs)
             return lambda: _fetched(result)
 
         yield submit, AHEAD * at_once

@@ -4,8 +4,7 @@ import hashlib
 import json
 import logging
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -15,52 +14,45 @@ import numpy as np
 from src.core.errors import InputError
 from src.core.files import sha256
 from src.core.processes import lock
-from src.predict.engines import Engine, package_of
 from src.predict.files import beside, writing_to
-from src.predict.scoring import ROWS, Counts, Scores, Submit
+from src.predict.scoring import ROWS, Counts, Inputs, Scores, Submit, Work
 from src.tables.places import Place
 
 log = logging.getLogger("src.predict.resume")
 
 
-def key_of(model: Path, engine: Engine, threads: int, batch_tokens: int) -> dict[str, Any]:
-    """Return all that logits depend on, but for the texts and the processor.
+def key_of(model: Path, work: Work) -> dict[str, Any]:
+    """Return all that outputs depend on, but for the rows and the processor.
 
     So ``--min_score`` is not in it: a run that goes on with another one answers anew from the same
-    logits, also for the rows before the interruption.
+    outputs, also for the rows before the interruption.
     """
-    names = (package_of(engine), "tokenizers")
-    packages = [getattr(sys.modules.get(name), "__version__", "") for name in names]
-    return {
-        "model": sha256(model / "manifest.json"),
-        "engine": engine,
-        "threads": threads,
-        "batch_tokens": batch_tokens,
-        "packages": packages,
-    }
+    return {"model": sha256(model / "manifest.json")} | work.computing
 
 
 class Journal:
     """The scores of the batches so far, in a file that outlives a run that is interrupted.
 
     Its first line tells what the scores depend on. Each batch follows as its number of rows, a
-    digest of its texts, its scores, how many texts were cut, and a digest of all that, so that
+    digest of its inputs, its scores, how many texts were cut, and a digest of all that, so that
     neither another input nor half a batch is taken for it. Only half a batch is ever removed.
 
     Attributes:
         rows: how many this run has scored, or found here.
     """
 
-    def __init__(self, file: IO[bytes], path: Path, classes: int) -> None:
+    def __init__(self, file: IO[bytes], path: Path, work: Work) -> None:
         """Find the batches that follow the first line of ``file``."""
         self.rows = 0
         self._path = path
         self._file = file
-        self._classes = classes
+        self._work = work
+        self._type = np.dtype(work.outputs_type)
+        row = len(work.labels) * self._type.itemsize
         self._places: dict[bytes, tuple[int, int]] = {}
         end = file.tell()
         while len(head := file.read(36)) == 36 and (rows := int.from_bytes(head[:4])) <= ROWS:
-            record, check = head + file.read(rows * classes * 4 + 4), file.read(32)
+            record, check = head + file.read(rows * row + 4), file.read(32)
             if len(check) < 32:
                 break
             if check == hashlib.sha256(record).digest():
@@ -68,54 +60,47 @@ class Journal:
             end = file.tell()
         file.truncate(end)
 
-    def find(self, texts: Sequence[str]) -> Scores | None:
+    def find(self, inputs: Inputs, rows: int) -> Scores | None:
         """Return the scores of a batch, None if they are not here.
 
         Raises:
             InputError: the first batch is not here: this is another input than was interrupted.
         """
-        place = self._places.get(_digest(texts))
+        place = self._places.get(self._work.digest(inputs))
         if place:
             self._file.seek(place[0])
             record = self._file.read(place[1])
-            self.rows += len(texts)
-            logits = np.frombuffer(record[36:-4], np.float32).reshape(-1, self._classes)
-            return Scores(logits, int.from_bytes(record[-4:]), "")
+            self.rows += rows
+            found = np.frombuffer(record[36:-4], self._type).reshape(-1, len(self._work.labels))
+            return Scores(found, int.from_bytes(record[-4:]), "")
         if self._places and not self.rows:
             raise InputError(
-                "This input is not the one of the interrupted run: its first rows have other texts "
-                f"than those scored in {self._path}. Pass that input to --resume, or delete the "
+                "This input is not the one of the interrupted run: its first rows hold other values"
+                f" than those scored in {self._path}. Pass that input to --resume, or delete the "
                 "file to start over."
             )
         return None
 
-    def keep(self, texts: Sequence[str], scores: Scores) -> None:
+    def keep(self, inputs: Inputs, rows: int, scores: Scores) -> None:
         """Add a batch."""
-        record = len(texts).to_bytes(4) + _digest(texts) + scores.logits.tobytes()
+        outputs = scores.outputs.astype(self._type, copy=False)
+        record = rows.to_bytes(4) + self._work.digest(inputs) + outputs.tobytes()
         record += scores.cut.to_bytes(4)
         self._file.seek(0, os.SEEK_END)
         self._file.write(record + hashlib.sha256(record).digest())
         self._file.flush()
-        self.rows += len(texts)
-
-
-def _digest(texts: Sequence[str]) -> bytes:
-    found = hashlib.sha256()
-    for text in texts:
-        raw = text.encode()
-        found.update(len(raw).to_bytes(8, "little") + raw)
-    return found.digest()
+        self.rows += rows
 
 
 @contextmanager
-def journal_of(output: Place, key: dict[str, Any], classes: int, resume: bool) -> Iterator[Journal]:
+def journal_of(output: Place, model: Path, work: Work, resume: bool) -> Iterator[Journal]:
     """Open the journal beside the output, and remove it when the run ends well.
 
     Raises:
         InputError: an interrupted run left one that is not to be resumed, or is of another model
             or other options, or another process writes the output.
     """
-    path = beside(output, "scores")
+    path, key = beside(output, "scores"), key_of(model, work)
     with writing_to(path):
         opened = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
     with opened as file:
@@ -134,7 +119,7 @@ def journal_of(output: Place, key: dict[str, Any], classes: int, resume: bool) -
             file.seek(len(line))
             _refuse_other_run(json.loads(line), key, resume, path)
             resumes = True
-        journal = Journal(file, path, classes)
+        journal = Journal(file, path, work)
         try:
             yield journal
         except BaseException:
@@ -166,18 +151,16 @@ def _refuse_other_run(found: dict[str, Any], key: dict[str, Any], resume: bool, 
 def remembered_by(submit: Submit, journal: Journal, counts: Counts) -> Submit:
     """Return what scores the batches that the journal does not have, and keeps them there."""
 
-    def remembered(texts: list[str]) -> Callable[[], Scores]:
-        if not texts:
-            return submit(texts)
-        known = journal.find(texts)
+    def remembered(inputs: Inputs, rows: int) -> Callable[[], Scores]:
+        known = journal.find(inputs, rows)
         if known is not None:
-            counts.resumed += len(texts)
+            counts.resumed += rows
             return lambda: known
-        scores = submit(texts)
+        scores = submit(inputs, rows)
 
         def wait() -> Scores:
             found = scores()
-            journal.keep(texts, found)
+            journal.keep(inputs, rows, found)
             return found
 
         return wait

@@ -1,27 +1,33 @@
-"""Score the texts of a batch, and count what becomes of the rows."""
+"""What scores the rows of a table, and counts of what becomes of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from src.core.command_line import Interval
-from src.predict.classifier import Classifier, Logits
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from src.tables.places import Place
 
 ROWS = 512  # of a batch
 
-# The option --min_score: a number, or what the manifest of the model says.
-MinScore = Literal["model"] | Annotated[float, Interval(ge=0, lt=1)]
+# Values of a column of a batch: texts of CSV, values of JSON, or an array of parquet.
+Values = Any
+Inputs = Any  # what a model scores, of some rows
+Outputs = npt.NDArray[np.floating[Any]]  # of a model, [rows, classes]
+Probabilities = npt.NDArray[np.float64]
 
 
 class Scores(NamedTuple):
-    """The logits of a batch, how many of its texts were cut, and the node that computed them."""
+    """The outputs of a batch, how many of its texts were cut, and the node that computed them."""
 
-    logits: Logits
+    outputs: Outputs
     cut: int
     worker: str
 
 
-Submit = Callable[[list[str]], Callable[[], Scores]]  # starts to score texts; its result waits
+Submit = Callable[[Inputs, int], Callable[[], Scores]]  # starts to score rows; its result waits
 
 
 @dataclass
@@ -36,12 +42,61 @@ class Counts:
     resumed: int = 0
 
 
-def score(classifier: Classifier, batch_tokens: int, texts: list[str], worker: str = "") -> Scores:
-    """Score texts, in batches of ``batch_tokens`` tokens, padding included."""
-    ids, cut = classifier.encode(texts)
-    return Scores(classifier.score(ids, batch_tokens), sum(cut), worker)
+class Reading(Protocol):
+    """What is scored of the rows of a table.
+
+    Attributes:
+        shown: the column by which a row of parquet that is rejected can be known; "" for none.
+    """
+
+    shown: str
+
+    def refuse_columns(self, found: Sequence[str], place: Place, types: pa.Schema | None) -> None:
+        """Stop if a table lacks a column, or has it of a type that is never what is wanted.
+
+        Args:
+            found: the columns.
+            place: of the table, for the message.
+            types: of parquet, the types.
+        """
+
+    def take(self, columns: Mapping[str, Values], rows: int) -> tuple[Inputs, list[str]]:
+        """Return what is to be scored, of the rows that can be, and why each row can't be or ""."""
 
 
-def score_here(classifier: Classifier, batch_tokens: int) -> Submit:
-    """Return what scores texts in this process, when their scores are asked for."""
-    return lambda texts: lambda: score(classifier, batch_tokens, texts)
+class Work(Reading, Protocol):
+    """A model that scores the rows of a table.
+
+    Attributes:
+        labels: the name of each class, in the order of the outputs.
+        fields: the columns that it adds to each row, "label" the first.
+        computing: all that outputs depend on, but for the rows and the processor.
+        outputs_type: of the numbers that it gives, float32 or float64.
+        truncates: how much of a row it reads, to be told where rows were cut.
+    """
+
+    labels: list[str]
+    fields: Sequence[str]
+    computing: dict[str, Any]
+    outputs_type: str
+    truncates: str
+
+    def digest(self, inputs: Inputs) -> bytes:
+        """Return 32 bytes that tell these inputs from others."""
+
+    def score(self, inputs: Inputs, worker: str = "") -> Scores:
+        """Score inputs."""
+
+    def shares(self, outputs: Outputs) -> Probabilities:
+        """Turn outputs into probabilities [rows, classes]."""
+
+    def answers(self, shares: Probabilities) -> Sequence[Any]:
+        """Return an answer for each row, whose attributes are ``fields``."""
+
+    def notes(self, counts: Counts) -> list[str]:
+        """Return lines for the end of the log."""
+
+
+def score_here(work: Work) -> Submit:
+    """Return what scores rows in this process, when their scores are asked for."""
+    return lambda inputs, _: lambda: work.score(inputs)

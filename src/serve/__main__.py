@@ -18,7 +18,7 @@ from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
 from src.predict.classifier import Classifier
 from src.predict.engines import EngineOption
-from src.predict.scoring import MinScore
+from src.predict.levels import MinScore
 from src.serve.batching import END
 from src.serve.connections import most_connections
 from src.serve.models import Model

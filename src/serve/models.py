@@ -13,7 +13,7 @@ import yaml
 
 from src.core.errors import InputError
 from src.predict.classifier import Classifier, Manifest
-from src.predict.manifest import json_object, refusing, verified
+from src.predict.foreign import json_object, refusing, verified
 
 Files = list[tuple[str, int, int, int]]
 

@@ -78,7 +78,7 @@ class Writing:
         """Read numbers; null for what is none, and for what is not finite."""
         if self.decimal == ".":
             try:
-                return _finite(texts.cast(pa.float64()))
+                return finite(texts.cast(pa.float64()))
             except pa.ArrowInvalid:  # one is written in another way, or is no number
                 pass
         point, comma = re.escape(self.decimal), "," if self.decimal == "." else r"\."
@@ -88,7 +88,7 @@ class Writing:
             pc.match_substring_regex(texts, form), texts, pa.scalar(None, texts.type)
         )
         bare = pc.replace_substring_regex(known, rf"{comma}|^\+", "")
-        return _finite(pc.replace_substring(bare, self.decimal, ".").cast(pa.float64()))
+        return finite(pc.replace_substring(bare, self.decimal, ".").cast(pa.float64()))
 
     def _date(self, text: str) -> datetime | None:
         try:
@@ -116,7 +116,7 @@ def _truth(text: str) -> bool | None:
     return next((word == pair[1] for pair in (("0", "1"), *WORDS) if word in pair), None)
 
 
-def _finite(numbers: pa.Array) -> pa.Array:
+def finite(numbers: pa.Array) -> pa.Array:
     """Return numbers, null for those that models, which compute in float32, can't hold."""
     held = pc.less_equal(pc.abs(numbers), LARGEST)  # false of infinity and NaN
     return pc.if_else(held, numbers, pa.scalar(None, pa.float64()))
@@ -171,15 +171,34 @@ class Schema:
         """
         if not path.exists():
             raise InputError(f"There is no schema in {path}: run `dvc repro tabular/dvc.yaml`.")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        written = found["writing"]
-        return cls(
-            found["target"],
-            found["positive"],
-            Writing(tuple(written["missing"]), written["decimal"], tuple(written["date_formats"])),
-            tuple(Column(**column) for column in found["columns"]),
-            found["left_out"],
-        )
+        return cls.parse(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def parse(cls, found: Any) -> "Schema":
+        """Make a schema of what its JSON holds.
+
+        Raises:
+            ValueError: it can be none.
+        """
+        try:
+            written = found["writing"]
+            missing, formats = tuple(written["missing"]), tuple(written["date_formats"])
+            columns = tuple(Column(**column) for column in found["columns"])
+            texts = [*missing, *formats, found["target"], found["positive"], *found["left_out"]]
+            texts += [column.name for column in columns]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"it lacks {error}") from error
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a name in it is no text")
+        if written["decimal"] not in (".", ","):
+            raise ValueError("its decimal sign is neither . nor ,")
+        if not columns or any(column.kind not in KINDS for column in columns):
+            raise ValueError("it has no columns, or one of another kind")
+        names = [name for column in columns for name in column.features]
+        if len({*names}) < len(names):
+            raise ValueError("two of its features have one name")
+        writing = Writing(missing, written["decimal"], formats)
+        return cls(found["target"], found["positive"], writing, columns, found["left_out"])
 
     def features(self, *kinds: Kind) -> list[str]:
         """Name what models read of the columns of these kinds, in their order."""

@@ -21,8 +21,9 @@ from src.core.errors import InputError
 from src.predict import __main__ as predict
 from src.predict.classifier import Classifier
 from src.predict.engines import Engine
+from src.predict.foreign import DESCRIBING, SMALL
 from src.predict.graph import LEADING, is_fp32_transformer, names_other_files
-from src.predict.manifest import DESCRIBING, SMALL, list_too, read_manifest
+from src.predict.manifest import list_too, read_manifest
 
 SECRET = b"KEY=12345"
 

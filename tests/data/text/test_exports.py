@@ -19,6 +19,7 @@ from loading import here, loaded, refused, rejected
 from src.core.errors import InputError
 from src.predict.formats import Dialect, own_format
 from src.predict.input import Batch, reading
+from src.predict.texts import TextColumn
 from src.tables import lines, parquet_rows
 from src.tables import rows as rows_of_sources
 from src.tables.places import Place
@@ -35,9 +36,11 @@ def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def scored(name: str) -> tuple[list[str], list[tuple[int, str]]]:
     """The texts that prediction reads, and the line and reason of each row that it rejects."""
     place = Place(name, "--input")
-    with reading(place, own_format(place) or "csv", Dialect(), "text", 100, False, []) as table:
+    with reading(
+        place, own_format(place) or "csv", Dialect(), TextColumn("text"), 100, False, []
+    ) as table:
         batches: list[Batch] = list(table.batches)
-    texts = [text for batch in batches for text in batch.texts]
+    texts = [text for batch in batches for text in batch.inputs]
     return texts, [(one.line, one.reason) for batch in batches for one in batch.rejected]
 
 

@@ -1,0 +1,251 @@
+"""A model of tables at work: a row is a record, each of whose values is read by the schema."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from src.core.errors import InputError, closest
+from src.predict.engines import Engine, EngineOption, start
+from src.predict.foreign import json_object, refusing, verified
+from src.predict.manifest import read_table_manifest
+from src.predict.scoring import Counts, Outputs, Probabilities, Scores, Values
+from src.tables.encodings import why_not_text
+from src.tables.json_rows import as_text
+from src.tables.parquet_rows import is_text, strings
+from src.tables.places import Place
+from src.tables.schema import STORED, Column, Schema, features_of, finite
+
+SHOWN = 40  # characters of a value
+NESTED = (list, dict)  # which no value of a record is
+
+Features = dict[str, npt.NDArray[Any]]  # by name, each [rows]
+
+
+class RecordAnswer(NamedTuple):
+    """What a model says of a record.
+
+    Attributes:
+        label: what is decided for.
+        probability: that of the positive label; where there are more than two, that of ``label``.
+    """
+
+    label: str
+    probability: float
+
+
+class Records:
+    """A folder of a model of tables, as ``scoring.Work``.
+
+    Attributes:
+        schema: of the columns that it reads.
+        positive: the label that is looked for, "" where there are more than two.
+        threshold: the least probability of that label for it to be decided for.
+    """
+
+    outputs_type = "float64"
+    fields: Sequence[str] = RecordAnswer._fields
+    truncates = shown = ""
+
+    def __init__(
+        self,
+        folder: Path,
+        threads: int,
+        engine: EngineOption = "auto",
+        threshold: float | Literal["model"] = "model",
+    ) -> None:
+        """Verify every file of ``folder``, load it, and try it on an empty record.
+
+        Raises:
+            InputError: as for ``classifier.Classifier``; or another engine than onnxruntime.
+        """
+        if engine not in ("auto", "onnxruntime"):
+            raise InputError(
+                f"--engine {engine} runs no models of tables: leave it out, as onnxruntime does."
+            )
+        manifest = read_table_manifest(folder)
+        files = {name: verified(folder / name, sha) for name, sha in manifest["files"].items()}
+        with refusing(f"{folder / 'schema.json'} is not a schema"):
+            self.schema = Schema.parse(json_object(files["schema.json"], folder / "schema.json"))
+        self.labels = manifest["labels"]
+        self.positive = manifest["positive"]
+        self.threshold = float(manifest["threshold"] if threshold == "model" else threshold)
+        self._graph = folder / "model.onnx"
+        self._session = start(self._graph, files["model.onnx"], threads)
+        self._output = self._expect_ends()
+        self.engine: Engine = "onnxruntime"
+        import onnxruntime
+
+        self.computing: dict[str, Any] = {
+            "engine": self.engine,
+            "threads": threads,
+            "packages": [onnxruntime.__version__],
+        }
+        self.probabilities(self.features({}, 1)[0])
+
+    def _expect_ends(self) -> str:
+        """Stop unless the graph reads the features of the schema; return the name of its output."""
+        found = {one.name: one.type for one in self._session.get_inputs()}
+        texts = self.schema.features("category")
+        wanted = {
+            name: "tensor(string)" if name in texts else "tensor(double)"
+            for name in self.schema.features(*STORED)
+        }
+        outputs = [one.name for one in self._session.get_outputs()]
+        if found != wanted or len(outputs) != 1:
+            odd = sorted({*found.items()} ^ {*wanted.items()}) or outputs
+            raise InputError(
+                f"{self._graph} does not read what schema.json beside it names, such as "
+                f"{str(odd[0])[:100]}: get the model again."
+            )
+        return str(outputs[0])
+
+    def refuse_columns(self, found: Sequence[str], place: Place, types: pa.Schema | None) -> None:
+        """Stop if a column that the model reads is not there."""
+        lacking = [c.name for c in self.schema.columns if c.name not in found]
+        if lacking:
+            more = f" and {len(lacking) - 1} more" * (len(lacking) > 1)
+            raise InputError(
+                f"{place} has no column {lacking[0]!r}{closest(lacking[0], found)}{more}, which "
+                f"the model reads, but {', '.join(map(repr, found)) or 'none'}: name the columns "
+                "as those that it was trained on, and leave values empty that are not known."
+            )
+
+    def take(self, columns: Mapping[str, Values], rows: int) -> tuple[Features, list[str]]:
+        """Return the features of the rows that can be scored, and why each row can't be or ""."""
+        features, reasons = self.features(columns, rows)
+        if any(reasons):
+            kept = np.array([not reason for reason in reasons])
+            features = {name: values[kept] for name, values in features.items()}
+        return features, reasons
+
+    def features(self, columns: Mapping[str, Values], rows: int) -> tuple[Features, list[str]]:
+        """Read what the model takes of columns; a column that is not there has no values.
+
+        Returns:
+            Each feature by name, [rows], and why a row can't be scored or "".
+        """
+        features: Features = {}
+        reasons = [""] * rows
+        for column in self.schema.columns:
+            values, bad = self._read(column, columns.get(column.name, [None] * rows))
+            features |= features_of(column, values)
+            for row, reason in bad.items():
+                reasons[row] = reasons[row] or f"{reason} in {column.name!r}, a {column.kind}"
+        return features, reasons
+
+    def _read(self, column: Column, found: Values) -> tuple[pa.Array, dict[int, str]]:
+        """Return values as they are stored, and by row what of them can't be read."""
+        nested = {}
+        if isinstance(found, pa.Array):
+            if (stored := _stored(column, found)) is not None:
+                return stored, _lost(found, stored)
+            found = strings(found) if is_text(found.type) else found.cast(pa.string()).to_pylist()
+        elif column.kind == "number" and {*map(type, found)} <= {int, float, type(None)}:
+            with suppress(OverflowError):  # of a whole number that no float can hold
+                numbers = pa.array(np.array(found, np.float64), from_pandas=True)
+                return finite(numbers), _lost(numbers, finite(numbers))
+        else:
+            nested = {k: "a list or object" for k, v in enumerate(found) if type(v) in NESTED}
+        texts = self.schema.writing.filled(pa.array(list(map(self._text, found)), pa.string()))
+        values = self.schema.writing.read(texts, column.kind)
+        return values, _lost(texts, values) | nested
+
+    def _text(self, value: Any) -> str | None:
+        """Write a value of JSON as the table of the training had it."""
+        text = as_text(value)
+        if text is not None and why_not_text(text):
+            return text.encode("utf-8", "backslashreplace").decode()
+        if type(value) is float and self.schema.writing.decimal == ",":
+            return (text or "").replace(".", ",")
+        return text
+
+    def digest(self, inputs: Features) -> bytes:
+        """Return 32 bytes that tell these features from others."""
+        found = hashlib.sha256()
+        for values in inputs.values():
+            if values.dtype.kind == "f":
+                found.update(values.tobytes())
+            else:
+                found.update(json.dumps(values.tolist()).encode())
+        return found.digest()
+
+    def score(self, inputs: Features, worker: str = "") -> Scores:
+        """Score records."""
+        return Scores(self.probabilities(inputs), 0, worker)
+
+    def probabilities(self, features: Features) -> Probabilities:
+        """Return calibrated probabilities [rows, classes].
+
+        Raises:
+            InputError: the graph fails, or gives anything but a probability for each label.
+        """
+        feed = {name: values.reshape(-1, 1) for name, values in features.items()}
+        rows = len(next(iter(feed.values())))
+        with refusing(f"{self._graph} can't score records"):
+            found = np.asarray(self._session.run([self._output], feed)[0])
+        if found.shape != (rows, len(self.labels)) or found.dtype != np.float64:
+            raise InputError(
+                f"{self._graph} gives {rows} records outputs of shape {list(found.shape)} and type "
+                f"{found.dtype}, not {[rows, len(self.labels)]} and float64: get the model again."
+            )
+        if not ((found >= 0) & (found <= 1)).all():
+            raise InputError(f"{self._graph} gives what are no probabilities: get the model again.")
+        probabilities: Probabilities = found
+        return probabilities
+
+    def shares(self, outputs: Outputs) -> Probabilities:
+        """Return the outputs, which are probabilities."""
+        return outputs.astype(np.float64, copy=False)
+
+    def answers(self, shares: Probabilities) -> list[RecordAnswer]:
+        """Return an answer for each record."""
+        if not self.positive:
+            best = shares.argmax(axis=1).tolist()
+            highest = shares.max(axis=1).tolist()
+            return [RecordAnswer(self.labels[k], p) for k, p in zip(best, highest, strict=True)]
+        place = self.labels.index(self.positive)
+        other = self.labels[1 - place]
+        return [
+            RecordAnswer(self.positive if p >= self.threshold else other, p)
+            for p in shares[:, place].tolist()
+        ]
+
+    def notes(self, counts: Counts) -> list[str]:
+        """Say how labels were decided."""
+        if not self.positive:
+            return []
+        return [f"{self.positive!r} from a probability of {self.threshold:.4g} on"]
+
+
+def _stored(column: Column, found: pa.Array) -> pa.Array | None:
+    """Return a column of parquet whose type is that of its kind as it is stored, None for others.
+
+    Others are read by their text, as ``load`` reads all: 0.1 in float32 is 0.1.
+    """
+    kind = found.type
+    if column.kind == "number" and (pa.types.is_integer(kind) or pa.types.is_float64(kind)):
+        return finite(found.cast(pa.float64(), safe=False))
+    if column.kind == "boolean" and pa.types.is_boolean(kind):
+        return found
+    if column.kind == "date" and pa.types.is_timestamp(kind):
+        return found.cast(STORED["date"], safe=False)
+    return None
+
+
+def _lost(before: pa.Array, after: pa.Array) -> dict[int, str]:
+    """Tell which values were there and could not be read, by row."""
+    if after.null_count == before.null_count:
+        return {}
+    there = pc.is_valid(before)
+    if pa.types.is_floating(before.type):
+        there = pc.and_(there, pc.invert(pc.is_nan(before)))
+    rows = np.flatnonzero(pc.and_(there, pc.is_null(after)).to_numpy(zero_copy_only=False))
+    return {row: repr(before[row].as_py())[:SHOWN] for row in rows.tolist()}
