@@ -47,7 +47,6 @@ LOAD, QUALITY, SPLIT, PROBE, TRAIN = (
 )
 TRAIN |= {"epochs": 2, "early_stopping_patience": 2}
 # Of the pipeline of tables, where the project has it.
-collect_ignore = [] if (ROOT / "tabular").exists() else ["model/tabular"]
 _tables = ROOT / "tests" / "tabular.yaml"
 TABULAR: dict[str, dict[str, Any]] = YAML(typ="safe").load(_tables) if _tables.exists() else {}
 SMALL = {f"{name}.{key}": value for name, values in PARAMS.items() for key, value in values.items()}

@@ -41,6 +41,18 @@ class Answer(NamedTuple):
     score: float
 
 
+class RecordAnswer(NamedTuple):
+    """What a model of tables says of a record.
+
+    Attributes:
+        label: what is decided for.
+        probability: that of the positive label; where there are more than two, that of ``label``.
+    """
+
+    label: str
+    probability: float
+
+
 class Guess(TypedDict, total=False):
     """The best guess of a model that does not always give a label."""
 

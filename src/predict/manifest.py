@@ -120,7 +120,7 @@ def read_manifest(folder: Path) -> Manifest:
 def read_table_manifest(folder: Path) -> TableManifest:
     """Read the manifest of the folder of a model of tables; it raises as ``read_manifest`` does."""
     found = _found(folder)
-    _expect(folder, found, TABLE_SHAPE, ("model.onnx", "schema.json"))
+    _expect(folder, found, TABLE_SHAPE, ("model.onnx", "schema.json", "usual.json"))
     two = len(found["labels"]) == 2
     if found["positive"] not in (found["labels"] if two else [""]):
         raise InputError(

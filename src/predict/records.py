@@ -5,7 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import NoneType
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from src.core.errors import InputError, closest
+from src.predict.classifier import RecordAnswer
 from src.predict.engines import Engine, EngineOption, start
 from src.predict.foreign import json_object, refusing, verified
 from src.predict.manifest import read_table_manifest
@@ -21,33 +23,24 @@ from src.tables.encodings import why_not_text
 from src.tables.json_rows import as_text
 from src.tables.parquet_rows import is_text, strings
 from src.tables.places import Place
-from src.tables.schema import STORED, Column, Schema, features_of, finite
+from src.tables.schema import LARGEST, STORED, Column, Schema, features_of, finite
 
 SHOWN = 40  # characters of a value
 NESTED = (list, dict)  # which no value of a record is
+NUMBERS = {int, float, NoneType}  # a bool is of another type
 
 Features = dict[str, npt.NDArray[Any]]  # by name, each [rows]
-
-
-class RecordAnswer(NamedTuple):
-    """What a model says of a record.
-
-    Attributes:
-        label: what is decided for.
-        probability: that of the positive label; where there are more than two, that of ``label``.
-    """
-
-    label: str
-    probability: float
 
 
 class Records:
     """A folder of a model of tables, as ``scoring.Work``.
 
     Attributes:
+        manifest: what ``manifest.json`` held.
         schema: of the columns that it reads.
         positive: the label that is looked for, "" where there are more than two.
         threshold: the least probability of that label for it to be decided for.
+        usual: a record of usual values, by column.
     """
 
     outputs_type = "float64"
@@ -61,7 +54,7 @@ class Records:
         engine: EngineOption = "auto",
         threshold: float | Literal["model"] = "model",
     ) -> None:
-        """Verify every file of ``folder``, load it, and try it on an empty record.
+        """Verify every file of ``folder``, load it, and try it on its usual record.
 
         Raises:
             InputError: as for ``classifier.Classifier``; or another engine than onnxruntime.
@@ -70,7 +63,7 @@ class Records:
             raise InputError(
                 f"--engine {engine} runs no models of tables: leave it out, as onnxruntime does."
             )
-        manifest = read_table_manifest(folder)
+        self.manifest = manifest = read_table_manifest(folder)
         files = {name: verified(folder / name, sha) for name, sha in manifest["files"].items()}
         with refusing(f"{folder / 'schema.json'} is not a schema"):
             self.schema = Schema.parse(json_object(files["schema.json"], folder / "schema.json"))
@@ -88,7 +81,15 @@ class Records:
             "threads": threads,
             "packages": [onnxruntime.__version__],
         }
-        self.probabilities(self.features({}, 1)[0])
+        self.usual = json_object(files["usual.json"], folder / "usual.json")
+        usual, reasons = self.features({name: [value] for name, value in self.usual.items()}, 1)
+        if reasons[0] or self.usual.keys() != {column.name for column in self.schema.columns}:
+            raise InputError(
+                f"{folder / 'usual.json'} is no record of the columns in schema.json "
+                f"{reasons[0][:100]}: get the model again."
+            )
+        self.probabilities(usual)  # which also tries the graph
+        self._usual = usual
 
     def _expect_ends(self) -> str:
         """Stop unless the graph reads the features of the schema; return the name of its output."""
@@ -132,14 +133,50 @@ class Records:
         Returns:
             Each feature by name, [rows], and why a row can't be scored or "".
         """
-        features: Features = {}
+        features = self._numbers(columns, rows)
         reasons = [""] * rows
         for column in self.schema.columns:
-            values, bad = self._read(column, columns.get(column.name, [None] * rows))
+            if column.name in features:
+                continue
+            found = columns.get(column.name, [None] * rows)
+            if (plain := self._plain(column, found)) is not None:
+                features[column.name] = plain
+                continue
+            values, bad = self._read(column, found)
             features |= features_of(column, values)
             for row, reason in bad.items():
                 reasons[row] = reasons[row] or f"{reason} in {column.name!r}, a {column.kind}"
         return features, reasons
+
+    def _numbers(self, columns: Mapping[str, Values], rows: int) -> Features:
+        """Return the features of all columns of numbers if these are numbers of JSON, else none.
+
+        Arrow takes longer for one record than the whole of its scoring.
+        """
+        names = [column.name for column in self.schema.columns if column.kind == "number"]
+        found = [columns.get(name, [None] * rows) for name in names]
+        plain = all(isinstance(v, list) and NUMBERS.issuperset(map(type, v)) for v in found)
+        if not plain:
+            return {}
+        with suppress(OverflowError):  # of a whole number that no float can hold
+            numbers = np.array(found, np.float64)
+            if np.nanmax(abs(numbers), initial=0) <= LARGEST:
+                return dict(zip(names, numbers, strict=True))
+        return {}
+
+    def _plain(self, column: Column, found: Values) -> npt.NDArray[Any] | None:
+        """Return the feature of values of JSON that need no reading, None where some do."""
+        if not isinstance(found, list):
+            return None
+        types = {*map(type, found)}
+        if column.kind == "boolean" and types <= {bool, NoneType}:
+            return np.array(found, np.float64)
+        if column.kind == "category" and types <= {str, NoneType}:
+            missing = self.schema.writing.missing
+            texts = [(text or "").strip(" ") for text in found]
+            if all(text.isascii() and text.isprintable() for text in texts):
+                return np.array(["" if text in missing else text for text in texts], object)
+        return None
 
     def _read(self, column: Column, found: Values) -> tuple[pa.Array, dict[int, str]]:
         """Return values as they are stored, and by row what of them can't be read."""
@@ -148,10 +185,6 @@ class Records:
             if (stored := _stored(column, found)) is not None:
                 return stored, _lost(found, stored)
             found = strings(found) if is_text(found.type) else found.cast(pa.string()).to_pylist()
-        elif column.kind == "number" and {*map(type, found)} <= {int, float, type(None)}:
-            with suppress(OverflowError):  # of a whole number that no float can hold
-                numbers = pa.array(np.array(found, np.float64), from_pandas=True)
-                return finite(numbers), _lost(numbers, finite(numbers))
         else:
             nested = {k: "a list or object" for k, v in enumerate(found) if type(v) in NESTED}
         texts = self.schema.writing.filled(pa.array(list(map(self._text, found)), pa.string()))
@@ -200,6 +233,15 @@ class Records:
             raise InputError(f"{self._graph} gives what are no probabilities: get the model again.")
         probabilities: Probabilities = found
         return probabilities
+
+    def varied(self, record: Features) -> Features:
+        """Return a record, and after it one for each column, with the usual value there."""
+        rows = 1 + len(self.schema.columns)
+        varied = {name: np.repeat(values, rows) for name, values in record.items()}
+        for row, column in enumerate(self.schema.columns, 1):
+            for name in column.features:
+                varied[name][row] = self._usual[name][0]
+        return varied
 
     def shares(self, outputs: Outputs) -> Probabilities:
         """Return the outputs, which are probabilities."""

@@ -10,19 +10,20 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
-from src.predict.classifier import Classifier
 from src.predict.engines import EngineOption
 from src.predict.levels import MinScore
 from src.serve.batching import END
 from src.serve.connections import most_connections
 from src.serve.models import Model
 from src.serve.request import Limits
+from src.serve.scorers import load
 from src.serve.server import Server, give_back_memory, in_address, listen, serve
 from src.serve.service import Service
 from src.serve.upload import SLICE
@@ -72,7 +73,9 @@ def main(
     """
     give_back_memory()
     key = _key(api_key_file)
-    loaded = _loaded([model, *more], lambda folder: Classifier(folder, threads, engine, min_score))
+    loaded = _loaded(
+        [model, *more], partial(load, threads=threads, engine=engine, min_score=min_score)
+    )
     _check_max_texts(max_texts, max_items, max_words)
     listening = listen(host, port)
     limits = Limits(
@@ -95,8 +98,8 @@ def _leave_what_never_ends() -> None:
         os._exit(0)
 
 
-def _loaded(folders: Sequence[Path], load: Callable[[Path], Classifier]) -> list[Model]:
-    models = [Model(folder, load) for folder in folders]
+def _loaded(folders: Sequence[Path], how: Callable[[Path], Any]) -> list[Model]:
+    models = [Model(folder, how) for folder in folders]
     names = [one.name for one in models]
     if len(set(names)) < len(names):
         raise InputError(

@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 
 from src.core.errors import InputError
-from src.predict.classifier import Classifier, Logits
 
 RECENT = 0.2  # the weight of the last batch in the measure of how fast a model is
 UNLIKE = 1.25  # by which a text may be longer than another of its batch: padding costs more
@@ -23,7 +24,32 @@ SHARE = 0.5  # of the time to its deadline, what a new request may find waiting 
 SHORT = 4000  # characters that are tokenized sooner than another thread has begun
 END = 1.0  # seconds that what nobody waits for any more has to finish
 
+Outputs = npt.NDArray[np.floating[Any]]
+
 log = logging.getLogger("src.serve")
+
+
+class Scorer(Protocol):
+    """What a model does with the items of a request: texts, or records.
+
+    Attributes:
+        labels: the name of each class.
+        fields: what an answer of it has, such as label and score.
+        outputs_type: of the numbers that it gives, float32 or float64.
+    """
+
+    labels: list[str]
+    fields: Sequence[str]
+    outputs_type: str
+
+    def work_of(self, item: Any, /) -> float:
+        """Estimate the tokens or values of an item."""
+
+    def encode(self, items: Sequence[Any], /) -> tuple[Sequence[Sequence[Any]], list[bool]]:
+        """Return what is scored of each item, and whether it was cut."""
+
+    def score(self, rows: Sequence[Any], batch_tokens: int, /) -> Outputs:
+        """Score what ``encode`` gave: [items, classes]."""
 
 
 class OverloadError(Exception):
@@ -50,12 +76,12 @@ class TooLongError(Exception):
 
 @dataclass(eq=False)
 class _Waiting:
-    """The texts of one request, until each of them has its logits."""
+    """The texts of one request, until each of them has its outputs."""
 
-    classifier: Classifier
-    ids: list[list[int]]
+    scorer: Scorer
+    ids: Sequence[Sequence[Any]]
     work: list[float]
-    logits: Logits
+    outputs: Outputs
     answer: asyncio.Future[None]
     until: float
     given_up: bool = False
@@ -107,7 +133,7 @@ class Batcher:
         self._batch_tokens = batch_tokens
         self._max_texts = max_texts
         self._observe = observe
-        self._speeds: WeakKeyDictionary[Classifier, _Speed] = WeakKeyDictionary()
+        self._speeds: WeakKeyDictionary[Scorer, _Speed] = WeakKeyDictionary()
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -120,10 +146,10 @@ class Batcher:
         """Tell whether the scoring thread still runs."""
         return self._thread.is_alive()
 
-    async def logits(
-        self, classifier: Classifier, texts: Sequence[str], until: float, truncate: bool = True
-    ) -> tuple[Logits, list[bool]]:
-        """Score texts: logits of shape [texts, classes], and whether each text was cut.
+    async def outputs(
+        self, scorer: Scorer, items: Sequence[Any], until: float, truncate: bool = True
+    ) -> tuple[Outputs, list[bool]]:
+        """Score items: outputs of shape [items, classes], and whether each was cut.
 
         What is cancelled, or waits past ``until`` (of ``time.monotonic``), is not computed.
 
@@ -132,47 +158,47 @@ class Batcher:
             OverloadError: it would wait for so long that its deadline is in danger.
             ScoringError: the model failed on a text or a batch.
         """
-        work = [_work_of(classifier, text) for text in texts]
-        seconds = self._let_in(classifier, work, until)
+        work = list(map(scorer.work_of, items))
+        seconds = self._let_in(scorer, work, until)
         waiting = None
         try:
-            ids, cut = await self._encoded(classifier, texts)
+            ids, cut = await self._encoded(scorer, items)
             if not truncate and True in cut:
                 raise TooLongError(cut.index(True))
-            logits = np.empty((len(ids), len(classifier.labels)), dtype=np.float32)
+            outputs = np.empty((len(ids), len(scorer.labels)), dtype=scorer.outputs_type)
             if ids:
                 answer = asyncio.get_running_loop().create_future()
-                waiting = _Waiting(classifier, ids, work, logits, answer, until)
+                waiting = _Waiting(scorer, ids, work, outputs, answer, until)
                 with self._changed:
                     self._waiting.append(waiting)
                     self._changed.notify()
                 await waiting.answer
-            return logits, cut
+            return outputs, cut
         finally:
             if waiting:
                 waiting.given_up = True
-            self.texts -= len(texts)
+            self.texts -= len(items)
             self._seconds -= seconds
 
     async def _encoded(
-        self, classifier: Classifier, texts: Sequence[str]
-    ) -> tuple[list[list[int]], list[bool]]:
+        self, scorer: Scorer, items: Sequence[Any]
+    ) -> tuple[Sequence[Sequence[Any]], list[bool]]:
         try:
-            if sum(map(len, texts)) <= SHORT:
-                return classifier.encode(texts)
+            if sum(map(len, items)) <= SHORT:
+                return scorer.encode(items)
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._tokenizing, classifier.encode, texts)
+            return await loop.run_in_executor(self._tokenizing, scorer.encode, items)
         except InputError as error:
             log_place("a tokenizer broke by %s\n%s", error)
             raise ScoringError from None
 
-    def _let_in(self, classifier: Classifier, work: list[float], until: float) -> float:
+    def _let_in(self, scorer: Scorer, work: list[float], until: float) -> float:
         """Count a request in, and return the seconds that the model will take for it.
 
         On an idle server a request may take as long as it likes; it may not have more texts than
         may wait, so what lets requests in must allow them fewer.
         """
-        seconds = self._speeds.setdefault(classifier, _Speed()).seconds * sum(work)
+        seconds = self._speeds.setdefault(scorer, _Speed()).seconds * sum(work)
         left = until - time.monotonic()
         crowded = self.texts and self._seconds + seconds > SHARE * left
         if crowded or self.texts + len(work) > self._max_texts:
@@ -193,7 +219,7 @@ class Batcher:
         while rows := self._next():
             requests = list(dict.fromkeys(request for request, _ in rows))
             try:
-                self._score(requests[0].classifier, rows)
+                self._score(requests[0].scorer, rows)
             except Exception as error:  # whatever it is, the next batch is scored
                 log_place("a batch of %d texts broke by %s\n%s", error, len(rows))
                 for request in requests:
@@ -204,16 +230,16 @@ class Batcher:
                 if request.scored == len(request.ids):
                     _call(request, lambda answer: answer.set_result(None))
 
-    def _score(self, classifier: Classifier, rows: list[tuple[_Waiting, int]]) -> None:
-        """Score a batch, and hand its logits to the requests that its rows are of."""
+    def _score(self, scorer: Scorer, rows: list[tuple[_Waiting, int]]) -> None:
+        """Score a batch, and hand its outputs to the requests that its rows are of."""
         ids = [request.ids[row] for request, row in rows]
         start = time.perf_counter()
-        logits = classifier.score(ids, self._batch_tokens)
+        found = scorer.score(ids, self._batch_tokens)
         work = sum(request.work[row] for request, row in rows)
-        self._speeds[classifier].measured(time.perf_counter() - start, work)
+        self._speeds[scorer].measured(time.perf_counter() - start, work)
         self._observe(len(ids), sum(map(len, ids)))
-        for (request, row), scores in zip(rows, logits, strict=True):
-            request.logits[row] = scores
+        for (request, row), scores in zip(rows, found, strict=True):
+            request.outputs[row] = scores
             request.scored += 1
 
     def _next(self) -> list[tuple[_Waiting, int]]:
@@ -234,7 +260,7 @@ class Batcher:
         rows = [
             (abs(len(request.ids[row]) - alike), request, row)
             for request in self._waiting
-            if request.classifier is oldest.classifier
+            if request.scorer is oldest.scorer
             for row in request.left
         ]
         taken: list[tuple[_Waiting, int]] = []
@@ -254,11 +280,6 @@ def log_place(message: str, error: Exception, *values: object) -> None:
     """Log the kind of an error and where it was raised; its message may hold a part of a text."""
     place = "".join(traceback.format_tb(error.__traceback__))
     log.error(message, *values, type(error.__cause__ or error).__name__, place)
-
-
-def _work_of(classifier: Classifier, text: str) -> float:
-    """Estimate the tokens of a text before it is tokenized."""
-    return min(classifier.max_length, 2 + len(text) / 4)
 
 
 def _call(request: _Waiting, answer: Callable[[asyncio.Future[None]], None]) -> None:

@@ -68,7 +68,7 @@ async def explain(service: Service, request: Request) -> Response:
     asked = decoded(await body_of(request, limits.max_body, until), EXPLAIN)
     text = asked.inputs if isinstance(asked.inputs, str) else asked.inputs[0]
     limits.check([text], "inputs")
-    model = service.model(asked.model)
+    model = service.text_model(asked.model)
     classifier = model.classifier
     words, left = words_of(text[: model.manifest["max_characters"]], limits.max_words)
     texts = [text, *(text[:start] + text[end:] for start, end in words)]

@@ -3,74 +3,151 @@
 import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
+import numpy.typing as npt
 import yaml
+from msgspec import UNSET, UnsetType
 
 from src.core.errors import InputError
-from src.predict.classifier import Classifier, Manifest
+from src.predict.classifier import Classifier
+from src.predict.engines import Engine
 from src.predict.foreign import json_object, refusing, verified
+from src.serve.batching import Scorer
+from src.serve.scorers import RecordScorer, TextScorer
+
+if TYPE_CHECKING:
+    from src.predict.records import Records  # which needs more than texts do
 
 Files = list[tuple[str, int, int, int]]
 
 FRONT_MATTER = 2**16  # characters of a card's front matter, which is decoded in Python
 
 
-class Described(msgspec.Struct):
-    """A model in a list of models."""
+class ColumnInfo(msgspec.Struct, omit_defaults=True):
+    """A column that a model of tables reads, and a usual value of it."""
+
+    name: str
+    kind: Literal["number", "category", "boolean", "date"]
+    usual: float | bool | str | None
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class Described(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A model in a list of models: of texts, with what it reads of one, or of tables."""
 
     name: str
     labels: list[str]
-    kind: str
-    max_length: int
-    max_characters: int
-    min_score: Annotated[
-        float,
-        msgspec.Meta(description="The least score with which a label is given; 0: it always is."),
+    kind: Annotated[
+        str,
+        msgspec.Meta(description="The architecture; table for a model of tables."),
     ]
+    max_length: int | UnsetType = UNSET
+    max_characters: int | UnsetType = UNSET
+    min_score: Annotated[
+        float | UnsetType,
+        msgspec.Meta(description="The least score with which a label is given; 0: it always is."),
+    ] = UNSET
+    positive: Annotated[
+        str | UnsetType,
+        msgspec.Meta(description="Of tables: the label that is looked for; '' if there are more."),
+    ] = UNSET
+    threshold: Annotated[
+        float | UnsetType,
+        msgspec.Meta(description="Of tables: the least probability of the positive label for it."),
+    ] = UNSET
+    columns: list[ColumnInfo] | UnsetType = UNSET
     sha256: str
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A classifier, and what its folder tells about it.
+    """A model, and what its folder tells about it.
 
     Attributes:
-        kind: the architecture, such as ``bert``; ``tfidf`` where no config.json names one.
+        manifest: that of its folder, by which the files were verified.
+        engine: what computes.
+        scorer: it at work for the queue.
         card: the front matter of README.md, if the manifest lists that file.
         page: the rest of it.
     """
 
     name: str
-    classifier: Classifier
-    kind: str
+    manifest: Mapping[str, Any]
+    engine: Engine
+    scorer: Scorer
     card: dict[str, Any]
     page: str
 
     @property
-    def manifest(self) -> Manifest:
-        """Return the manifest that the folder's files were verified against."""
-        return self.classifier.manifest
+    def labels(self) -> list[str]:
+        """Return the name of each class."""
+        return self.scorer.labels
 
     @property
     def sha256(self) -> str:
         """Return the sha256 of the model's graph and weights."""
-        return self.manifest["files"]["model.onnx"]
+        return str(self.manifest["files"]["model.onnx"])
+
+    def described(self) -> Described:
+        """Describe it for a list of models."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TextModel(Loaded):
+    """A model of texts.
+
+    Attributes:
+        kind: the architecture, such as ``bert``; ``tfidf`` where no config.json names one.
+    """
+
+    classifier: Classifier
+    kind: str
 
     def described(self) -> Described:
         """Describe it for a list of models."""
         return Described(
-            self.name,
-            self.classifier.labels,
-            self.kind,
-            self.manifest["max_length"],
-            self.manifest["max_characters"],
-            self.classifier.min_score,
-            self.sha256,
+            name=self.name,
+            labels=self.labels,
+            kind=self.kind,
+            max_length=self.manifest["max_length"],
+            max_characters=self.manifest["max_characters"],
+            min_score=self.classifier.min_score,
+            sha256=self.sha256,
+        )
+
+
+@dataclass(frozen=True)
+class TableModel(Loaded):
+    """A model of tables."""
+
+    records: "Records"
+
+    def items(self, features: Mapping[str, npt.NDArray[Any]]) -> list[tuple[Any, ...]]:
+        """Return the values of each record, as the queue takes them."""
+        names = self.records.schema.features("number", "category", "boolean", "date")
+        return list(zip(*(features[name].tolist() for name in names), strict=True))
+
+    def described(self) -> Described:
+        """Describe it for a list of models."""
+        usual = self.records.usual
+        return Described(
+            name=self.name,
+            labels=self.labels,
+            kind="table",
+            positive=self.records.positive,
+            threshold=self.records.threshold,
+            columns=[
+                ColumnInfo(c.name, c.kind, usual[c.name], c.minimum, c.maximum)
+                for c in self.records.schema.columns
+            ],
+            sha256=self.sha256,
         )
 
 
@@ -81,7 +158,7 @@ class Model:
         now: what answers; a reload makes another, and a request keeps the one it began with.
     """
 
-    def __init__(self, folder: Path, load: Callable[[Path], Classifier]) -> None:
+    def __init__(self, folder: Path, load: Callable[[Path], "Classifier | Records"]) -> None:
         """Load the folder.
 
         Raises:
@@ -111,26 +188,37 @@ class Model:
         self.now = self._loaded()
 
     def _loaded(self) -> Loaded:
-        classifier = self._load(self._folder)
-        config = self._listed(classifier, "config.json")
+        model = self._load(self._folder)
+        manifest = model.manifest
+        card = self._listed(manifest, "README.md").decode("utf-8", "replace")
+        top, page = _front_matter(card, self._folder / "README.md")
+        if isinstance(model, Classifier):
+            scorer = TextScorer(model)
+            kind = self._architecture(manifest)
+            loaded: Loaded = TextModel(
+                self.name, manifest, model.engine, scorer, top, page, model, kind
+            )
+        else:
+            of_records = RecordScorer(model)
+            loaded = TableModel(self.name, manifest, model.engine, of_records, top, page, model)
+        with refusing(f"{self._folder} has what no answer can hold in README.md or config.json"):
+            msgspec.json.encode((loaded.described(), loaded.card))
+        return loaded
+
+    def _architecture(self, manifest: Mapping[str, Any]) -> str:
+        config = self._listed(manifest, "config.json")
         described = json_object(config, self._folder / "config.json") if config else {}
-        card = self._listed(classifier, "README.md").decode("utf-8", "replace")
         kind = described.get("model_type", "tfidf")
         if not isinstance(kind, str):
             raise InputError(
                 f"{self._folder / 'config.json'} has a model_type that is no text: get the model "
                 "again."
             )
-        loaded = Loaded(
-            self.name, classifier, kind, *_front_matter(card, self._folder / "README.md")
-        )
-        with refusing(f"{self._folder} has what no answer can hold in README.md or config.json"):
-            msgspec.json.encode((loaded.described(), loaded.card))
-        return loaded
+        return kind
 
-    def _listed(self, classifier: Classifier, name: str) -> bytes:
+    def _listed(self, manifest: Mapping[str, Any], name: str) -> bytes:
         """Read a file that a folder need not have; one that the manifest does not list is none."""
-        expected = classifier.manifest["files"].get(name)
+        expected = manifest["files"].get(name)
         return verified(self._folder / name, expected) if expected else b""
 
     def _files(self) -> Files:

@@ -1,19 +1,19 @@
 """The Open Inference Protocol, with its binary tensors, below ``/v2``."""
 
-import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
 from src.predict.classifier import Classifier, Field
 from src.predict.engines import package_of
+from src.serve import table_tensors
 from src.serve.errors import invalid, too_large
+from src.serve.models import Loaded, TableModel
 from src.serve.openapi import Route
 from src.serve.request import (
     ENCODER,
@@ -28,18 +28,22 @@ from src.serve.request import (
     while_wanted,
 )
 from src.serve.service import Scored, Service
+from src.serve.tensors import (
+    InferParameters,
+    Output,
+    OutputParameters,
+    OutputTensor,
+    TensorMetadata,
+    TensorParameters,
+    tensors_of,
+    unpacked,
+)
 
 VERSION = "1"  # of each model: the folder has one
 KINDS = (JSON, "application/octet-stream", "")  # many clients name none
 LENGTH_DIGITS = 9  # of the length of the JSON before tensors in binary
 OutputName = Literal[Field, "probabilities"]
 TEXTS: tuple[Field, ...] = ("label", "guess")  # of the outputs
-
-
-class TensorParameters(Struct):
-    """The number of bytes of a binary tensor."""
-
-    binary_data_size: int | None = None
 
 
 class InputTensor(Struct):
@@ -55,26 +59,11 @@ class InputTensor(Struct):
     parameters: TensorParameters | None = None
 
 
-class OutputParameters(Struct):
-    """The choice of a binary output, and of the best classes, which are not for choice here."""
-
-    binary_data: bool | None = None
-    classification: Annotated[
-        Literal[0] | None, Meta(title="left out, with class_count: all probabilities are given")
-    ] = None
-
-
 class WantedOutput(Struct):
     """An output to answer with; of a text without answer, label is empty and guess is not."""
 
     name: OutputName
     parameters: OutputParameters | None = None
-
-
-class InferParameters(Struct):
-    """The choice of binary outputs, for those that don't choose themselves."""
-
-    binary_data_output: bool | None = None
 
 
 class Infer(Struct):
@@ -89,16 +78,6 @@ class Infer(Struct):
         list[WantedOutput] | None,
         Meta(description="Null: all, but for guess only where the model's min_score is above 0."),
     ] = None
-
-
-class OutputTensor(Struct, omit_defaults=True):
-    """An output; without ``data``, it follows the JSON in binary."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-    parameters: TensorParameters | None = None
-    data: list[str | float] | None = None
 
 
 class Inferred(Struct, omit_defaults=True):
@@ -117,14 +96,6 @@ class ServerMetadata(Struct):
     name: str
     version: str
     extensions: list[str]
-
-
-class TensorMetadata(Struct):
-    """The name, type and shape of a tensor; -1 is any number."""
-
-    name: str
-    datatype: str
-    shape: list[int]
 
 
 class ModelMetadata(Struct):
@@ -148,25 +119,57 @@ INFER = msgspec.json.Decoder(Infer)
 
 
 async def infer(service: Service, request: Request) -> Response:
-    """Classify a tensor of texts."""
+    """Classify a tensor of texts, or of each column of a table."""
     until = time.monotonic() + service.deadline
     limits = service.limits
     model = service.model(request.path_params["name"])
     content = await body_of(request, limits.max_body, until, KINDS)
     head, tail = _parted(content, request.headers.get("inference-header-content-length"))
+    if isinstance(model, TableModel):
+        table = decoded(head, table_tensors.INFER)
+        items = table_tensors.items_of(model, table, tail, limits)
+        shares, answers = await while_wanted(request, service.decided(model, items, until), until)
+        outputs = [
+            (table_tensors.output_of(name, answers, shares), binary)
+            for name, binary in _wanted(table, table_tensors.GIVEN).items()
+        ]
+        return _answer(model, table.id, outputs)
     asked = decoded(head, INFER)
     texts = _texts(asked.inputs[0], tail, limits)
-    work = service.scored(model, texts, until, limits.auto_truncate)
+    of_texts = service.text_model(model.name)
+    work = service.scored(of_texts, texts, until, limits.auto_truncate)
     found = await while_wanted(request, work, until)
-    outputs, tail = _outputs(_wanted(asked, _given(model.classifier)), found)
+    wanted = _wanted(asked, _given(of_texts.classifier))
+    outputs = [(_output(name, found), binary) for name, binary in wanted.items()]
     # Parameters of this protocol are no lists, so it is the JSON of one.
     parameters = {"truncated": f"[{rows_of(found.cut)}]"} if True in found.cut else None
-    answer = ENCODER.encode(Inferred(model.name, VERSION, outputs, asked.id, parameters))
-    headers = told(found.cut, found.answers)
-    if all(output.parameters is None for output in outputs):
+    return _answer(model, asked.id, outputs, parameters, told(found.cut, found.answers))
+
+
+def _answer(
+    model: Loaded,
+    id: str | None,
+    outputs: list[tuple[Output, bool]],
+    parameters: dict[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    tensors, tail = tensors_of(outputs)
+    answer = ENCODER.encode(Inferred(model.name, VERSION, tensors, id, parameters))
+    if all(tensor.parameters is None for tensor in tensors):
         return Response(answer, media_type=JSON, headers=headers)
-    headers |= {"Inference-Header-Content-Length": str(len(answer))}
-    return Response(answer + tail, media_type="application/octet-stream", headers=headers)
+    length = {"Inference-Header-Content-Length": str(len(answer))}
+    return Response(
+        answer + tail, media_type="application/octet-stream", headers={**(headers or {}), **length}
+    )
+
+
+def _output(name: OutputName, found: Scored) -> Output:
+    if name == "probabilities":
+        return Output(name, "FP32", found.probabilities)
+    if name in TEXTS:
+        texts = [getattr(answer, name) or "" for answer in found.answers]  # there is no null
+        return Output(name, "BYTES", texts)
+    return Output(name, "FP32", [answer.score for answer in found.answers])
 
 
 def _parted(content: bytes, header_length: str | None) -> tuple[bytes, bytes]:
@@ -193,7 +196,7 @@ def _texts(tensor: InputTensor, tail: bytes, limits: Limits) -> list[str]:
                 f"inputs[0] has {len(tail)} bytes after the JSON, but its binary_data_size says "
                 f"{size}: make them agree."
             )
-        texts = list(_unpacked(tail))
+        texts = list(unpacked(tail, "inputs[0]"))
     elif tensor.data is None:
         invalid("inputs[0].data is missing: send it.")
     else:
@@ -207,51 +210,12 @@ def _texts(tensor: InputTensor, tail: bytes, limits: Limits) -> list[str]:
     return texts
 
 
-def _unpacked(tail: bytes) -> Iterator[str]:
-    """Read the elements of a BYTES tensor: a length of four bytes, little-endian, before each."""
-    place = 0
-    while place < len(tail):
-        end = place + 4 + int.from_bytes(tail[place : place + 4], "little")
-        if end > len(tail):
-            invalid(
-                "inputs[0] ends in the middle of a text: send four bytes of length before each."
-            )
-        try:
-            yield tail[place + 4 : end].decode()
-        except UnicodeDecodeError:
-            invalid("inputs[0] has bytes that are not UTF-8: send texts in UTF-8.")
-        place = end
-
-
-def _outputs(wanted: dict[OutputName, bool], found: Scored) -> tuple[list[OutputTensor], bytes]:
-    """Make the outputs that are wanted, and the bytes of those in binary."""
-    outputs, tail = [], b""
-    for name, binary in wanted.items():
-        output = OutputTensor(name, "FP32", [len(found.answers)])
-        if name in TEXTS:
-            texts = [getattr(answer, name) or "" for answer in found.answers]  # there is no null
-            output.datatype, packed = "BYTES", _packed(texts)
-            data: list[str] | list[float] = texts
-        else:
-            figures = found.probabilities
-            array = (figures if name == "probabilities" else figures.max(axis=1)).astype(np.float32)
-            output.shape = list(array.shape)
-            data, packed = array.ravel().tolist(), array.tobytes()
-        if binary:
-            output.parameters = TensorParameters(len(packed))
-            tail += packed
-        else:
-            output.data = [*data]
-        outputs.append(output)
-    return outputs, tail
-
-
 def _given(classifier: Classifier) -> tuple[OutputName, ...]:
     """Name the outputs that a model gives where none is asked for."""
     return *classifier.fields, "probabilities"
 
 
-def _wanted(asked: Infer, default: Sequence[OutputName]) -> dict[OutputName, bool]:
+def _wanted(asked: Infer | table_tensors.InferTable, default: Sequence[Any]) -> dict[Any, bool]:
     """Find the names of the outputs that were asked for, and whether they are binary."""
     binary = bool(asked.parameters and asked.parameters.binary_data_output)
     wanted = {}
@@ -259,10 +223,6 @@ def _wanted(asked: Infer, default: Sequence[OutputName]) -> dict[OutputName, boo
         own = output.parameters.binary_data if output.parameters else None
         wanted[output.name] = binary if own is None else own
     return wanted or dict.fromkeys(default, binary)
-
-
-def _packed(texts: Iterable[str]) -> bytes:
-    return b"".join(struct.pack("<I", len(text)) + text for text in map(str.encode, texts))
 
 
 async def server(service: Service, request: Request) -> Response:  # noqa: ARG001
@@ -273,23 +233,25 @@ async def server(service: Service, request: Request) -> Response:  # noqa: ARG00
 async def model(service: Service, request: Request) -> Response:
     """Describe the tensors of a model."""
     found = service.model(request.path_params["name"])
-    classes = [len(found.classifier.labels)]
+    platform = f"{package_of(found.engine)}_onnx"
+    if isinstance(found, TableModel):
+        inputs, outputs = table_tensors.metadata(found)
+        return json_answer(ModelMetadata(found.name, [VERSION], platform, inputs, outputs))
     outputs = [
         TensorMetadata(
             name,
             "BYTES" if name in TEXTS else "FP32",
-            [-1, *(classes if name == "probabilities" else [])],
+            [-1, *([len(found.labels)] if name == "probabilities" else [])],
         )
-        for name in _given(found.classifier)
+        for name in _given(service.text_model(found.name).classifier)
     ]
     inputs = [TensorMetadata("text", "BYTES", [-1])]
-    platform = f"{package_of(found.classifier.engine)}_onnx"
     return json_answer(ModelMetadata(found.name, [VERSION], platform, inputs, outputs))
 
 
 async def ready(service: Service, request: Request) -> Response:
     """Say that a model is served."""
-    return json_answer(ModelReady(service.model(request.path_params["name"]).name, True))
+    return json_answer(ModelReady(service.text_model(request.path_params["name"]).name, True))
 
 
 def _model_routes(path: str, ending: str) -> list[Route]:
@@ -309,10 +271,10 @@ def _model_routes(path: str, ending: str) -> list[Route]:
             "POST",
             f"{path}/infer",
             f"v2_infer{ending}",
-            "Classify a tensor of texts; binary tensors too, by the header "
-            "Inference-Header-Content-Length.",
+            "Classify a tensor of texts, or records by a tensor for each column; binary tensors "
+            "too, by the header Inference-Header-Content-Length.",
             infer,
-            body=Infer,
+            body=(Infer, table_tensors.InferTable),
             answer=Inferred,
         ),
     ]

@@ -25,8 +25,8 @@ class Route:
 
     Attributes:
         name: the ``operationId``.
-        body: the type of the body of a POST.
-        answer: the type of the answer.
+        body: the type of the body of a POST, or a tuple of types that it may have.
+        answer: the type of the answer, likewise.
         query: a type with a field for each parameter of the query.
         kind: the media type of body and answer.
         errors: the statuses of errors, beside those that every such route has.
@@ -59,6 +59,8 @@ class _Schemas:
     def of(self, kind: Any) -> dict[str, Any]:
         if kind is None:
             return {}
+        if isinstance(kind, tuple):
+            return {"anyOf": [self.of(one) for one in kind]}
         (schema,), named = msgspec.json.schema_components([kind], ref_template=SCHEMAS + "{name}")
         self.named |= named
         return schema
@@ -154,7 +156,8 @@ def page(described: dict[str, Any]) -> str:
 def _section(operation: dict[str, Any], named: dict[str, Any]) -> Iterator[str]:
     yield f"<p>{escape(operation['summary'])}</p>"
     for kind, media in operation.get("requestBody", {}).get("content", {}).items():
-        schema = _resolved(media["schema"], named)
+        first = media["schema"].get("anyOf", [media["schema"]])[0]
+        schema = _resolved(first, named)
         needed = schema.get("required", [])
         listed = ", ".join(
             f"<code>{escape(field)}</code>{'' if field in needed else ' (optional)'}"

@@ -13,7 +13,7 @@ from prometheus_client import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
-from src.predict.classifier import Answer
+from src.predict.classifier import Answer, RecordAnswer
 
 
 class Metrics:
@@ -68,7 +68,9 @@ class Metrics:
         self.batch_texts.observe(texts)
         self.batch_tokens.observe(tokens)
 
-    def scored(self, model: str, answers: Sequence[Answer], cut: Sequence[bool]) -> None:
+    def scored(
+        self, model: str, answers: Sequence[Answer | RecordAnswer], cut: Sequence[bool]
+    ) -> None:
         """Count texts by their labels, those without one, and those that were cut."""
         for label, count in Counts(answer.label for answer in answers).items():
             if label is None:

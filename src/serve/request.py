@@ -24,6 +24,7 @@ KINDS = {
     "boolean": "true or false",
     "string": "a text",
     "integer": "a whole number",
+    "number": "a number",
     "object": "a JSON object",
     "array": "a list",
 }
@@ -165,10 +166,12 @@ def sentence(error: msgspec.ValidationError, kind: Any) -> str:
     found: Schemas = [top]
     for step in re.findall(r"\[|[^\W\d]\w*", place):
         inner = [
-            one.get("items") if step == "[" else one.get("properties", {}).get(step)
+            one.get("items", one.get("additionalProperties"))
+            if step == "["
+            else one.get("properties", {}).get(step)
             for one in _options(found, named)
         ]
-        found = [schema for schema in inner if schema]
+        found = [schema for schema in inner if isinstance(schema, dict)]
     field = re.match("Object (?:missing required|contains unknown) field `(.*)`$", said, re.DOTALL)
     if not field:
         wanted = " or ".join(dict.fromkeys(map(_described, _options(found, named)))) or said

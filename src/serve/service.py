@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from src.core.errors import InputError, closest
-from src.predict.classifier import Answer, Logits, Probabilities, softmax
-from src.serve.batching import Batcher, OverloadError, ScoringError, TooLongError
+from src.predict.classifier import Answer, Logits, Probabilities, RecordAnswer, softmax
+from src.serve.batching import Batcher, Outputs, OverloadError, ScoringError, TooLongError
 from src.serve.errors import Problem
-from src.serve.models import Loaded, Model
+from src.serve.models import Loaded, Model, TableModel, TextModel
 from src.serve.prometheus import Metrics
 from src.serve.request import Limits
 
@@ -93,9 +95,53 @@ class Service:
             raise Problem(404, "NotFound", f"There is no such model{hint}: send one of {names}.")
         return self.models[name].now
 
+    def text_model(self, name: str | None) -> TextModel:
+        """Return a model of texts by name, or the first.
+
+        Raises:
+            Problem: there is none of that name, or it is one of tables.
+        """
+        found = self.model(name)
+        if not isinstance(found, TextModel):
+            kind = "is a model of tables: send records, or name a model of texts."
+            raise Problem(422, "Validation", f"{found.name} {kind}")
+        return found
+
+    def table_model(self, name: str | None) -> TableModel:
+        """Return a model of tables by name, or the first.
+
+        Raises:
+            Problem: there is none of that name, or it is one of texts.
+        """
+        found = self.model(name)
+        if not isinstance(found, TableModel):
+            kind = "is a model of texts: send inputs, or name a model of tables."
+            raise Problem(422, "Validation", f"{found.name} {kind}")
+        return found
+
+    async def decided(
+        self,
+        model: TableModel,
+        items: Sequence[tuple[object, ...]],
+        until: float,
+        counted: int | None = None,
+    ) -> tuple[Probabilities, list[RecordAnswer]]:
+        """Score records, whose values are as ``RecordScorer.items`` gives them.
+
+        Metrics count the first ``counted``, all if it is None.
+
+        Raises:
+            Problem: too many are waiting, or the model fails.
+        """
+        outputs, cut = await self._outputs(model, items, until, truncate=True)
+        probabilities = model.records.shares(outputs)
+        answers = model.records.answers(probabilities)
+        self.metrics.scored(model.name, answers[:counted], cut[:counted])
+        return probabilities, answers
+
     async def scored(
         self,
-        model: Loaded,
+        model: TextModel,
         texts: Sequence[str],
         until: float,
         truncate: bool = True,
@@ -108,13 +154,8 @@ class Service:
         Raises:
             Problem: too many texts are waiting, a text is too long, or the model fails.
         """
-        classifier = model.classifier
         try:
-            logits, cut = await self.batcher.logits(classifier, texts, until, truncate)
-        except OverloadError as error:
-            raise Problem(
-                429, "Overloaded", str(error), Retry_After=str(error.retry_after)
-            ) from None
+            outputs, cut = await self._outputs(model, texts, until, truncate=truncate)
         except TooLongError as error:
             raise Problem(
                 413,
@@ -123,13 +164,24 @@ class Service:
                 f"{model.manifest['max_characters']} characters that the model reads: shorten it, "
                 "or send truncate: true.",
             ) from None
+        logits: Logits = outputs.astype(np.float32, copy=False)
+        probabilities = softmax(logits)
+        answers = model.classifier.answers(probabilities)
+        self.metrics.scored(model.name, answers[:counted], cut[:counted])
+        return Scored(logits, probabilities, answers, cut)
+
+    async def _outputs(
+        self, model: Loaded, items: Sequence[object], until: float, *, truncate: bool
+    ) -> tuple[Outputs, list[bool]]:
+        try:
+            return await self.batcher.outputs(model.scorer, items, until, truncate)
+        except OverloadError as error:
+            raise Problem(
+                429, "Overloaded", str(error), Retry_After=str(error.retry_after)
+            ) from None
         except ScoringError:
             message = "The model failed on this: the server's log says where."
             raise Problem(424, "Backend", message) from None
-        probabilities = softmax(logits)
-        answers = classifier.answers(probabilities)
-        self.metrics.scored(model.name, answers[:counted], cut[:counted])
-        return Scored(logits, probabilities, answers, cut)
 
     async def reload(self, *, only_changed: bool) -> None:
         """Load models anew; one that can't be loaded leaves the old one serving.
@@ -173,7 +225,7 @@ class Service:
 
 def _told(model: Loaded) -> tuple[str, str, str]:
     """Return what Prometheus is told of a model."""
-    return model.name, model.sha256, model.classifier.engine
+    return model.name, model.sha256, model.engine
 
 
 def _aside(work: Callable[[], T]) -> asyncio.Future[T]:

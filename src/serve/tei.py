@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from src.predict.engines import Engine
+from src.serve import records
 from src.serve.errors import invalid
 from src.serve.openapi import Route
+from src.serve.records import Decided, Record
 from src.serve.request import ModelName, Text, body_of, decoded, json_answer, told, while_wanted
 from src.serve.service import Scored, Service
 
@@ -24,10 +26,20 @@ Function = Literal["softmax", "sigmoid", "none"]
 class Predict(Struct):
     """The body of ``/predict``; it may have other fields, as in text-embeddings-inference."""
 
-    inputs: Annotated[
-        Text | list[Text | list[Text]],
-        Meta(title='a text, a list of one text, or a batch as [["a text"], ["another"]]'),
-    ]
+    inputs: (
+        Annotated[
+            Text | list[Text | list[Text]],
+            Meta(title='a text, a list of one text, or a batch as [["a text"], ["another"]]'),
+        ]
+        | UnsetType
+    ) = UNSET
+    records: Annotated[
+        list[Record] | UnsetType,
+        Meta(description="In place of inputs, for a model of tables: values by column."),
+    ] = UNSET
+    explain: Annotated[
+        bool | None, Meta(description="True: what each column of the one record changes.")
+    ] = None
     raw_scores: Annotated[
         bool | None, Meta(description="True: logits in place of probabilities.")
     ] = None
@@ -107,9 +119,16 @@ async def predict(service: Service, request: Request) -> Response:
     until = time.monotonic() + service.deadline
     content = await body_of(request, service.limits.max_body, until)
     asked = decoded(content, PREDICT)
+    if asked.records is not UNSET:
+        if asked.inputs is not UNSET:
+            invalid("There are both inputs and records: send one of them.")
+        words = asked.model or None, bool(asked.explain), until
+        return await records.answer(service, request, asked.records, *words)
+    if asked.inputs is UNSET:
+        invalid("inputs is missing: send it, or records to a model of tables.")
     texts, single = _texts(asked.inputs)
     service.limits.check(texts, "inputs")
-    model = service.model(asked.model or None)
+    model = service.text_model(asked.model or None)
     truncate = service.limits.auto_truncate if asked.truncate is None else asked.truncate
     work = service.scored(model, texts, until, truncate)
     found = await while_wanted(request, work, until)
@@ -158,7 +177,7 @@ async def hub(service: Service, request: Request) -> Response:
     asked = decoded(content, HUB)
     texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
     service.limits.check(texts, "inputs")
-    model = service.model(request.path_params.get("name"))
+    model = service.text_model(request.path_params.get("name"))
     truncate = service.limits.auto_truncate
     work = service.scored(model, texts, until, truncate)
     found = await while_wanted(request, work, until)
@@ -171,7 +190,7 @@ async def hub(service: Service, request: Request) -> Response:
 async def info(service: Service, request: Request) -> Response:  # noqa: ARG001
     """Say what text-embeddings-inference says of itself."""
     model = service.model(None)
-    labels = model.classifier.labels
+    labels = model.labels
     names = Labels(
         {str(k): label for k, label in enumerate(labels)},
         {label: k for k, label in enumerate(labels)},
@@ -183,13 +202,13 @@ async def info(service: Service, request: Request) -> Response:  # noqa: ARG001
             model_dtype="onnx",
             model_type=ModelType(names),
             max_concurrent_requests=service.max_texts,
-            max_input_length=model.manifest["max_length"],
+            max_input_length=model.manifest.get("max_length", 0),  # of tables, none
             max_batch_tokens=service.batch_tokens,
             max_client_batch_size=service.limits.max_items,
             auto_truncate=service.limits.auto_truncate,
             tokenization_workers=1,
             version="1",
-            engine=model.classifier.engine,
+            engine=model.engine,
         )
     )
 
@@ -199,12 +218,13 @@ ROUTES = [
         "POST",
         "/predict",
         "predict",
-        "Classify a text, or a batch of texts, as text-embeddings-inference does. The header "
+        "Classify a text, or a batch of texts, as text-embeddings-inference does, or records of a "
+        "table, for which a model of tables gives label and probability. The header "
         "X-Truncated names the texts of which only the start was read, and X-No-Answer those whose "
         "highest probability is below the model's min_score, so that none of the labels is given.",
         predict,
         body=Predict,
-        answer=list[Prediction | list[Prediction]],
+        answer=(list[Prediction | list[Prediction]], list[Decided]),
     ),
     Route(
         "POST",

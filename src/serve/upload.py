@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -15,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from src.core.errors import closest
-from src.predict.classifier import Answer, Field
+from src.predict.classifier import Answer, RecordAnswer
 from src.serve.connections import PIECE
 from src.serve.errors import Problem, invalid, too_large
-from src.serve.models import Loaded
+from src.serve.models import Loaded, TableModel
 from src.serve.openapi import Route
 from src.serve.request import Limits, ModelName, body_of, sentence, while_wanted
 from src.serve.service import Service
@@ -46,21 +47,22 @@ class Score(Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file that was sent, which rows of it have a text, and their texts.
+    """A CSV file that was sent, which rows of it can be scored, and what of them is scored.
 
     Its rows are read anew for the answer: as Python's lists they take many times its bytes.
     """
 
     content: bytes
     given: list[bool]
-    texts: list[str]
+    items: list[Any]
 
     def answer(
-        self, answers: Iterable[Answer], fields: Sequence[Field], prefix: str
+        self, answers: Iterable[Answer | RecordAnswer], fields: Sequence[str], prefix: str
     ) -> Iterator[bytes]:
-        """Write the table with ``fields`` as further columns, empty in rows without text.
+        """Write the table with ``fields`` as further columns.
 
-        It comes in pieces, so that it is never in memory beside the file.
+        These are empty in rows that can't be scored. It comes in pieces, so that it is never in
+        memory beside the file.
         """
         piece = io.StringIO(newline="")
         writer = csv.writer(piece)
@@ -103,29 +105,34 @@ async def _score(service: Service, request: Request, content: bytes, until: floa
     except msgspec.ValidationError as error:
         invalid(sentence(error, Score))
     model = service.model(None if asked.model is UNSET else asked.model)
-    fields = model.classifier.fields
-    reading = _read(service, content, asked.text_column, _added(fields, asked.prefix))
+    fields = model.scorer.fields
+    reading = _read(service, content, model, asked.text_column, _added(fields, asked.prefix))
     table = await while_wanted(request, reading, until)
-    work = _in_slices(service, model, table.texts, until)
-    answers, cut = await while_wanted(request, work, until)
+    answers, cut = await while_wanted(request, _in_slices(service, model, table, until), until)
     return StreamingResponse(
         table.answer(answers, fields, asked.prefix),
         media_type="text/csv; charset=utf-8",
         headers={
             "Content-Disposition": 'attachment; filename="scored.csv"',
-            "X-Truncated-Rows": str(sum(cut)),
+            "X-Truncated-Rows": str(cut),
+            "X-Unscored-Rows": str(len(table.given) - len(table.items)),
         },
     )
 
 
-def _added(fields: Sequence[Field], prefix: str) -> list[str]:
+def _added(fields: Sequence[str], prefix: str) -> list[str]:
     """Name the columns that a file gets."""
     return [f"{prefix}{name}" for name in fields]
 
 
-async def _read(service: Service, content: bytes, column: str, added: Sequence[str]) -> Table:
+async def _read(
+    service: Service, content: bytes, model: Loaded, column: str, added: Sequence[str]
+) -> Table:
     async with service.reading:
-        work = asyncio.to_thread(read_table, content, column, added, service.limits)
+        if isinstance(model, TableModel):
+            work = asyncio.to_thread(read_records, content, model, added, service.limits)
+        else:
+            work = asyncio.to_thread(read_table, content, column, added, service.limits)
         reading = asyncio.ensure_future(work)
         try:
             return await asyncio.shield(reading)
@@ -136,21 +143,30 @@ async def _read(service: Service, content: bytes, column: str, added: Sequence[s
 
 
 async def _in_slices(
-    service: Service, model: Loaded, texts: list[str], until: float
-) -> tuple[list[Answer], list[bool]]:
-    """Score a file between the requests of other clients, and wait while those are too many."""
-    answers, cut = [], []
-    for start in range(0, len(texts), SLICE):
+    service: Service, model: Loaded, table: Table, until: float
+) -> tuple[list[Any], int]:
+    """Score a file between the requests of other clients, and wait while those are too many.
+
+    Returns:
+        The answers, and of how many texts only the start was read.
+    """
+    answers: list[Any] = []
+    cut = 0
+    for start in range(0, len(table.items), SLICE):
+        part = table.items[start : start + SLICE]
         while True:
             try:
-                part = await service.scored(model, texts[start : start + SLICE], until)
+                if isinstance(model, TableModel):
+                    answers += (await service.decided(model, part, until))[1]
+                    break
+                found = await service.scored(service.text_model(model.name), part, until)
+                answers += found.answers
+                cut += sum(found.cut)
                 break
             except Problem as problem:
                 if problem.status != 429:
                     raise
                 await asyncio.sleep(0.2)
-        answers += part.answers
-        cut += part.cut
     return answers, cut
 
 
@@ -160,12 +176,11 @@ def read_table(content: bytes, column: str, added: Sequence[str], limits: Limits
     Raises:
         Problem: it is not one, has too many rows, or names that the answer needs.
     """
-    if content.count(b",") + content.count(b"\n") > MARKS:
-        too_large(f"The file has more than {MARKS} commas and line ends: send it in parts.")
-    _check_utf8(content)
-    rows = _rows(content)
-    _, header = next(rows, (1, []))
-    _check_header(header, column, added)
+    header, rows = _opened(content, added)
+    if column not in header:
+        shown = ", ".join(repr(name[:NAME]) for name in header[:NAMED])
+        hint = closest(column[:NAME], [name for name in header if len(name) <= NAME])
+        invalid(f"text_column must be one of the file's columns, {shown}{hint}.")
     index = header.index(column)
     texts = [row[index] for row in _checked(rows, len(header), limits.max_rows)]
     given = [bool(text.strip()) for text in texts]
@@ -176,6 +191,34 @@ def read_table(content: bytes, column: str, added: Sequence[str], limits: Limits
                 f"{limits.max_characters}."
             )
     return Table(content, given, list(compress(texts, given)))
+
+
+def read_records(content: bytes, model: TableModel, added: Sequence[str], limits: Limits) -> Table:
+    """Read a CSV file with the columns that a model of tables reads; it raises as ``read_table``.
+
+    A row with a value that can't be read gets no label.
+    """
+    header, rows = _opened(content, added)
+    names = [column.name for column in model.records.schema.columns]
+    if lacking := [name for name in names if name not in header]:
+        hint = closest(lacking[0][:NAME], [name for name in header if len(name) <= NAME])
+        invalid(f"The file has no column {lacking[0][:NAME]!r}{hint}, which the model reads.")
+    places = [header.index(name) for name in names]
+    found = [[row[k] for k in places] for row in _checked(rows, len(header), limits.max_rows)]
+    columns = zip(names, zip(*found, strict=True), strict=True) if found else ()
+    features, reasons = model.records.take(dict(columns), len(found))
+    return Table(content, [not reason for reason in reasons], model.items(features))
+
+
+def _opened(content: bytes, added: Sequence[str]) -> tuple[list[str], Iterator[Row]]:
+    """Return the header of a file, and its rows."""
+    if content.count(b",") + content.count(b"\n") > MARKS:
+        too_large(f"The file has more than {MARKS} commas and line ends: send it in parts.")
+    _check_utf8(content)
+    rows = _rows(content)
+    _, header = next(rows, (1, []))
+    _check_header(header, added)
+    return header, rows
 
 
 def _check_utf8(content: bytes) -> None:
@@ -190,7 +233,7 @@ def _check_utf8(content: bytes) -> None:
             invalid(f"Byte {place} of the file is not UTF-8: save the file in UTF-8.")
 
 
-def _check_header(header: list[str], column: str, added: Sequence[str]) -> None:
+def _check_header(header: list[str], added: Sequence[str]) -> None:
     if len(header) > COLUMNS:
         too_large(f"The file has {len(header)} columns: send at most {COLUMNS}.")
     if len(header) == 1 and (marks := [mark for mark in ";\t|" if mark in header[0]]):
@@ -198,10 +241,6 @@ def _check_header(header: list[str], column: str, added: Sequence[str]) -> None:
             f"The file has one column, {header[0][:NAME]!r}: save it with commas in place of "
             f"{marks[0]!r}."
         )
-    if column not in header:
-        shown = ", ".join(repr(name[:NAME]) for name in header[:NAMED])
-        hint = closest(column[:NAME], [name for name in header if len(name) <= NAME])
-        invalid(f"text_column must be one of the file's columns, {shown}{hint}.")
     if len(set(header)) < len(header):
         name = next(name for name in header if header.count(name) > 1)
         invalid(f"The file has two columns {name[:NAME]!r}: rename one.")
@@ -235,8 +274,9 @@ ROUTES = [
         "POST",
         "/score",
         "score",
-        "Give each row of a CSV file, which is the body, a label and a score. Where the model's "
-        "min_score is above 0, a guess too, and no label below it.",
+        "Give each row of a CSV file, which is the body, a label and a score, by a model of tables "
+        "a label and a probability. Where the model's min_score is above 0, a guess too, and no "
+        "label below it.",
         score,
         body=str,
         answer=str,

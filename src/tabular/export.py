@@ -2,21 +2,22 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import onnx
 import pyarrow as pa
+import pyarrow.compute as pc
 from dvclive.live import Live
 
 from src.core import stage
 from src.core.command_line import Interval
 from src.core.errors import InputError
-from src.core.files import replacing
+from src.core.files import replacing, write_json
 from src.predict.manifest import write_table_manifest
 from src.predict.records import Records
 from src.tables import examples
-from src.tables.schema import Schema
+from src.tables.schema import Column, Schema
 from src.tabular import features, graph, models
 from src.tabular.decision import Decision
 
@@ -35,10 +36,12 @@ def main(
     """Write the model folder, and stop unless it decides for each test row as scikit-learn does.
 
     Args:
-        splits: the folder with ``test.parquet``, whose rows are compared, and ``schema.json``.
+        splits: the folder with ``test.parquet``, whose rows are compared, ``train.parquet``, whose
+            values say what is usual, and ``schema.json``.
         model: the folder with ``model.joblib``.
         decided: what ``decide`` made of its probabilities.
-        exported: the folder that gets the ONNX model, the schema and the threshold.
+        exported: the folder that gets the ONNX model, the schema, the threshold, and a record of
+            usual values.
         live: the folder that gets the metrics.
     """
     schema, names = Schema.read(splits / "schema.json"), examples.read_labels(splits)
@@ -50,6 +53,9 @@ def main(
         folder.mkdir()
         onnx.save(graph.build(pipeline, schema, decision, len(names)), folder / "model.onnx")
         schema.write(folder / "schema.json")
+        train = pa.concat_tables(examples.scan(splits / "train.parquet"))
+        usual = {c.name: _usual(c, train[c.name].combine_chunks()) for c in schema.columns}
+        write_json(folder / "usual.json", usual)
         write_table_manifest(
             folder, labels=names, positive=schema.positive, threshold=decision.threshold
         )
@@ -71,6 +77,18 @@ def main(
         with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
             record.log_metric("max_probability_difference", difference, plot=False)
             record.log_metric("equal_labels", equal, plot=False)
+
+
+def _usual(column: Column, values: pa.Array) -> Any:
+    """Return the middle of numbers and dates, and the most frequent of other values, as JSON."""
+    there = values.drop_null()
+    if not len(there):
+        return None
+    if column.kind in ("number", "date"):
+        middle = there[pc.array_sort_indices(there)[len(there) // 2].as_py()].as_py()
+        return middle if column.kind == "number" else middle.isoformat()
+    counts = pc.value_counts(there).to_pylist()
+    return min(counts, key=lambda one: (-one["counts"], one["values"]))["values"]
 
 
 if __name__ == "__main__":

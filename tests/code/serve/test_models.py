@@ -113,7 +113,7 @@ def test_files_that_the_manifest_does_not_list_are_not_read(folder: Path) -> Non
     os.mkfifo(folder / "README.md")  # reading one would not end
     (folder / "config.json").write_text('{"model_type": "of a stranger"}')
     loaded = model_of(folder).now
-    assert (loaded.card, loaded.page, loaded.kind) == ({}, "", "tfidf")
+    assert (loaded.card, loaded.page, loaded.described().kind) == ({}, "", "tfidf")
 
 
 def test_a_card_that_was_changed_is_refused(folder: Path) -> None:
@@ -139,9 +139,9 @@ def test_a_reload_chooses_the_engine_anew(
         service.batcher.close()
         return generate_latest(service.metrics.registry).decode()
 
-    before = model.now.classifier.engine
+    before = model.now.engine
     figures = asyncio.run(asyncio.wait_for(reload(), PATIENCE))
-    assert (before, model.now.classifier.engine) == ("openvino", "onnxruntime")
+    assert (before, model.now.engine) == ("openvino", "onnxruntime")
     assert re.findall(r"serve_model{engine=\"(\w+)\"", figures) == ["onnxruntime"]
 
 

@@ -35,10 +35,11 @@ from tritonclient.utils import InferenceServerException
 from src.predict.classifier import Classifier, Logits, softmax
 from src.predict.manifest import list_too
 from src.serve import upload
-from src.serve.batching import Batcher, OverloadError, ScoringError
+from src.serve.batching import Batcher, Outputs, OverloadError, ScoringError
 from src.serve.explain import words_of
 from src.serve.models import Model
 from src.serve.request import Limits
+from src.serve.scorers import TextScorer
 from src.serve.server import Server, listen
 from src.serve.service import Service
 from src.serve.tei import ranked
@@ -761,13 +762,14 @@ def test_texts_of_many_requests_get_their_own_answers(classifiers: list[Classifi
     ]
     sizes: list[int] = []
 
-    async def all_at_once() -> list[Logits]:
+    async def all_at_once() -> list[Outputs]:
         batcher = Batcher(60, 1000, lambda texts, _: sizes.append(texts))
         until = time.monotonic() + PATIENCE
-        chosen = [classifiers[k % 2] for k in range(len(asked))]
-        work = [batcher.logits(c, t, until) for c, t in zip(chosen, asked, strict=True)]
+        scorers = [TextScorer(classifier) for classifier in classifiers]
+        chosen = [scorers[k % 2] for k in range(len(asked))]
+        work = [batcher.outputs(c, t, until) for c, t in zip(chosen, asked, strict=True)]
         try:
-            return [logits for logits, _ in await asyncio.gather(*work)]
+            return [found for found, _ in await asyncio.gather(*work)]
         finally:
             batcher.close()
 
@@ -780,19 +782,20 @@ def test_texts_of_many_requests_get_their_own_answers(classifiers: list[Classifi
 
 def test_what_would_wait_for_too_long_is_refused_at_once(folders: list[Path]) -> None:
     held = Held(folders[0])
+    scorer = TextScorer(held)
 
     async def crowd() -> None:
         batcher = Batcher(20, 1000, lambda *_: None)
         now = time.monotonic()
         try:
-            await batcher.logits(held, ["goal"] * 9, now + PATIENCE)
+            await batcher.outputs(scorer, ["goal"] * 9, now + PATIENCE)
             held.go.clear()
-            first = asyncio.ensure_future(batcher.logits(held, ["goal"], now + PATIENCE))
+            first = asyncio.ensure_future(batcher.outputs(scorer, ["goal"], now + PATIENCE))
             while not held.began.is_set() or not batcher.texts:
                 await asyncio.sleep(0)
             # The model is known to need a moment a text, which is more than half of no time.
             with pytest.raises(OverloadError, match=r"try again in 1 s"):
-                await batcher.logits(held, ["goal"], now)
+                await batcher.outputs(scorer, ["goal"], now)
             held.broken = True
             held.go.set()
             with pytest.raises(ScoringError):

@@ -1,0 +1,44 @@
+"""A small model of tables, for tests of prediction and of the server."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from conftest import ROOT, TABULAR, make_table
+from ruamel.yaml import YAML
+
+from src.tabular import decide, export, forest, load, split
+
+FILE = ROOT / "tabular/params.yaml"
+PARAMS: dict[str, Any] = YAML(typ="safe").load(FILE) if FILE.exists() else {}
+
+Row = dict[str, Any]
+
+
+def make_table_model(folder: Path, rows: int) -> Path:
+    """Leave a source x.csv in a folder, its rows in raw, and a forest's exported model in model."""
+    make_table(rows).to_csv(folder / "x.csv", index=False)
+    source = TABULAR["load"] | {"source": [str(folder / "x.csv")]}
+    load.main(folder, folder / "raw", folder / "rejected.csv", **source)
+    division = TABULAR["split"] | {"strategy": "hash", "column": ""}
+    live, splits = folder / "live", folder / "splits"
+    split.main(folder / "raw", splits, **division)
+    forest.main(splits, folder / "forest", live, **PARAMS["forest"] | {"n_estimators": 20})
+    decide.main(splits, folder / "forest", folder / "decision.json", live, **PARAMS["decide"])
+    words = splits, folder / "forest", folder / "decision.json", folder / "model", live
+    export.main(*words, **PARAMS["export"])
+    return folder
+
+
+def table(made: Path) -> pd.DataFrame:
+    return pd.read_csv(made / "x.csv", dtype=str, keep_default_na=False)
+
+
+def typed(made: Path) -> list[Row]:
+    """The rows as JSON has them: numbers, booleans and null."""
+    rows: list[Any] = table(made).to_dict("records")
+    for row in rows:
+        row["amount"] = float(row["amount"])
+        row["income"] = None if row["income"] == "NA" else float(row["income"])
+        row["member"] = row["member"] == "yes"
+    return rows
