@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,9 @@ from src.project.params import words_of
 from src.tables import examples
 from src.text import export_tfidf, probe, split
 from src.text.forest import Forest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
 
@@ -501,3 +504,27 @@ def is_running(pid: int) -> bool:
     """Tell whether a process has not ended; one that nobody waited for has."""
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER_PATIENCE = 20_000  # milliseconds for what is going to come
+
+
+def no_browser() -> NoReturn:
+    told = f"found none of {', '.join(CHROMIUM)}: `apt-get install chromium`"
+    if "CI" in os.environ:
+        pytest.fail(f"Expected a browser for the playground, {told}")
+    pytest.skip(f"no browser for the playground, {told}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A Chromium."""
+    from playwright.sync_api import expect, sync_playwright
+
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None) or no_browser()
+    expect.set_options(timeout=BROWSER_PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()

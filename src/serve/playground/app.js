@@ -3,7 +3,8 @@
 import { showCard } from "./card.js";
 import { $, chips, count } from "./dom.js";
 import { look, scoreFile, tellColumns } from "./file.js";
-import { ask, calm, complain, offer, state } from "./server.js";
+import { decide, offerFields } from "./records.js";
+import { ask, calm, complain, modelsOf, offer, state } from "./server.js";
 import { classify } from "./texts.js";
 
 /** A part of the address as it was before it went there; one that somebody garbled as it is. */
@@ -19,12 +20,13 @@ const MOST_LABELS = 30; // told of before there are results
 
 let shown = ""; // the page
 
-/** Show the page that the address names, as #/texts, #/file and #/model/NAME/SECTION do. */
+/** Show the page that the address names: #/texts, #/records, #/file or #/model/NAME/SECTION. */
 function route(event) {
   // The link that skips to the content and the like are the browser's own.
   if (location.hash && !location.hash.startsWith("#/")) return;
-  const [, page = "texts", name, section] = location.hash.split("/").map(decoded);
-  const known = $(page)?.classList.contains("page") ? page : "texts";
+  const first = state.models.length && !modelsOf(false).length ? "records" : "texts";
+  const [, page = first, name, section] = location.hash.split("/").map(decoded);
+  const known = $(page)?.classList.contains("page") ? page : first;
   for (const one of document.querySelectorAll(".page")) one.hidden = one.id !== known;
   for (const one of document.querySelectorAll("nav[aria-label=Pages] a")) {
     if (one.hash === `#/${known}`) one.setAttribute("aria-current", "page");
@@ -52,13 +54,22 @@ async function start() {
     complain(error, start);
     return;
   }
-  offer($("text-models"), () => $("results").querySelector(".answers") && classify(), true);
-  offer($("file-models"), tellColumns);
+  const [texts, tables] = [modelsOf(false), modelsOf(true)];
+  for (const [link, models] of [
+    ["texts", texts],
+    ["records", tables],
+  ]) {
+    document.querySelector(`nav a[href="#/${link}"]`).hidden = !models.length;
+  }
+  offer($("text-models"), texts, () => $("results").querySelector(".answers") && classify(), true);
+  offer($("record-models"), tables, offerFields);
+  if (tables.length) offerFields();
+  offer($("file-models"), state.models, tellColumns);
   tellColumns(); // of a file that was chosen before there were models
-  offer($("card-models"), (name) => {
+  offer($("card-models"), state.models, (name) => {
     location.hash = `#/model/${encodeURIComponent(name)}`;
   });
-  const labels = [...new Set(state.models.flatMap((model) => model.labels))];
+  const labels = [...new Set(texts.flatMap((model) => model.labels))];
   $("labels-known").replaceChildren(
     `The models here know ${count(labels.length, "label")}:`,
     chips(labels.slice(0, MOST_LABELS)),
@@ -95,6 +106,11 @@ function listen() {
   $("text").onkeydown = (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) whenStarted(classify);
   };
+  $("record").onsubmit = (event) => {
+    event.preventDefault();
+    whenStarted(decide);
+  };
+  $("usual").onclick = () => whenStarted(offerFields);
   $("score").onsubmit = (event) => {
     event.preventDefault();
     whenStarted(scoreFile);

@@ -114,8 +114,13 @@ function facts(card) {
     ["Folder", element("code", {}, card.name)],
     ["Kind", element("code", {}, card.kind)],
     ["Labels", chips(card.labels)],
+    card.positive && [
+      "Decides",
+      `for ${card.positive} from a probability of ${percent(Math.min(1, card.threshold))} on`,
+    ],
+    card.columns && ["Columns", chips(card.columns.map((column) => column.name))],
     card.min_score > 0 && ["Answers", `from a score of ${percent(card.min_score)}`],
-    ["Reads", limitsOf(card) ? `at most ${limitsOf(card)}` : "the whole text"],
+    !card.columns && ["Reads", limitsOf(card) ? `at most ${limitsOf(card)}` : "the whole text"],
     ["sha256 of model.onnx", element("code", { className: "hash" }, card.sha256)],
   ].filter(Boolean);
   return element(

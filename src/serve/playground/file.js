@@ -37,9 +37,12 @@ async function offerColumns(file) {
 /** Say which columns the chosen model adds to the chosen file, under names that it does not have. */
 export function tellColumns() {
   const file = $("csv").files[0];
-  if (!file || !state.models.length) return;
+  if (!state.models.length) return;
   const [model] = chosen($("file-models"));
-  const fields = model.min_score > 0 ? ["label", "guess", "score"] : ["label", "score"];
+  $("column").parentElement.hidden = Boolean(model.columns); // a model of tables reads its own
+  if (!file) return;
+  const ofTexts = model.min_score > 0 ? ["label", "guess", "score"] : ["label", "score"];
+  const fields = model.columns ? ["label", "probability"] : ofTexts;
   const taken = (start) => fields.some((name) => header.includes(start + name));
   prefix = "";
   for (let number = 1; taken(prefix); number += 1) {
@@ -103,6 +106,7 @@ function showScored(rows, label, cut, content, name, model) {
   const scored = body.filter((row) => row.at(-1)); // a row without text has no score either
   const labels = scored.map((row) => row[place]).filter(Boolean);
   const first = body.slice(0, MOST_ROWS);
+  const why = model.columns ? "with a value that can't be read" : "without text";
   $("scored").replaceChildren(
     element(
       "div",
@@ -120,7 +124,7 @@ function showScored(rows, label, cut, content, name, model) {
           `Of ${count(cut, "row")} only the start was read: at most ${limitsOf(model)}.`,
         ),
       scored.length < body.length &&
-        element("p", {}, `${count(body.length - scored.length, "row")} without text got no label.`),
+        element("p", {}, `${count(body.length - scored.length, "row")} ${why} got no label.`),
       tally(labels, scored.length),
       element("h2", {}, first.length < body.length ? `The first ${first.length} rows` : "The rows"),
       element(

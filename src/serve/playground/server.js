@@ -103,9 +103,14 @@ export function limitsOf(model) {
   return limits.join(" and ");
 }
 
+/** The models of tables, or those of texts. */
+export function modelsOf(tables) {
+  return state.models.filter((model) => Boolean(model.columns) === tables);
+}
+
 /** Fill a place with one radio button for each model, and call `changed` when another is taken. */
-export function offer(place, changed, withAll = false) {
-  const options = state.models.map((model) => [model.name, model.name]);
+export function offer(place, models, changed, withAll = false) {
+  const options = models.map((model) => [model.name, model.name]);
   if (withAll && options.length > 1) options.push([ALL, "Side by side"]);
   place.replaceChildren(
     ...options.map(([value, words], k) => {
@@ -123,5 +128,5 @@ export function offer(place, changed, withAll = false) {
 
 export function chosen(place) {
   const value = place.querySelector("input:checked").value;
-  return value === ALL ? state.models : state.models.filter((model) => model.name === value);
+  return value === ALL ? modelsOf(false) : state.models.filter((model) => model.name === value);
 }

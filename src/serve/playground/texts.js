@@ -150,7 +150,8 @@ function verdictOf(row, answer, named) {
   );
 }
 
-function bars(scores, sure) {
+/** The labels with their scores, of which the first is the answer if it is sure. */
+export function bars(scores, sure) {
   const rows = scores.map((one, k) =>
     element(
       "li",

@@ -4,23 +4,21 @@ import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
-from conftest import ROOT, make_model
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from conftest import BROWSER_PATIENCE, ROOT, make_model
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from src.predict.manifest import list_too
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 GOAL = "🥅 The striker scored a late goal and the coach was proud of the match"
 BANK = "The bank sold its shares at a profit"
 HASH = "0123456789abcdef" * 4
@@ -71,7 +69,6 @@ print("<b>")
 """
 LIMITS = "--deadline 20 --max_items 2 --max_characters 2000 --max_words 8 --max_rows 20 --watch 0"
 TIME = r"(\d+ ms|\d+\.\d s)"
-PATIENCE = 20_000  # milliseconds for what is going to come
 
 
 @contextmanager
@@ -117,23 +114,6 @@ def server(folder: Path) -> Iterator[str]:
         yield address
 
 
-def no_browser() -> NoReturn:
-    told = f"found none of {', '.join(CHROMIUM)}: `apt-get install chromium`"
-    if "CI" in os.environ:
-        pytest.fail(f"Expected a browser for the playground, {told}")
-    pytest.skip(f"no browser for the playground, {told}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None) or no_browser()
-    expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def errors() -> list[str]:
     """What the browser complains of; a test that expects something takes it out."""
@@ -144,7 +124,7 @@ def errors() -> list[str]:
 def page(browser: Browser, server: str, errors: list[str]) -> Iterator[Page]:
     """A page of its own, with neither errors nor breaches of the content security policy."""
     context = browser.new_context(accept_downloads=True)
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(BROWSER_PATIENCE)
     page = context.new_page()
 
     def note(said: ConsoleMessage) -> None:
