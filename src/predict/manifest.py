@@ -82,16 +82,22 @@ def write_manifest(
 
 
 def list_too(folder: Path, name: str, min_score: float | None = None) -> None:
-    """Add a file of a model folder to its manifest, or its new sha256, and maybe ``min_score``.
+    """Add a file of a model folder to its manifest, or its new sha256.
+
+    ``min_score`` is written too, if there is one; it is of models of texts.
 
     Raises:
         InputError: as for ``read_manifest``.
     """
-    manifest = read_manifest(folder)
+    manifest = manifest_of(folder)
     files = manifest["files"] | {name: sha256(folder / name)}
-    least = manifest["min_score"] if min_score is None else min_score
-    said = {"min_score": least, "files": dict(sorted(files.items()))}
-    write_json(folder / MANIFEST, manifest | said)
+    said = {} if min_score is None else {"min_score": min_score}
+    write_json(folder / MANIFEST, {**manifest, **said, "files": dict(sorted(files.items()))})
+
+
+def manifest_of(folder: Path) -> Manifest | TableManifest:
+    """Read the manifest of either kind; it raises as ``read_manifest`` does."""
+    return read_manifest(folder) if kind_of(folder) == "text" else read_table_manifest(folder)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -16,9 +16,9 @@ from typing import Any
 from src.core.errors import InputError
 from src.predict.engines import Engine
 from src.predict.foreign import verified
-from src.predict.manifest import MANIFEST
+from src.predict.manifest import MANIFEST, manifest_of
 from src.predict.scoring import Inputs, Scores, Submit, Work
-from src.predict.work import load, manifest_of
+from src.predict.work import load
 
 CONNECT = 10  # seconds until a cluster must have answered
 RETRIES = 10  # of a batch whose node or process is lost

@@ -7,11 +7,7 @@ from src.core.errors import InputError
 from src.predict.classifier import Classifier
 from src.predict.engines import EngineOption
 from src.predict.manifest import (
-    Manifest,
-    TableManifest,
     kind_of,
-    read_manifest,
-    read_table_manifest,
 )
 from src.predict.records import Records
 from src.predict.scoring import Work
@@ -56,8 +52,3 @@ def load(
             "or leave it out."
         )
     return Records(folder, threads, engine, threshold)
-
-
-def manifest_of(folder: Path) -> Manifest | TableManifest:
-    """Read the manifest of either kind; it raises as ``read_manifest`` does."""
-    return read_manifest(folder) if kind_of(folder) == "text" else read_table_manifest(folder)

@@ -18,6 +18,7 @@ from src.predict.manifest import list_too
 from src.text import card_page, card_results
 from src.text.card_facts import Facts
 from src.text.card_results import SCORES
+from src.training import cards
 
 log = logging.getLogger("src.text.card")
 
@@ -75,11 +76,7 @@ def main(
 
 
 def _check(license: str, languages: Sequence[str]) -> None:
-    if license and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
-        raise InputError(
-            f"card.license is {license!r}: expected an identifier of Hugging Face's, such as "
-            "apache-2.0, mit or other, or ''; change it in params.yaml."
-        )
+    cards.expect_license(license, "params.yaml")
     for language in languages:
         if not re.fullmatch(r"[a-z]{2,3}|code|multilingual", language):
             raise InputError(

@@ -1,16 +1,13 @@
 """The sections of a model card, in Markdown."""
 
-import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from src.core.files import sha256
 from src.core.markdown import code, plain, public, table
-from src.predict.manifest import MANIFEST
 from src.text.card_facts import Facts
+from src.training import cards
 
 PACKAGES = ("tokenizers", "onnx", "onnxruntime", "numpy")
 MAKERS = ("torch", "transformers")  # of an encoder
@@ -68,18 +65,11 @@ def purpose(
 ) -> list[str]:
     """Say what the model does, and what its owners say of it."""
     labels = facts.manifest["labels"]
-    unsaid = "Not stated."
-    said = [
-        ["Languages", ", ".join(languages) or unsaid],
-        ["License", license or unsaid],
-        ["Contact", " ".join(contact.split()) or unsaid],
-    ]
+    said = {"Languages": ", ".join(languages), "License": license, "Contact": contact}
     return [
         f"It gives a text one of {len(labels)} labels, and a probability to each: "
         f"{', '.join(map(code, labels))}. It is {_kind(facts)}, exported to ONNX.",
-        "## Intended use",
-        intended_use.strip() or unsaid,
-        table(["", ""], said),
+        *cards.intended_use(intended_use, **said),
     ]
 
 
@@ -105,7 +95,7 @@ def training(facts: Facts) -> list[str]:
         params = {f"{section}.{key}": value for key, value in facts.params[section].items()}
         how = "With scikit-learn on the training texts; a temperature that fits the validation "
         how += "texts is part of it."
-        return ["## How it was trained", how, _table(params)]
+        return ["## How it was trained", how, cards.params(params)]
     params = {
         f"{section}.{key}": value
         for section in ("probe", "train")
@@ -123,12 +113,8 @@ def training(facts: Facts) -> list[str]:
         "## How it was trained",
         f"From the checkpoint {code(checkpoint)}, by a logistic regression on what it makes of the "
         f"texts, and then by fine-tuning with Hugging Face Trainer, {kept}.",
-        _table(params),
+        cards.params(params),
     ]
-
-
-def _table(params: Mapping[str, Any]) -> str:
-    return table(["param", "value"], [[code(key), code(value)] for key, value in params.items()])
 
 
 def data(facts: Facts) -> list[str]:
@@ -220,25 +206,8 @@ def usage(model: Path) -> list[str]:
 
 
 def files(facts: Facts) -> list[str]:
-    """List the files with their hashes, and the versions of the packages.
-
-    The manifest is not among them: it has the hash of this card.
-    """
-    files = sorted(path for path in facts.exported.iterdir() if path.name != MANIFEST)
-    rows = [[path.name, f"{path.stat().st_size:,}", code(sha256(path))] for path in files]
-    versions = [["Python", platform.python_version()]]
-    for package in (*(MAKERS_OF_WORDS if facts.of_words else MAKERS), *PACKAGES):
-        try:
-            versions.append([package, version(package)])
-        except PackageNotFoundError:  # such as onnxruntime where onnxruntime-gpu is in its place
-            continue
+    """List the files with their hashes, and the versions of the packages."""
     version_then = facts.config.get("transformers_version", "of an unknown version")
     saved = "" if facts.of_words else f"; the model was saved by transformers {version_then}"
-    return [
-        "## Files",
-        "`manifest.json` has the same hashes, and that of this card.",
-        table(["file", "bytes", "sha256"], rows),
-        "## Versions",
-        f"Installed when this card was written{saved}.",
-        table(["package", "version"], versions),
-    ]
+    makers = MAKERS_OF_WORDS if facts.of_words else MAKERS
+    return cards.files(facts.exported, (*makers, *PACKAGES), saved)

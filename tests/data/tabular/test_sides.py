@@ -111,6 +111,16 @@ def test_what_divides_nothing_is_one_sentence(
     assert sentence in refused(raw, tmp_path / "s", **params)
 
 
+def test_the_column_of_time_is_a_feature_only_if_it_is_to_be(raw: Path, tmp_path: Path) -> None:
+    by = {"strategy": "time", "column": "opened"}
+    divided(raw, tmp_path / "s", **by)
+    schema = Schema.read(tmp_path / "s/schema.json")
+    assert schema.left_out["opened"] == "the rows are divided by it"
+    assert "opened" not in {column.name for column in schema.columns}
+    divided(raw, tmp_path / "t", **by, learn_from_column=True)
+    assert "opened" in {column.name for column in Schema.read(tmp_path / "t/schema.json").columns}
+
+
 def test_equal_rows_that_the_source_puts_on_two_sides_stop_or_are_left_out(tmp_path: Path) -> None:
     frame = (
         make_table(300)

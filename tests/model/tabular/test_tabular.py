@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, TABULAR, Project, copy_project, digest, make_table
 from ruamel.yaml import YAML
+
+from src.predict.records import Records
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,7 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     shutil.rmtree(project.root / "dvclive/tabular", ignore_errors=True)
     project.commit()
     printed = project.dvc("repro", PIPELINE)
-    assert len(project.ran(printed)) == 2 + 3 + 3 + 3 + 3 + 1
+    assert len(project.ran(printed)) == 2 + 1 + 3 + 3 + 3 + 3 + 1 + 1
     project.commit()
     return project
 
@@ -86,6 +90,66 @@ def test_models_learn_and_are_compared(project: Project, tmp_path: Path) -> None
         assert all(one["revisions"] == ["workspace"] for one in found), title
 
 
+def test_the_card_says_what_is_shipped(project: Project, tmp_path: Path) -> None:
+    folder = project.root / "models/tabular/shipped"
+    best = metrics(project, "compare")["best"]
+    assert digest(folder / "model.onnx") == digest(
+        project.root / f"models/tabular/exported/{best}/model.onnx"
+    )
+    page = (folder / "README.md").read_text()
+    found = metrics(project, f"evaluate/{best}")["test"]
+    for expected in (
+        "pipeline_tag: tabular-classification",
+        f"| Average precision | {found['average_precision']:.4f} | ",
+        "| `amount` | number | 0.0 % | ",
+        "`member`",
+        "## What it goes by",
+        "It decides for `1` from a probability of ",
+        "Columns each of which tells the label alone (ROC AUC): 'amount' 0.",
+        "By `country`:",
+    ):
+        assert expected in page
+    records = Records(folder, 1)
+    snippet = page.split("```python\n")[1].split("```")[0]
+    snippet = snippet.replace('"models/tabular/shipped"', repr(str(folder)))
+    snippet = snippet.replace("record |= {}", 'record |= {"amount": 300.0, "country": "br"}')
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    inputs, _ = records.features({"amount": [300.0], "country": ["br"]}, 1)
+    expected_shares = records.probabilities(inputs)[0].tolist()
+    assert done.stdout.strip() == str(dict(zip(["0", "1"], expected_shares, strict=True)))
+
+
+def test_the_shipped_model_scores_a_table(project: Project, tmp_path: Path) -> None:
+    source = project.root / "data/tabular/source/small.csv"
+    output = tmp_path / "scored.parquet"
+    words = ["--input", str(source), "--output", str(output)]
+    command = [sys.executable, "-m", "src.predict", "models/tabular/shipped", *words]
+    subprocess.run(command, cwd=project.root, check=True, capture_output=True)
+    scored = pq.read_table(output).to_pandas()
+    test = pq.read_table(
+        project.root
+        / f"data/tabular/predictions/{metrics(project, 'compare')['best']}/predictions.parquet"
+    ).to_pandas()
+    rows = [int(name.split(":")[1]) - 1 for name in test["id"]]
+    assert scored["label"].iloc[rows].tolist() == test["predicted"].tolist()
+    assert scored["probability"].iloc[rows].tolist() == pytest.approx(test["p_1"].tolist())
+
+
+def test_the_page_of_the_table_names_what_to_look_at(project: Project) -> None:
+    found = json.loads((project.root / "data/tabular/quality.json").read_text())
+    codes = [finding["code"] for finding in found["findings"]]
+    assert "tells_label" in codes
+    assert found["warnings"] == len(codes)
+    assert found["auc"]["amount"] > 0.85 > 0.7 > found["auc"]["shop"]
+    assert found["missing"]["income"] == pytest.approx(0.1, abs=0.03)
+    assert found["left_out"] == {"opened": "the rows are divided by it"}
+    page = (project.root / "data/tabular/quality.md").read_text()
+    assert "| `amount` | number | 0." in page
+    assert "## Left out" in page
+
+
 def test_nothing_runs_again_and_git_sees_nothing(project: Project) -> None:
     assert project.ran(project.dvc("repro", PIPELINE)) == []
     assert project.git("status", "--porcelain") == ""
@@ -95,7 +159,8 @@ def test_a_changed_cost_trains_nothing_anew(project: Project, tmp_path: Path) ->
     copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
     set_params(copy, decide={"threshold": "cost", "miss_cost": 7.0})
     ran = copy.ran(copy.dvc("repro", PIPELINE))
-    assert {name.split(":")[-1].split("@")[0] for name in ran} == {"decide", "evaluate", "compare"}
+    anew = {"decide", "export", "evaluate", "compare", "card"}
+    assert {name.split(":")[-1].split("@")[0] for name in ran} == anew
     assert (
         metrics(copy, "evaluate/forest")["test"]["cost"]
         != metrics(project, "evaluate/forest")["test"]["cost"]
