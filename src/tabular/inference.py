@@ -128,20 +128,20 @@ class Found:
     def _refuse_other_writing(self) -> None:
         """Stop if the values are numbers or dates that are written in another way."""
         texts = pa.array(self.seen, pa.string())
+        if not self.seen:
+            return
         example = f"Column {self.name!r} has {self.seen[0][:60]!r}: "
         otherwise = f"or add '{self.name} category' to load.types, or the column to load.drop."
         other = replace(self.writing, decimal="," if self.writing.decimal == "." else ".")
-        if _share(other.read(texts, "number")) >= LIKELY and not self.padded:
+        if share(other.read(texts, "number")) >= LIKELY and not self.padded:
             raise InputError(
                 f"{example}if these are numbers, set load.decimal to {other.decimal!r}, {otherwise}"
             )
-        forms = [f"{day}{time}" for day in DAYS for time in TIMES]
-        for form in forms:
-            if _share(replace(other, date_formats=(form,)).read(texts, "date")) >= LIKELY:
-                raise InputError(
-                    f"{example}if these are dates, add their form to load.date_formats, such as "
-                    f"{form!r}, {otherwise}"
-                )
+        if form := form_of(texts, self.writing):
+            raise InputError(
+                f"{example}if these are dates, add their form to load.date_formats, such as "
+                f"{form!r}, {otherwise}"
+            )
 
     def _tells_rows_apart(self) -> bool:
         if self.values is None:
@@ -149,6 +149,20 @@ class Found:
         return len(self.values) > max(TELLING, self.filled / 2)
 
 
-def _share(values: pa.Array) -> float:
-    """Return the share of values that could be read."""
-    return (len(values) - int(values.null_count)) / len(values)
+def share(values: pa.Array) -> float:
+    """Return the share of values that could be read; 0 of none."""
+    return (len(values) - int(values.null_count)) / max(1, len(values))
+
+
+def form_of(texts: pa.Array, writing: Writing) -> str:
+    """Return the form of most texts as dates, of those that ISO 8601 does not have; "" if none.
+
+    Texts that are numbers by ``writing`` have none.
+    """
+    if share(writing.numbers(texts)) >= LIKELY:
+        return ""
+    for form in [f"{day}{time}" for day in DAYS for time in TIMES]:
+        if share(replace(writing, date_formats=(form,)).read(texts, "date")) >= LIKELY:
+            plain = replace(writing, date_formats=()).read(texts, "date")
+            return form if share(plain) < LIKELY else ""
+    return ""

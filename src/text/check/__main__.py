@@ -25,12 +25,12 @@ import pandas as pd
 from src.core import stage
 from src.core.errors import InputError, closest
 from src.project import params
-from src.tables import examples, sources
+from src.tables import examples, guess_encoding, sources
 from src.tables.columns import NUMBERED
+from src.tables.guess_encoding import is_parquet
 from src.tables.places import File
 from src.text import load
-from src.text.check import guess, guess_columns, guess_encoding, stages
-from src.text.check.guess_encoding import is_parquet
+from src.text.check import guess, guess_columns, stages
 from src.text.check.stages import Check, hushed
 
 LARGE = 10_000_000  # bytes, from which each step is told

@@ -16,11 +16,11 @@ import pandas as pd
 from src.core.errors import InputError
 from src.tables import examples
 from src.tables.encodings import SAMPLE
+from src.tables.guess_encoding import PARQUET, encodings, is_folder
 from src.tables.places import File
 from src.tables.rows import ENDINGS, Reader
 from src.text.check import guess_columns
 from src.text.check.guess_columns import ID, Params, is_label, is_nested, is_prose, roles
-from src.text.check.guess_encoding import PARQUET, encodings, is_folder
 
 # First bytes that no table has: parquet, a list of objects, and an object a line.
 KINDS = {"parquet": PARQUET, "json": rb"\s*\[\s*\{", "jsonl": rb'\s*\{\s*"'}

@@ -17,11 +17,11 @@ from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
 from src.core.errors import InputError
-from src.tables import download, examples
+from src.tables import download, examples, guess_encoding
 from src.tables.places import File
 from src.text import findings, load
 from src.text.check import __main__ as check
-from src.text.check import guess, guess_columns, guess_encoding, timing
+from src.text.check import guess, guess_columns, timing
 
 TEXTS = make_texts(60)
 # Whatever the project's own texts need, these tests begin with the same params.

@@ -1,0 +1,309 @@
+"""Look at a table before the first run: what it is, and which params it needs.
+
+    python -m src.tabular.check data/tabular/source/mine.csv
+    python -m src.tabular.check data/tabular/source/mine.csv --target churned --write
+
+The stages `load`, `split` and `quality` themselves are run in a temporary folder, with the params
+that the table seems to need, so what is said here is what they will make of it. Nothing is written
+but by --write: then tabular/params.yaml gets the params that are shown, and keeps its comments.
+"""
+
+import json
+import logging
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from src.core import stage
+from src.core.command_line import bind
+from src.core.errors import InputError, closest
+from src.project import params
+from src.tables import guess_encoding, sources
+from src.tables.places import File
+from src.tables.rows import Reader
+from src.tables.schema import WORDS, Schema, Writing
+from src.tabular import inference, load, quality, split
+from src.tabular.quality_words import sentence
+
+PARAMS = Path("tabular/params.yaml")
+ROWS = 20_000  # that columns are judged by
+VALUES = 1000  # of a column, that are looked at for words that mean missing
+LABELS = 20  # of a target that nobody named, at most
+DELIMITERS = (",", ";", "|", "\t")
+SIGNS: tuple[Literal[".", ","], ...] = (".", ",")  # before the digits of a fraction
+# Names of a target, the likeliest first.
+TARGETS = (
+    r"(y|target|label|class|outcome|response)",
+    r".*(churn|fraud|default|surviv|approv|convert|click|diagnos|target|label|outcome).*",
+)
+ID = r"(?i:(.*[_ .-])?(u?u?id|guid|key|nr|no)|.*[a-z]ID)"
+MISSING = {
+    *("?", "-", "--", ".", "unknown", "na", "n/a", "#n/a", "nan", "null", "none", "nil"),
+    *("missing", "not available", "not known"),
+}
+
+Columns = dict[str, pa.Array]  # their texts, by name
+Params = dict[str, Any]
+
+
+def main(
+    *files: str, target: str = "", positive: str = "", drop: str = "", write: bool = False
+) -> None:
+    """Print what files or URLs of a table hold, and the params that they need.
+
+    --target is the column of the labels, and --positive the label that is looked for; both are
+    guessed if they are not named. --drop names columns that no model may read, separated by commas.
+    """
+    if not files:
+        raise InputError(
+            "No file is named: name the one to look at, as in `python -m src.tabular.check "
+            "data/tabular/source/mine.csv`."
+        )
+    present = params.read(PARAMS)
+    settled: dict[str, Params] = {name: dict(present[name]) for name in present}
+    with tempfile.TemporaryDirectory() as folder:
+        lines = _look(settled, files, target, positive, drop, Path(folder))
+    print("\n".join(lines))
+    changes = {
+        f"{section}.{key}": (present[section][key], value)
+        for section, values in settled.items()
+        for key, value in values.items()
+        if present[section][key] != value
+    }
+    if not changes:
+        print(f"\n{PARAMS} has all params that this table needs.")
+        return
+    print("\nParams that this table needs:")
+    for name, (old, new) in changes.items():
+        print(f"  {name}: {old!r} -> {new!r}")
+    if write:
+        params.write({name: new for name, (_, new) in changes.items()}, PARAMS)
+        print(f"{PARAMS} has them now; `dvc repro {PARAMS.parent}/dvc.yaml` is next.")
+    else:
+        print(f"Nothing was written; --write writes them into {PARAMS}.")
+
+
+def _look(
+    settled: dict[str, Params],
+    files: Sequence[str],
+    target: str,
+    positive: str,
+    drop: str,
+    folder: Path,
+) -> list[str]:
+    """Fill in the params, and return the report; InputError if this is no table of labels."""
+    section = settled["load"]
+    section |= {"source": [_seen_from_here(name) for name in files], "sha256": ""}
+    (folder / "files").mkdir()
+    found = sources.find(
+        section["source"], folder / "files", "", section["max_bytes"], "the address"
+    )
+    section["encoding"] = guess_encoding.encodings(found, section["encoding"])
+    section |= _form(found, section)
+    columns = _sample(found, section)
+    dropped = [name.strip() for name in drop.split(",") if name.strip()]
+    section |= {"keep": [], "drop": dropped, "types": []}
+    section["target"] = _target(columns, target, section["target"])
+    others = {name: texts for name, texts in columns.items() if name != section["target"]}
+    section["missing"] = _missing(others, section["missing"])
+    section |= _writing(others, section["missing"])
+    section["id_column"] = _ids(others)
+    section["positive"] = _positive(columns[section["target"]], section, positive)
+    division = settled["split"]
+    if division["column"] and division["column"] not in columns:
+        division |= {"strategy": "stratified", "column": ""}
+    named = settled["evaluate"]["slices"]
+    settled["evaluate"]["slices"] = [name for name in named if name in columns]
+    return _report(settled, guess_encoding.guessed(found, section["encoding"]), folder)
+
+
+def _seen_from_here(name: str) -> str:
+    if "://" in name or any(sign in name for sign in "*?["):
+        return name
+    if not (path := Path(name)).exists():
+        near = [other.name for other in path.parent.glob("*")]
+        raise InputError(
+            f"{name:.200} (seen from {Path.cwd()}) does not exist{closest(path.name, near)}: "
+            "correct the path."
+        )
+    place, root = path.resolve(), Path.cwd().resolve()
+    return place.relative_to(root).as_posix() if place.is_relative_to(root) else str(place)
+
+
+def _reader(section: Params) -> Reader:
+    names = "format", "encoding", "delimiter", "quote", "column_names"
+    kind, encoding, delimiter, quote, columns = (section[name] for name in names)
+    return Reader(kind, "", "", encoding, delimiter, quote, columns, "")
+
+
+def _form(files: Sequence[File], section: Params) -> Params:
+    """Find the format and the delimiter that read the files as the most columns.
+
+    Raises:
+        InputError: none does; what the present params say of the files.
+    """
+    auto = {"format": "auto", "column_names": []}
+    if all(file.format not in (None, "csv", "tsv") for file in files):
+        return auto
+    ways = [auto | {"delimiter": section["delimiter"]}]
+    kind = "auto" if all(file.format == "csv" for file in files) else "csv"
+    ways += [{"format": kind, "column_names": [], "delimiter": sign} for sign in DELIMITERS]
+    tried = []
+    refused: list[InputError] = []
+    for number, way in enumerate(ways):
+        try:
+            _, batch = next(_reader(section | way).read(files))
+        except InputError as error:
+            refused.append(error)
+            continue
+        bad = sum(map(bool, batch.reasons)) / len(batch.reasons)
+        tried.append((round(bad, 2), -len(batch.columns), number))
+    if not tried:
+        raise refused[0]
+    *_, best = min(tried)
+    return ways[best]
+
+
+def _sample(files: Sequence[File], section: Params) -> Columns:
+    """Read the first rows."""
+    parts: dict[str, list[str | None]] = {}
+    rows = 0
+    for _, batch in _reader(section).read(files):
+        for name in batch.columns:
+            parts.setdefault(name, [None] * rows)
+        good = [not reason for reason in batch.reasons]
+        rows += sum(good)
+        for name, values in parts.items():
+            found = batch.columns.get(name, [None] * len(good))
+            values += [value for value, kept in zip(found, good, strict=True) if kept]
+        if rows >= ROWS:
+            break
+    writing = Writing((), ".", ())
+    return {name: writing.filled(pa.array(values, pa.string())) for name, values in parts.items()}
+
+
+def _target(columns: Columns, named: str, present: str) -> str:
+    if named and named not in columns:
+        raise InputError(
+            f"--target is {named!r}, which is no column: choose among "
+            f"{', '.join(map(repr, columns))}{closest(named, columns)}."
+        )
+    if named or present in columns:
+        return named or present
+    likely = [name for name, texts in columns.items() if 1 < len(texts.unique()) <= LABELS]
+    for pattern in TARGETS:
+        for name in reversed(likely):
+            if re.fullmatch(pattern, name.casefold()):
+                return name
+    last = list(columns)[-1]
+    if last in likely:
+        return last
+    raise InputError(
+        f"Can't tell which column has the labels: pass --target, one of "
+        f"{', '.join(map(repr, columns))}."
+    )
+
+
+def _missing(columns: Columns, present: Sequence[str]) -> list[str]:
+    """Return the words that mean missing, and those of the columns that hardly mean more."""
+    found = [
+        str(text)
+        for texts in columns.values()
+        for text in texts.unique().to_pylist()[:VALUES]
+        if text is not None and text.casefold() in MISSING
+    ]
+    return [*present, *sorted({*found} - {*present})]
+
+
+def _writing(columns: Columns, missing: Sequence[str]) -> Params:
+    """Find the decimal sign by which the most columns are numbers, and forms of dates."""
+    counts: Counter[str] = Counter()
+    filled = {}
+    for name, texts in columns.items():
+        filled[name] = Writing(tuple(missing), ".", ()).filled(texts)
+        for sign in SIGNS:
+            writing = Writing((), sign, ())
+            counts[sign] += inference.share(writing.numbers(filled[name])) >= inference.LIKELY
+    sign = SIGNS[counts[","] > counts["."]]
+    plain = Writing((), sign, ())
+    found = (inference.form_of(texts[: inference.SAMPLE], plain) for texts in filled.values())
+    forms = {*filter(None, found)}
+    return {"decimal": sign, "date_formats": sorted(forms)}
+
+
+def _ids(columns: Columns) -> str:
+    """Return a column that is called an id, and names each row."""
+    for name, texts in columns.items():
+        if re.fullmatch(ID, name) and len(texts.unique()) == len(texts) - texts.null_count > 1:
+            return name
+    return ""
+
+
+def _positive(labels: pa.Array, section: Params, named: str) -> str:
+    missing = Writing(tuple(section["missing"]), ".", ())
+    counts = Counter(missing.filled(labels).drop_null().to_pylist())
+    if named and named not in counts:
+        raise InputError(
+            f"--positive is {named!r}, and the labels are {', '.join(map(repr, counts))}"
+            f"{closest(named, counts)}: name one of them."
+        )
+    if len(counts) != 2:
+        return ""
+    by_word = {label.casefold(): label for label in counts}
+    pair = next((pair for pair in (("0", "1"), *WORDS) if {*pair} == {*by_word}), None)
+    return named or (by_word[pair[1]] if pair else min(counts, key=counts.__getitem__))
+
+
+def _report(settled: Mapping[str, Params], guess: str, folder: Path) -> list[str]:
+    """Run the stages that judge the table, and say what they make of it."""
+    section, path = settled["load"], folder / "raw"
+    level = logging.getLogger("src").level
+    logging.getLogger("src").setLevel(logging.ERROR)  # what they warn of is said below
+    try:
+        _run(load.main, settled, "load", folder / "watched", path, folder / "rejected.csv")
+        _run(split.main, settled, "split", path, folder / "splits")
+        pages = folder / "quality.json", folder / "quality.md"
+        _run(quality.main, settled, "quality", path, folder / "splits", *pages)
+    finally:
+        logging.getLogger("src").setLevel(level)
+    figures = json.loads(pages[0].read_text(encoding="utf-8"))
+    schema = Schema.read(folder / "splits/schema.json")
+    kinds = Counter(column.kind for column in schema.columns)
+    dropped = {reason: count for reason, count in figures["dropped"].items() if count}
+    classes = ", ".join(f"{name!r} {count}" for name, count in figures["classes"].items())
+    looked = f", and {section['positive']!r} is looked for" if section["positive"] else ""
+    lines = [
+        f"{', '.join(section['source'])}: encoding {section['encoding'][0]}, delimiter "
+        f"{section['delimiter']!r}, decimal {section['decimal']!r}",
+        *([f"  {guess}"] if guess else []),
+        f"  label   {section['target']}: {classes}{looked}",
+        f"  id      {section['id_column'] or 'none: rows are numbered'}",
+        f"Rows: {figures['rows']}, of which {figures['kept']} are kept; dropped: "
+        f"{dropped or 'none'}",
+        f"Columns that models may read: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}",
+        *(f"  {column.name}: {column.kind}" for column in schema.columns),
+        *(f"  {name}: left out, as {why}" for name, why in schema.left_out.items()),
+    ]
+    notes = [sentence(finding) for finding in figures["findings"]]
+    dates = [column.name for column in schema.columns if column.kind == "date"]
+    if dates and settled["split"]["strategy"] != "time":
+        notes.append(
+            f"Rows have dates, in {', '.join(map(repr, dates))}: split.strategy time with "
+            f"split.column {dates[0]} tests on the last rows, as a model in use sees them."
+        )
+    return [*lines, *(["What to look at:", *(f"- {note}" for note in notes)] if notes else [])]
+
+
+def _run(main: Any, settled: Mapping[str, Params], name: str, *places: Path) -> None:
+    words = [*map(str, places), *params.words_of(settled[name])]
+    paths, typed = bind(main, name, True, words)
+    main(*paths, **typed)
+
+
+if __name__ == "__main__":
+    stage.run(main, section=False)

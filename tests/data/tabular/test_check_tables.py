@@ -1,0 +1,136 @@
+"""What is told of a table that nobody described, and the params that it gets."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, make_table
+from ruamel.yaml import YAML
+
+from src.core.command_line import bind
+from src.core.errors import InputError
+from src.project import params
+from src.tables.schema import Schema
+from src.tabular import check, load
+
+FILE = ROOT / "tabular/params.yaml"
+pytestmark = pytest.mark.skipif(not FILE.exists(), reason="this clone has no pipeline of tables")
+
+
+@pytest.fixture(autouse=True)
+def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a params.yaml of tables, of data that none of these tests has."""
+    (tmp_path / "tabular").mkdir()
+    (tmp_path / "tabular/params.yaml").write_text(FILE.read_text())
+    monkeypatch.chdir(tmp_path)
+    params.write(
+        {"load.target": "gone", "split.strategy": "time", "split.column": "gone"}, check.PARAMS
+    )
+
+
+def looked_at(capsys: pytest.CaptureFixture[str], **options: Any) -> tuple[str, dict[str, Any]]:
+    """The report, and the params of load that were written."""
+    check.main("mine.csv", write=True, **options)
+    found: dict[str, Any] = YAML(typ="safe").load(check.PARAMS)
+    return capsys.readouterr().out, found
+
+
+def bank() -> pd.DataFrame:
+    """A table as a German bank might write it: ; and decimal commas, unknown for missing."""
+    frame = make_table(800).drop(columns="fraud")
+    draw = np.random.default_rng(5)
+    frame["default"] = draw.choice(["yes", "no"], 800)  # a feature that is called like a target
+    frame["job"] = draw.choice(["clerk", "müller", "unknown"], 800)
+    frame["opened"] = pd.to_datetime(frame["opened"]).dt.strftime("%d.%m.%Y")
+    frame["amount"] = [f"{value:.2f}".replace(".", ",") for value in frame["amount"]]
+    frame["income"] = frame["income"].str.replace(".", ",")
+    sold = draw.random(800) < 0.2
+    frame["duration"] = np.where(sold, draw.integers(300, 900, 800), draw.integers(5, 320, 800))
+    frame["y"] = np.where(sold, "yes", "no")
+    frame.insert(0, "customer_id", [f"c{k}" for k in range(800)])
+    return frame
+
+
+def test_a_table_of_a_german_excel_is_read_and_its_leak_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bank().to_csv("mine.csv", sep=";", index=False, encoding="cp1252")
+    printed, found = looked_at(capsys)
+    section = found["load"]
+    assert section["source"] == ["mine.csv"]
+    assert (section["encoding"], section["delimiter"]) == (["cp1252"], ";")
+    assert (section["decimal"], section["date_formats"]) == (",", ["%d.%m.%Y"])
+    assert (section["target"], section["positive"]) == ("y", "yes")
+    assert section["id_column"] == "customer_id"
+    assert section["missing"][-1] == "unknown"
+    assert section["sha256"] == ""
+    assert (found["split"]["strategy"], found["split"]["column"]) == ("stratified", "")
+    assert "label   y: 'no' " in printed
+    assert "'yes' is looked for" in printed
+    assert "Columns each of which tells the label alone (ROC AUC): 'duration' 0.9" in printed
+    assert "Rows have dates, in 'opened': split.strategy time with split.column opened" in printed
+    assert "  amount: number" in printed
+    text = check.PARAMS.read_text()
+    assert "# The label that is looked for" in text, "comments stay"
+    words = ["x", "raw", "rejected.csv", *params.words_of(section)]
+    paths, typed = bind(load.main, "load", True, words)
+    load.main(*paths, **typed)
+    kinds = {column.name: column.kind for column in Schema.read(Path("raw/schema.json")).columns}
+    assert kinds["amount"] == kinds["income"] == kinds["duration"] == "number"
+    assert (kinds["opened"], kinds["default"], kinds["job"]) == ("date", "boolean", "category")
+    check.main("mine.csv")
+    assert "has all params that this table needs" in capsys.readouterr().out
+
+
+def test_what_is_named_is_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    bank().to_csv("mine.csv", index=False)
+    printed, found = looked_at(capsys, target="default", positive="no", drop="duration, y")
+    assert (found["load"]["target"], found["load"]["positive"]) == ("default", "no")
+    assert found["load"]["drop"] == ["duration", "y"]
+    assert "duration" not in printed.split("Params that")[0]
+
+
+def test_without_write_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    make_table(200).to_csv("mine.csv", index=False)
+    before = check.PARAMS.read_bytes()
+    check.main("mine.csv")
+    assert check.PARAMS.read_bytes() == before
+    printed = capsys.readouterr().out
+    assert "load.target: 'gone' -> 'fraud'" in printed
+    assert "Nothing was written; --write writes them" in printed
+
+
+@pytest.mark.parametrize("name", ["mine.parquet", "mine.jsonl"])
+def test_other_formats(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = make_table(200)
+    if name.endswith("parquet"):
+        frame.to_parquet(name, index=False)
+    else:
+        frame.to_json(name, orient="records", lines=True)
+    check.main(name)
+    printed = capsys.readouterr().out
+    assert "load.target: 'gone' -> 'fraud'" in printed
+    assert "  member: boolean" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"target": "frauds"}, "--target is 'frauds', which is no column: .*did you mean 'fraud'"),
+        ({"positive": "2"}, "--positive is '2', and the labels are '0', '1'.*: name one of them"),
+        ({"files": ["min.csv"]}, "min.csv .*does not exist .did you mean 'mine.csv'.*: correct"),
+        ({"files": []}, "No file is named: name the one to look at"),
+        ({"files": ["free.csv"]}, "Can't tell which column has the labels: pass --target, one of"),
+        ({"drop": "fraud"}, "load.drop has 'fraud', which is load.target: take it out of one"),
+    ],
+)
+def test_mistakes_get_one_sentence(options: dict[str, Any], sentence: str) -> None:
+    make_table(200).to_csv("mine.csv", index=False)
+    pd.DataFrame({"a": range(50), "b": [k * 1.5 for k in range(50)]}).to_csv(
+        "free.csv", index=False
+    )
+    files = options.pop("files", ["mine.csv"])
+    with pytest.raises(InputError, match=sentence):
+        check.main(*files, **options)
