@@ -26,7 +26,8 @@ NOT_IN_LOCK = {"gs": "dvc-gs==3.1.0", "azure": "dvc-azure==3.1.1"}
 # What a project of texts alone has no use for.
 TABLES = (
     *("tabular", "src/tabular", "data/tabular", "tests/tabular.yaml", "docs/tabular.md"),
-    "tests/tabular_model.py",
+    *("tests/tabular_model.py", "benchmarks/tabular.py", "benchmarks/tabular_peers.py"),
+    "benchmarks/tabular.txt",
     *("tests/code/tabular", "tests/data/tabular", "tests/model/tabular"),
 )
 LICENSES = {

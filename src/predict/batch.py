@@ -23,11 +23,20 @@ from src.core.errors import InputError
 from src.predict.engines import Engine, EngineOption
 from src.predict.files import fresh, refuse_not_a_file
 from src.predict.formats import Dialect, Format, format_of, own_format
-from src.predict.input import Batch, Input, reading
+from src.predict.input import reading
 from src.predict.output import NoTextError, rejections, writing
 from src.predict.ray_workers import on_ray
 from src.predict.resume import journal_of, remembered_by
-from src.predict.scoring import ROWS, Counts, Probabilities, Scores, Submit, Work, score_here
+from src.predict.scoring import (
+    Batch,
+    Counts,
+    Input,
+    Probabilities,
+    Scores,
+    Submit,
+    Work,
+    score_here,
+)
 from src.predict.work import load
 from src.tables.places import STANDARD, Place
 
@@ -84,7 +93,7 @@ def predict(
         found = stack.enter_context(
             reading(
                 *(options.input, into, options.dialect, work),
-                *(ROWS, verbatim, added.names),
+                *(work.rows, verbatim, added.names),
             )
         )
         journal = None

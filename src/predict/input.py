@@ -7,16 +7,16 @@ apart, with its line and the reason, the rows after it are read on, and values k
 import codecs
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from src.core.errors import InputError
 from src.predict.formats import Dialect, Format
-from src.predict.scoring import Inputs, Reading, Values
+from src.predict.plain import Text, plain_batches
+from src.predict.scoring import Batch, Input, Inputs, Reading, Values
 from src.tables.delimited import Record, Records, width_reason
 from src.tables.encodings import mark_of, text_of, why_not_text
 from src.tables.json_rows import TYPED, Item, as_text, json_lines
@@ -26,44 +26,6 @@ from src.tables.places import Place
 
 CHARACTERS = 1 << 22  # of a batch, beyond which it is handed on
 FIELD = 1 << 24  # characters of one field or line; what is longer is no text
-
-
-@dataclass
-class Batch:
-    """Rows that can be scored, and those between them that can't.
-
-    Attributes:
-        inputs: what is scored, of each row.
-        count: how many rows these are.
-        rows: the columns of the input; of JSON lines that stay such, the lines as they are.
-        rejected: what can't be scored.
-        read: how many rows were read, before any was judged.
-    """
-
-    inputs: Inputs
-    count: int
-    rows: pa.Table | list[str]
-    rejected: list[Broken]
-    read: int
-
-
-@dataclass
-class Input:
-    """A table that is being read.
-
-    Attributes:
-        columns: the names of its columns; of JSON lines, those of the first batch.
-        schema: what ``rows`` of each batch have; none where they are lines.
-        batches: all of it, once.
-        rows: how many rows it has, where that is known.
-        share: how much of it has been read, from 0 to 1, where that is known.
-    """
-
-    columns: list[str]
-    schema: pa.Schema | None
-    batches: Iterator[Batch]
-    rows: int | None
-    share: Callable[[], float | None]
 
 
 @contextmanager
@@ -104,11 +66,12 @@ def reading(
                         f"{place} has the byte-order mark of {mark}, not of {encoding}: pass "
                         f"--encoding {mark}."
                     )
-                lines = Lines(text_of(stream, encoding, "surrogateescape"), FIELD)
+                text = Text(text_of(stream, encoding, "surrogateescape"), FIELD)
+                lines = Lines(text, FIELD)  # type: ignore[arg-type]
                 if format == "jsonl":
                     found = _json_lines(lines, place, wanted, batch_rows, verbatim, added)
                 else:
-                    found = _delimited(lines, format, dialect, place, wanted, batch_rows)
+                    found = _delimited(text, lines, format, dialect, place, wanted, batch_rows)
                 found.share = stream.share
             if taken := [name for name in added if name in found.columns]:
                 raise InputError(
@@ -188,9 +151,16 @@ def _merged(some: list[Broken], others: list[Broken]) -> list[Broken]:
 
 
 def _delimited(
-    lines: Lines, format: Format, dialect: Dialect, place: Place, wanted: Reading, batch_rows: int
+    text: Text,
+    lines: Lines,
+    format: Format,
+    dialect: Dialect,
+    place: Place,
+    wanted: Reading,
+    batch_rows: int,
 ) -> Input:
-    records = Records(lines, "\t" if format == "tsv" else dialect.delimiter, dialect.quote)
+    delimiter = "\t" if format == "tsv" else dialect.delimiter
+    records = Records(lines, delimiter, dialect.quote)
     first = next(records, None)
     if first is None:
         raise InputError(f"{place} has no header: name the columns in the first line.")
@@ -228,6 +198,10 @@ def _delimited(
         return record, sum(map(len, fields))
 
     def batches() -> Iterator[Batch]:
+        if wanted.columnar and not isinstance(first, Broken):
+            yield from plain_batches(
+                text, lines, header, delimiter, dialect.quote, wanted, batch_rows
+            )
         for rows, rejected, read in _collected(map(checked, records), batch_rows):
             columns = list(zip(*(row.fields for row in rows), strict=True)) or [()] * width
             table = pa.table([pa.array(c, pa.string()) for c in columns], schema=schema)

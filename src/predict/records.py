@@ -43,9 +43,11 @@ class Records:
         usual: a record of usual values, by column.
     """
 
+    rows = 4096
     outputs_type = "float64"
     fields: Sequence[str] = RecordAnswer._fields
     truncates = shown = ""
+    columnar = True
 
     def __init__(
         self,
@@ -184,7 +186,13 @@ class Records:
         if isinstance(found, pa.Array):
             if (stored := _stored(column, found)) is not None:
                 return stored, _lost(found, stored)
-            found = strings(found) if is_text(found.type) else found.cast(pa.string()).to_pylist()
+            if not is_text(found.type):
+                found = found.cast(pa.string())
+            if pa.types.is_string(found.type) and _is_valid(found):
+                texts = self.schema.writing.filled(found)
+                values = self.schema.writing.read(texts, column.kind)
+                return values, _lost(texts, values)
+            found = strings(found)
         else:
             nested = {k: "a list or object" for k, v in enumerate(found) if type(v) in NESTED}
         texts = self.schema.writing.filled(pa.array(list(map(self._text, found)), pa.string()))
@@ -265,6 +273,15 @@ class Records:
         if not self.positive:
             return []
         return [f"{self.positive!r} from a probability of {self.threshold:.4g} on"]
+
+
+def _is_valid(texts: pa.Array) -> bool:
+    """Tell whether texts are UTF-8, which parquet does not check."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _stored(column: Column, found: pa.Array) -> pa.Array | None:

@@ -15,7 +15,7 @@ from src.core.errors import InputError
 from src.core.files import sha256
 from src.core.processes import lock
 from src.predict.files import beside, writing_to
-from src.predict.scoring import ROWS, Counts, Inputs, Scores, Submit, Work
+from src.predict.scoring import Counts, Inputs, Scores, Submit, Work
 from src.tables.places import Place
 
 log = logging.getLogger("src.predict.resume")
@@ -51,7 +51,7 @@ class Journal:
         row = len(work.labels) * self._type.itemsize
         self._places: dict[bytes, tuple[int, int]] = {}
         end = file.tell()
-        while len(head := file.read(36)) == 36 and (rows := int.from_bytes(head[:4])) <= ROWS:
+        while len(head := file.read(36)) == 36 and (rows := int.from_bytes(head[:4])) <= work.rows:
             record, check = head + file.read(rows * row + 4), file.read(32)
             if len(check) < 32:
                 break

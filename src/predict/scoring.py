@@ -1,6 +1,6 @@
 """What scores the rows of a table, and counts of what becomes of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from src.tables.lines import Broken
 from src.tables.places import Place
-
-ROWS = 512  # of a batch
 
 # Values of a column of a batch: texts of CSV, values of JSON, or an array of parquet.
 Values = Any
@@ -42,14 +41,54 @@ class Counts:
     resumed: int = 0
 
 
+@dataclass
+class Batch:
+    """Rows that can be scored, and those between them that can't.
+
+    Attributes:
+        inputs: what is scored, of each row.
+        count: how many rows these are.
+        rows: the columns of the input; of JSON lines that stay such, the lines as they are.
+        rejected: what can't be scored.
+        read: how many rows were read, before any was judged.
+    """
+
+    inputs: Inputs
+    count: int
+    rows: pa.Table | list[str]
+    rejected: list[Broken]
+    read: int
+
+
+@dataclass
+class Input:
+    """A table that is being read.
+
+    Attributes:
+        columns: the names of its columns; of JSON lines, those of the first batch.
+        schema: what ``rows`` of each batch have; none where they are lines.
+        batches: all of it, once.
+        rows: how many rows it has, where that is known.
+        share: how much of it has been read, from 0 to 1, where that is known.
+    """
+
+    columns: list[str]
+    schema: pa.Schema | None
+    batches: Iterator[Batch]
+    rows: int | None
+    share: Callable[[], float | None]
+
+
 class Reading(Protocol):
     """What is scored of the rows of a table.
 
     Attributes:
         shown: the column by which a row of parquet that is rejected can be known; "" for none.
+        columnar: whether it takes columns of CSV as arrays of Arrow, in batches maybe shorter.
     """
 
     shown: str
+    columnar: bool
 
     def refuse_columns(self, found: Sequence[str], place: Place, types: pa.Schema | None) -> None:
         """Stop if a table lacks a column, or has it of a type that is never what is wanted.
@@ -68,6 +107,7 @@ class Work(Reading, Protocol):
     """A model that scores the rows of a table.
 
     Attributes:
+        rows: of a batch at most.
         labels: the name of each class, in the order of the outputs.
         fields: the columns that it adds to each row, "label" the first.
         computing: all that outputs depend on, but for the rows and the processor.
@@ -75,6 +115,7 @@ class Work(Reading, Protocol):
         truncates: how much of a row it reads, to be told where rows were cut.
     """
 
+    rows: int
     labels: list[str]
     fields: Sequence[str]
     computing: dict[str, Any]

@@ -21,6 +21,8 @@ from src.tables.places import Place
 class TextColumn:
     """The texts of a column, as ``scoring.Reading``."""
 
+    columnar = False
+
     def __init__(self, column: str) -> None:
         """Read the texts of ``column``."""
         self.shown = column
@@ -57,6 +59,7 @@ class TextColumn:
 class Texts(TextColumn):
     """A classifier of the texts of a column, as ``scoring.Work``."""
 
+    rows = 512
     outputs_type = "float32"
 
     def __init__(

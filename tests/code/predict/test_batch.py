@@ -41,6 +41,8 @@ from src.predict import __main__ as predict
 from src.predict import batch
 from src.predict import input as reader
 from src.predict.classifier import Classifier
+from src.predict.scoring import Input
+from src.predict.texts import Texts
 
 ROWS = 1200  # two batches and a part of one
 Row = dict[str, Any]
@@ -302,7 +304,7 @@ def test_rows_that_cannot_be_scored_stand_apart_with_line_and_reason(
 def test_a_later_row_shadows_nothing(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "ROWS", 2)
+    monkeypatch.setattr(Texts, "rows", 2)
     texts: list[Row] = [{"text": f"goal {k}"} for k in range(5)]
     texts[3]["score"], texts[4]["p_label"] = 1.5, "mine"
     source, output = write(tmp_path / "in.jsonl", texts), tmp_path / "out.jsonl"
@@ -341,7 +343,7 @@ def test_a_row_that_gets_lost_on_the_way_is_seen(
     kind: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def losing(*words: Any) -> Iterator[reader.Input]:
+    def losing(*words: Any) -> Iterator[Input]:
         with reader.reading(*words) as found:
             batches = (
                 replace(b, inputs=b.inputs[1:], count=b.count - 1, rows=b.rows[1:])

@@ -21,7 +21,6 @@ from tabular_model import PARAMS, make_table_model, table, typed
 from src.core.errors import InputError
 from src.core.files import sha256
 from src.predict import __main__ as predict
-from src.predict import scoring
 from src.predict.foreign import SMALL
 from src.predict.records import Records
 from src.tables.schema import Schema
@@ -227,6 +226,7 @@ def test_an_interrupted_run_continues_with_the_same_bytes(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr(Records, "rows", 512)
     words: Row = {"input": str(made / "x.csv"), "prefix": "p_"}
     predict.main(made / "model", output=str(tmp_path / "whole.parquet"), **words)
     real, calls = Records.probabilities, []
@@ -241,9 +241,9 @@ def test_an_interrupted_run_continues_with_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         predict.main(made / "model", output=str(tmp_path / "out.parquet"), **words)
     monkeypatch.setattr(Records, "probabilities", real)
-    assert calls == [1, scoring.ROWS, scoring.ROWS]
+    assert calls == [1, Records.rows, Records.rows]
     predict.main(made / "model", output=str(tmp_path / "out.parquet"), resume=True, **words)
-    assert f"{scoring.ROWS} of the rows were scored before the interruption" in caplog.text
+    assert f"{Records.rows} of the rows were scored before the interruption" in caplog.text
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 

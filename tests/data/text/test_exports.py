@@ -18,7 +18,8 @@ from loading import here, loaded, refused, rejected
 
 from src.core.errors import InputError
 from src.predict.formats import Dialect, own_format
-from src.predict.input import Batch, reading
+from src.predict.input import reading
+from src.predict.scoring import Batch
 from src.predict.texts import TextColumn
 from src.tables import lines, parquet_rows
 from src.tables import rows as rows_of_sources
