@@ -228,6 +228,8 @@ def _json_lines(
     columns = list(dict.fromkeys(itertools.chain(*(item.value for item in first[0]))))
     if first[0]:
         _refuse_columns(wanted, columns, place)
+    settled = bool(first[0])
+    columns = columns or [*wanted.columns]
     # A column has one type for all rows, and what comes is not known: text holds everything.
     schema = None if verbatim else pa.schema([(name, pa.string()) for name in columns])
     known = set(columns)
@@ -242,17 +244,20 @@ def _json_lines(
         return next(filter(None, (why_not_text(v) for v in row.values() if isinstance(v, str))), "")
 
     def batches() -> Iterator[Batch]:
+        nonlocal settled
         for found, rejected, read in itertools.chain([first], collected):
+            if found and not settled:  # no row before could be read
+                _refuse_columns(wanted, [*dict.fromkeys(k for i in found for k in i.value)], place)
+                settled = True
             good = []
             for item in found:
                 if reason := why_not(item.value):
                     rejected.append(Broken.of(item.line, reason, item.source))
                 else:
                     good.append(item)
-            names = dict.fromkeys(itertools.chain(columns, *(item.value for item in good)))
             inputs, keep, odd = _judged(
                 wanted,
-                {name: [item.value.get(name) for item in good] for name in names},
+                {name: [item.value.get(name) for item in good] for name in wanted.columns},
                 [(item.line, item.source) for item in good],
             )
             rejected = _merged(rejected, odd)
@@ -275,7 +280,10 @@ def _parquet(table: Rows, place: Place, wanted: Reading, batch_rows: int) -> Inp
     def batches() -> Iterator[Batch]:
         nonlocal position
         for part in table.batches(batch_rows):
-            columns = dict(zip(schema.names, part.columns, strict=True))
+            columns = {
+                name: table.texts(name, column, wanted=True) if name in table.classes else column
+                for name, column in zip(schema.names, part.columns, strict=True)
+            }
             shown = strings(columns[wanted.shown]) if wanted.shown else [""] * len(part)
             places = [(k, text or "") for k, text in enumerate(shown, position + 1)]
             inputs, good, rejected = _judged(wanted, columns, places)

@@ -5,6 +5,7 @@ is left to it: quotes other than around a whole field of one line without quotes
 within a line, rows of another width, broken characters.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TextIO
 
@@ -38,19 +39,14 @@ class Text:
         """Read ``text``, of lines of at most ``longest`` characters."""
         self._text = text
         self._longest = longest
-        self._back = ""
+        self._back = io.StringIO()
 
     def readline(self, size: int = -1) -> str:
         """Return the next line, or a part of it; "" at the end."""
-        if not self._back:
-            return self._text.readline(size)
-        end = self._back.find("\n") + 1 or len(self._back)
-        if 0 <= size < end:
-            end = size
-        line, self._back = self._back[:end], self._back[end:]
-        if not self._back and not line.endswith("\n") and len(line) != size:
-            line += self._text.readline(size - len(line) if size >= 0 else -1)
-        return line
+        line = self._back.readline(size)
+        if line.endswith(("\n", "\r")) or len(line) == size:
+            return line
+        return line + self._text.readline(size - len(line) if size >= 0 else -1)
 
     def blocks(
         self, header: Sequence[str], delimiter: str, quote: str, first: int
@@ -68,7 +64,7 @@ class Text:
                 text += self._text.readline(self._longest)
             table = self._split(text, header, delimiter, quote)
             if table is None:
-                self._back = text
+                self._back = io.StringIO(text, newline="")
                 return
             yield Block(first, text, table)
             first += len(table)

@@ -23,7 +23,7 @@ from src.tables.encodings import why_not_text
 from src.tables.json_rows import as_text
 from src.tables.parquet_rows import is_text, strings
 from src.tables.places import Place
-from src.tables.schema import LARGEST, STORED, Column, Schema, features_of, finite
+from src.tables.schema import LARGEST, STORED, Column, Schema, Writing, features_of, finite
 
 SHOWN = 40  # characters of a value
 NESTED = (list, dict)  # which no value of a record is
@@ -69,6 +69,7 @@ class Records:
         files = {name: verified(folder / name, sha) for name, sha in manifest["files"].items()}
         with refusing(f"{folder / 'schema.json'} is not a schema"):
             self.schema = Schema.parse(json_object(files["schema.json"], folder / "schema.json"))
+        self.columns = [column.name for column in self.schema.columns]
         self.labels = manifest["labels"]
         self.positive = manifest["positive"]
         self.threshold = float(manifest["threshold"] if threshold == "model" else threshold)
@@ -84,7 +85,10 @@ class Records:
             "packages": [onnxruntime.__version__],
         }
         self.usual = json_object(files["usual.json"], folder / "usual.json")
-        usual, reasons = self.features({name: [value] for name, value in self.usual.items()}, 1)
+        words = pa.array(self.schema.writing.missing, pa.string())
+        self._absent = Writing((), self.schema.writing.decimal, ()).numbers(words).drop_null()
+        with refusing(f"{folder / 'usual.json'} is no record"):
+            usual, reasons = self.features({name: [one] for name, one in self.usual.items()}, 1)
         if reasons[0] or self.usual.keys() != {column.name for column in self.schema.columns}:
             raise InputError(
                 f"{folder / 'usual.json'} is no record of the columns in schema.json "
@@ -112,7 +116,7 @@ class Records:
 
     def refuse_columns(self, found: Sequence[str], place: Place, types: pa.Schema | None) -> None:
         """Stop if a column that the model reads is not there."""
-        lacking = [c.name for c in self.schema.columns if c.name not in found]
+        lacking = [name for name in self.columns if name not in found]
         if lacking:
             more = f" and {len(lacking) - 1} more" * (len(lacking) > 1)
             raise InputError(
@@ -120,6 +124,16 @@ class Records:
                 f"the model reads, but {', '.join(map(repr, found)) or 'none'}: name the columns "
                 "as those that it was trained on, and leave values empty that are not known."
             )
+        kinds = {one.name: one.type for one in types or ()}
+        for name in self.columns if kinds else ():
+            kind = kinds[name]
+            try:
+                pa.nulls(0, kind).cast(pa.string())
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                raise InputError(
+                    f"{place} has {kind} in column {name!r}, which is no value of a record: save "
+                    "it as numbers or strings."
+                ) from None
 
     def take(self, columns: Mapping[str, Values], rows: int) -> tuple[Features, list[str]]:
         """Return the features of the rows that can be scored, and why each row can't be or ""."""
@@ -163,6 +177,7 @@ class Records:
         with suppress(OverflowError):  # of a whole number that no float can hold
             numbers = np.array(found, np.float64)
             if np.nanmax(abs(numbers), initial=0) <= LARGEST:
+                numbers[np.isin(numbers, self._absent.to_numpy())] = np.nan
                 return dict(zip(names, numbers, strict=True))
         return {}
 
@@ -184,8 +199,13 @@ class Records:
         """Return values as they are stored, and by row what of them can't be read."""
         nested = {}
         if isinstance(found, pa.Array):
+            if pa.types.is_floating(found.type):  # pandas writes what is absent as NaN
+                found = pc.if_else(pc.is_nan(found), None, found)
             if (stored := _stored(column, found)) is not None:
-                return stored, _lost(found, stored)
+                lost = _lost(found, stored)
+                if column.kind == "number" and len(self._absent):
+                    stored = pc.if_else(pc.is_in(stored, self._absent), None, stored)
+                return stored, lost
             if not is_text(found.type):
                 found = found.cast(pa.string())
             if pa.types.is_string(found.type) and _is_valid(found):
@@ -242,11 +262,11 @@ class Records:
         probabilities: Probabilities = found
         return probabilities
 
-    def varied(self, record: Features) -> Features:
-        """Return a record, and after it one for each column, with the usual value there."""
-        rows = 1 + len(self.schema.columns)
-        varied = {name: np.repeat(values, rows) for name, values in record.items()}
-        for row, column in enumerate(self.schema.columns, 1):
+    def varied(self, record: Features, most: int) -> Features:
+        """Return a record, and one for each of the first columns, with the usual value there."""
+        first = self.schema.columns[:most]
+        varied = {name: np.repeat(values, 1 + len(first)) for name, values in record.items()}
+        for row, column in enumerate(first, 1):
             for name in column.features:
                 varied[name][row] = self._usual[name][0]
         return varied
@@ -292,6 +312,8 @@ def _stored(column: Column, found: pa.Array) -> pa.Array | None:
     kind = found.type
     if column.kind == "number" and (pa.types.is_integer(kind) or pa.types.is_float64(kind)):
         return finite(found.cast(pa.float64(), safe=False))
+    if column.kind == "number" and (pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        return Writing((), ".", ()).numbers(found.cast(pa.string()))
     if column.kind == "boolean" and pa.types.is_boolean(kind):
         return found
     if column.kind == "date" and pa.types.is_timestamp(kind):

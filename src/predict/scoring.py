@@ -84,10 +84,12 @@ class Reading(Protocol):
 
     Attributes:
         shown: the column by which a row of parquet that is rejected can be known; "" for none.
+        columns: the names of those that are scored.
         columnar: whether it takes columns of CSV as arrays of Arrow, in batches maybe shorter.
     """
 
     shown: str
+    columns: list[str]
     columnar: bool
 
     def refuse_columns(self, found: Sequence[str], place: Place, types: pa.Schema | None) -> None:

@@ -26,6 +26,7 @@ class TextColumn:
     def __init__(self, column: str) -> None:
         """Read the texts of ``column``."""
         self.shown = column
+        self.columns = [column]
 
     def refuse_columns(self, found: Sequence[str], place: Place, types: pa.Schema | None) -> None:
         """Stop if the column of the texts is not there, or holds something else."""
@@ -43,7 +44,7 @@ class TextColumn:
 
     def take(self, columns: Mapping[str, Values], rows: int) -> tuple[list[str], list[str]]:
         """Return the texts that can be scored, and why each row can't be or ""."""
-        values = columns[self.shown]
+        values = columns.get(self.shown, [])  # there is none among no rows
         values = strings(values) if isinstance(values, pa.Array) else values
         reasons = list(map(self._why_not, values))
         return [v for v, reason in zip(values, reasons, strict=True) if not reason], reasons

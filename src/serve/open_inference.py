@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import Meta, Struct
@@ -13,7 +13,7 @@ from src.predict.classifier import Classifier, Field
 from src.predict.engines import package_of
 from src.serve import table_tensors
 from src.serve.errors import invalid, too_large
-from src.serve.models import Loaded, TableModel
+from src.serve.models import Loaded, TableModel, TextModel
 from src.serve.openapi import Route
 from src.serve.request import (
     ENCODER,
@@ -136,7 +136,7 @@ async def infer(service: Service, request: Request) -> Response:
         return _answer(model, table.id, outputs)
     asked = decoded(head, INFER)
     texts = _texts(asked.inputs[0], tail, limits)
-    of_texts = service.text_model(model.name)
+    of_texts = cast("TextModel", model)  # as it was when the request began
     work = service.scored(of_texts, texts, until, limits.auto_truncate)
     found = await while_wanted(request, work, until)
     wanted = _wanted(asked, _given(of_texts.classifier))
@@ -251,7 +251,7 @@ async def model(service: Service, request: Request) -> Response:
 
 async def ready(service: Service, request: Request) -> Response:
     """Say that a model is served."""
-    return json_answer(ModelReady(service.text_model(request.path_params["name"]).name, True))
+    return json_answer(ModelReady(service.model(request.path_params["name"]).name, True))
 
 
 def _model_routes(path: str, ending: str) -> list[Route]:

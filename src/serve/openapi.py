@@ -62,6 +62,8 @@ class _Schemas:
         if isinstance(kind, tuple):
             return {"anyOf": [self.of(one) for one in kind]}
         (schema,), named = msgspec.json.schema_components([kind], ref_template=SCHEMAS + "{name}")
+        if clash := [n for n, one in named.items() if self.named.get(n, one) != one]:
+            raise TypeError(f"two types are called {clash[0]}")
         self.named |= named
         return schema
 

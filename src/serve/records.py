@@ -1,6 +1,6 @@
 """Records of tables in JSON: what a model decides for, and what pushed it there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -17,6 +17,7 @@ Value = Annotated[
     float | int | bool | str | None, Meta(title="a number, true, false, a text or null")
 ]
 Record = dict[str, Value]
+NAME, NAMES = 100, 1000  # characters of a name, and names, that a hint is looked for in
 
 
 class Change(Struct):
@@ -61,8 +62,8 @@ async def answer(
     if explain and len(records) != 1:
         invalid(f"explain is for one record, and there are {len(records)}: send one.")
     check_count(len(records), service.limits, "records")
-    columns = _columns(model, records, service.limits)
-    features = features_of(model, columns, len(records), "records")
+    columns = _columns(model, records)
+    features = features_of(model, columns, len(records), "records", service.limits)
     if not explain:
         items = model.items(features)
         work = service.decided(model, items, until)
@@ -73,10 +74,9 @@ async def answer(
                 for one, row in zip(answers, shares.tolist(), strict=True)
             ]
         )
-    most = 1 + service.limits.max_words
-    items = model.items(model.records.varied(features))
+    items = model.items(model.records.varied(features, service.limits.max_words))
     # Nobody sent the records with usual values, so figures do not count them.
-    work = service.decided(model, items[:most], until, counted=1)
+    work = service.decided(model, items, until, counted=1)
     shares, answers = await while_wanted(request, work, until)
     told = model.records.positive or answers[0].label
     of_label = shares[:, model.labels.index(told)].tolist()
@@ -92,7 +92,7 @@ async def answer(
                 answers[0].probability,
                 dict(zip(model.labels, shares[0].tolist(), strict=True)),
                 sorted(changes, key=lambda one: -abs(one.change)),
-                max(0, len(items) - most),
+                len(columns) + 1 - len(items),
             )
         ]
     )
@@ -105,9 +105,16 @@ def check_count(records: int, limits: Limits, name: str) -> None:
 
 
 def features_of(
-    model: TableModel, columns: Mapping[str, Sequence[Any]], rows: int, name: str
+    model: TableModel, columns: Mapping[str, Sequence[Any]], rows: int, name: str, limits: Limits
 ) -> dict[str, Any]:
-    """Read columns of values; a value that can't be read is refused."""
+    """Read columns of values; a value that can't be read, or is too long, is refused."""
+    for column in model.records.columns:
+        for row, value in enumerate(columns[column]):
+            if isinstance(value, str) and len(value) > limits.max_characters:
+                too_large(
+                    f"{name}[{row}] has {len(value)} characters in {column!r}: send at most "
+                    f"{limits.max_characters}."
+                )
     features, reasons = model.records.features(columns, rows)
     for row, reason in enumerate(reasons):
         if reason:
@@ -115,22 +122,19 @@ def features_of(
     return features
 
 
-def _columns(
-    model: TableModel, records: Sequence[Record], limits: Limits
-) -> dict[str, list[Value]]:
+def hint(name: str, found: Collection[str]) -> str:
+    """Suggest the likeliest of a client's names, unless they are very many or long."""
+    short = [one for one in found if len(one) <= NAME] if len(found) <= NAMES else []
+    return closest(name[:NAME], short)
+
+
+def _columns(model: TableModel, records: Sequence[Record]) -> dict[str, list[Value]]:
     """Return the values of each column that the model reads."""
-    names = [column.name for column in model.records.schema.columns]
+    names = model.records.columns
     for row, record in enumerate(records):
         if lacking := [name for name in names if name not in record]:
             invalid(
-                f"records[{row}] has no {lacking[0]!r}{closest(lacking[0], record)}: send every "
+                f"records[{row}] has no {lacking[0]!r}{hint(lacking[0], record)}: send every "
                 "column of the model, null where a value is not known."
             )
-        for name in names:
-            value = record[name]
-            if isinstance(value, str) and len(value) > limits.max_characters:
-                too_large(
-                    f"records[{row}] has {len(value)} characters in {name!r}: send at most "
-                    f"{limits.max_characters}."
-                )
     return {name: [record[name] for record in records] for name in names}

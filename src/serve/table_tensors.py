@@ -7,11 +7,10 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from src.core.errors import closest
 from src.predict.classifier import Probabilities, RecordAnswer
 from src.serve.errors import invalid
 from src.serve.models import TableModel
-from src.serve.records import Value, check_count, features_of
+from src.serve.records import Value, check_count, features_of, hint
 from src.serve.request import Limits
 from src.serve.tensors import (
     InferParameters,
@@ -47,7 +46,7 @@ class ColumnTensor(Struct):
     parameters: TensorParameters | None = None
 
 
-class WantedOutput(Struct):
+class WantedOfTable(Struct):
     """An output to answer with."""
 
     name: OutputName
@@ -60,7 +59,7 @@ class InferTable(Struct):
     inputs: Annotated[list[ColumnTensor], Meta(min_length=1, title="a list of tensors")]
     id: str | None = None
     parameters: InferParameters | None = None
-    outputs: list[WantedOutput] | None = None
+    outputs: list[WantedOfTable] | None = None
 
 
 INFER = msgspec.json.Decoder(InferTable)
@@ -96,9 +95,9 @@ def items_of(
         invalid(f"{len(tail)} bytes are left after the tensors: make binary_data_size agree.")
     for column in model.records.schema.columns:
         if column.name not in columns:
-            hint = closest(column.name, columns)
-            invalid(f"inputs has no tensor {column.name!r}{hint}: send one for every column.")
-    return model.items(features_of(model, columns, rows, "row "))
+            likely = hint(column.name, columns)
+            invalid(f"inputs has no tensor {column.name!r}{likely}: send one for every column.")
+    return model.items(features_of(model, columns, rows, "row ", limits))
 
 
 def _binary(datatype: Datatype, content: bytes, name: str) -> list[Value]:
@@ -107,7 +106,9 @@ def _binary(datatype: Datatype, content: bytes, name: str) -> list[Value]:
     kind = np.dtype(TYPES[datatype])
     if len(content) % kind.itemsize:
         invalid(f"{name} has {len(content)} bytes, which are no values of {datatype}.")
-    values: list[Value] = np.frombuffer(content, kind).tolist()
+    found = np.frombuffer(content, kind)
+    # By their shortest text, as tables are read: 0.1 in FP32 is 0.1.
+    values: list[Value] = [float(str(v)) for v in found] if datatype == "FP32" else found.tolist()
     return [None if value != value else value for value in values]  # NaN is not known
 
 

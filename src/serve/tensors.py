@@ -13,7 +13,7 @@ from src.serve.errors import invalid
 class TensorParameters(Struct):
     """The number of bytes of a binary tensor."""
 
-    binary_data_size: int | None = None
+    binary_data_size: Annotated[int, Meta(ge=0)] | None = None
 
 
 class OutputParameters(Struct):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -19,7 +19,7 @@ from src.core.errors import closest
 from src.predict.classifier import Answer, RecordAnswer
 from src.serve.connections import PIECE
 from src.serve.errors import Problem, invalid, too_large
-from src.serve.models import Loaded, TableModel
+from src.serve.models import Loaded, TableModel, TextModel
 from src.serve.openapi import Route
 from src.serve.request import Limits, ModelName, body_of, sentence, while_wanted
 from src.serve.service import Service
@@ -159,7 +159,7 @@ async def _in_slices(
                 if isinstance(model, TableModel):
                     answers += (await service.decided(model, part, until))[1]
                     break
-                found = await service.scored(service.text_model(model.name), part, until)
+                found = await service.scored(cast("TextModel", model), part, until)
                 answers += found.answers
                 cut += sum(found.cut)
                 break

@@ -33,6 +33,7 @@ STORED: dict[Kind, pa.DataType] = {
 WORDS = (("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"), ("off", "on"))
 # What a model reads of a date, after the name of its column.
 PARTS = ("days", "month", "weekday", "hour")
+WORDS_AT_MOST = 1000  # that mean missing, and forms of dates
 LARGEST = float(np.finfo(np.float32).max)
 EXPONENT = r"([eE][+-]?\d+)?$"
 
@@ -188,8 +189,10 @@ class Schema:
             texts += [column.name for column in columns]
         except (KeyError, TypeError) as error:
             raise ValueError(f"it lacks {error}") from error
-        if not all(isinstance(text, str) for text in texts):
+        if not all(isinstance(text, str) and _is_unicode(text) for text in texts):
             raise ValueError("a name in it is no text")
+        if len(missing) + len(formats) > WORDS_AT_MOST:
+            raise ValueError("it has too many words that mean missing, or forms of dates")
         if written["decimal"] not in (".", ","):
             raise ValueError("its decimal sign is neither . nor ,")
         if not columns or any(column.kind not in KINDS for column in columns):
@@ -198,11 +201,17 @@ class Schema:
         if len({*names}) < len(names):
             raise ValueError("two of its features have one name")
         writing = Writing(missing, written["decimal"], formats)
+        writing.check()
         return cls(found["target"], found["positive"], writing, columns, found["left_out"])
 
     def features(self, *kinds: Kind) -> list[str]:
         """Name what models read of the columns of these kinds, in their order."""
         return [name for column in self.columns if column.kind in kinds for name in column.features]
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text has no half of a surrogate pair, which JSON can hold and UTF-8 not."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def features_of(column: Column, values: pa.Array) -> dict[str, npt.NDArray[Any]]:

@@ -298,7 +298,8 @@ def _limits(facts: Facts) -> list[str]:
         f"{rare:,} rows in all, so look at the intervals.",
         "A number beyond the ranges above is "
         + ("taken as it is" if facts.name == "linear" else "like the nearest one within")
-        + ", and a value of a category that no training row has is like a rare one.",
+        + ", and a value of a category that no training row has is "
+        + ("not known." if facts.name == "boosting" else "like a rare one."),
     ]
     return ["## Limits", "\n".join(f"- {limit}" for limit in found)]
 

@@ -41,7 +41,7 @@ TARGETS = (
     r"(y|target|label|class|outcome|response)",
     r".*(churn|fraud|default|surviv|approv|convert|click|diagnos|target|label|outcome).*",
 )
-ID = r"(?i:(.*[_ .-])?(u?u?id|guid|key|nr|no)|.*[a-z]ID)"
+ID = r"(?i:(.*[_ .-])?(u?u?id|guid|key|nr|no))|.*[a-z]ID"
 MISSING = {
     *("?", "-", "--", ".", "unknown", "na", "n/a", "#n/a", "nan", "null", "none", "nil"),
     *("missing", "not available", "not known"),
@@ -106,6 +106,8 @@ def _look(
     section["encoding"] = guess_encoding.encodings(found, section["encoding"])
     section |= _form(found, section)
     columns = _sample(found, section)
+    if not columns:
+        raise InputError(f"{', '.join(section['source'])} has no rows: add some.")
     dropped = [name.strip() for name in drop.split(",") if name.strip()]
     section |= {"keep": [], "drop": dropped, "types": []}
     section["target"] = _target(columns, target, section["target"])
@@ -225,7 +227,7 @@ def _writing(columns: Columns, missing: Sequence[str]) -> Params:
     counts: Counter[str] = Counter()
     filled = {}
     for name, texts in columns.items():
-        filled[name] = Writing(tuple(missing), ".", ()).filled(texts)
+        filled[name] = Writing(tuple(missing), ".", ()).filled(texts).drop_null()
         for sign in SIGNS:
             writing = Writing((), sign, ())
             counts[sign] += inference.share(writing.numbers(filled[name])) >= inference.LIKELY

@@ -17,7 +17,7 @@ from src.tables import delimited, examples
 from src.tables.examples import Hashes
 from src.tables.folders import stem, stems
 from src.tables.rows import Batch
-from src.tables.schema import ID, STORED, Schema, Writing
+from src.tables.schema import ID, STORED, Column, Schema, Writing
 from src.tabular.inference import Found
 from src.tabular.wanted import Wanted, refuse_odd_labels
 
@@ -125,7 +125,8 @@ class Table:
                 "correct load.target, load.missing or load.delimiter."
             )
         refuse_odd_labels(self._labels, target, usable)
-        columns, left_out = [], {}
+        columns: list[Column] = []
+        left_out = {"": "it has no name"} if "" in self._columns else {}
         for found in self._found.values():
             found.rows = usable
             column = found.column()
@@ -136,6 +137,12 @@ class Table:
             if stop_unreadable:
                 found.refuse_unreadable(column)
             columns.append(column)
+        features = Counter(name for column in columns for name in column.features)
+        if twice := [name for name, count in features.items() if count > 1]:
+            raise InputError(
+                f"Column {twice[0]!r} is called as a part of a date is: rename it, or add it to "
+                "load.drop."
+            )
         if not columns:
             raise InputError(
                 f"No column but {target!r} tells the rows apart ({left_out}): add features, or fix "

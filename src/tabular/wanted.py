@@ -52,9 +52,9 @@ class Wanted:
             raise InputError(f"load.keep and load.drop both have {min(both)!r}: keep it in one.")
 
     def features(self, header: Sequence[str]) -> list[str]:
-        """List the columns that models may read."""
+        """List the columns that models may read; one without a name is none."""
         others = {self.target, *self.drop} | ({self.ids} if self.ids else set())
-        return [n for n in header if n not in others and (not self.keep or n in self.keep)]
+        return [n for n in header if n and n not in others and (not self.keep or n in self.keep)]
 
 
 def refuse_odd_labels(labels: Collection[str], target: str, rows: int) -> None:

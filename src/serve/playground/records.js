@@ -18,7 +18,7 @@ export function offerFields() {
 
 function field(column, place) {
   const id = `field-${place}`;
-  const usual = column.usual === null ? "" : short(column.usual);
+  const usual = column.usual === null ? "" : String(column.usual);
   let input;
   if (column.kind === "boolean") {
     const options = [

@@ -27,6 +27,7 @@ class Everything:
 
     def __init__(self, columnar: bool) -> None:
         self.columnar = columnar
+        self.columns: list[str] = []
 
     def refuse_columns(self, found: Sequence[str], place: Place, types: pa.Schema | None) -> None:
         pass
@@ -84,6 +85,7 @@ def test_blocks_end_at_lines_and_give_way_to_the_reader(
     rows[40] = "odd,after it"
     check("x,y\n" + "\n".join(rows) + "\n")
     check("x,y\r\n" + "\r\n".join(rows))
+    check("x,y\r" + "\r".join(rows))
 
 
 def test_plain_blocks_need_no_reader_of_rows() -> None:
@@ -94,3 +96,14 @@ def test_plain_blocks_need_no_reader_of_rows() -> None:
     text = plain.Text(io.StringIO('1,a\n2,"b\nc"\n'), LONGEST)
     assert list(text.blocks(["x", "y"], ",", '"', 2)) == []
     assert [text.readline() for _ in range(4)] == ["1,a\n", '2,"b\n', 'c"\n', ""]
+
+
+def test_a_long_file_of_an_old_mac_keeps_its_rows() -> None:
+    check("x,y\r" + "".join(f"{k},name {k}\r" for k in range(120_000)))
+
+
+def test_a_block_that_is_not_plain_comes_again_line_by_line() -> None:
+    text = plain.Text(io.StringIO('1,"a""b"\r\n2,c\r\n3,d', newline=""), LONGEST)
+    assert list(text.blocks(["x", "y"], ",", '"', 2)) == []
+    assert [text.readline(4) for _ in range(3)] == ['1,"a', '""b"', "\r\n"]
+    assert [text.readline() for _ in range(3)] == ["2,c\r\n", "3,d", ""]

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import joblib
 import numpy as np
 import onnx
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_model
@@ -172,6 +174,83 @@ def test_what_json_and_csv_hold_is_read_alike(made: Path) -> None:
         )
 
 
+def test_words_that_mean_missing_do_so_as_numbers_too(made: Path) -> None:
+    def described(schema: Row) -> None:
+        schema["writing"]["missing"] += ["-999"]
+
+    records = Records(changed(made, "missing", described), 1)
+    for values in (
+        [-999, 5.0, -999.0],
+        ("-999", "5", "-999"),
+        pa.array([-999, 5, -999]),
+        pa.array([-999.0, 5.0, -999.0]),
+        pa.array([-999.0, 5.0, -999.0], pa.float32()),
+    ):
+        found, reasons = records.features({"amount": values}, 3)
+        assert str(found["amount"].tolist()) == "[nan, 5.0, nan]"
+        assert reasons == ["", "", ""]
+
+
+def test_numbers_of_parquet_are_read_as_the_table_of_the_training_was(made: Path) -> None:
+    def described(schema: Row) -> None:
+        schema["writing"]["decimal"] = ","
+
+    records = Records(changed(made, "comma", described), 1)
+    for kind in (pa.float32(), pa.float64(), pa.decimal128(6, 3)):
+        one, two = (Decimal("1.234"), Decimal("12.5")) if "decimal" in str(kind) else (1.234, 12.5)
+        values = pa.array([one, two, None], kind)
+        found, reasons = records.features({"amount": values}, 3)
+        assert found["amount"].tolist()[:2] == [1.234, 12.5]
+        assert reasons == ["", "", ""]
+    absent = pa.array([np.nan, 1.0], pa.float32())
+    found, reasons = records.features({"amount": absent, "country": absent}, 2)
+    assert np.isnan(found["amount"][0])
+    assert found["country"][0] == ""
+    assert reasons == ["", ""]
+
+
+def test_a_column_that_holds_no_values_is_refused(made: Path, tmp_path: Path) -> None:
+    rows = [row | {"amount": [row["amount"]]} for row in typed(made)[:3]]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    told = "has list<.*> in column 'amount', which is no value of a record: save it as numbers or"
+    with pytest.raises(InputError, match=told):
+        predict.main(
+            made / "model", input=str(tmp_path / "in.parquet"), output=str(tmp_path / "o.csv")
+        )
+
+
+def test_names_of_numbered_classes_are_read(made: Path, tmp_path: Path) -> None:
+    plain = pa.Table.from_pylist(typed(made)[:6])
+    names = sorted({*plain["country"].to_pylist()})
+    codes = pa.array([names.index(value) for value in plain["country"].to_pylist()])
+    feature = {"country": {"_type": "ClassLabel", "names": names}}
+    about = {"huggingface": json.dumps({"info": {"features": feature}})}
+    at = plain.schema.get_field_index("country")
+    numbered = plain.set_column(at, "country", codes).replace_schema_metadata(about)
+    shares = []
+    for name, one in (("plain", plain), ("numbered", numbered)):
+        pq.write_table(one, tmp_path / f"{name}.parquet")
+        output = tmp_path / f"{name}.csv"
+        predict.main(made / "model", input=str(tmp_path / f"{name}.parquet"), output=str(output))
+        shares.append([row["probability"] for row in read(output)])
+    assert shares[0] == shares[1]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "{\n", "{\n[1]\n"])
+def test_lines_without_a_record_are_told(text: str, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(text)
+    words: Row = {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "o.jsonl")}
+    if text.strip():
+        with pytest.raises(InputError, match=r"has no row that can be scored, all . are rejected"):
+            predict.main(made / "model", **words)
+    else:
+        predict.main(made / "model", **words)
+        assert (tmp_path / "o.jsonl").read_bytes() == b""
+    (tmp_path / "in.jsonl").write_text("{\n" * (Records.rows + 1) + '{"amounts": 3}\n')
+    with pytest.raises(InputError, match=r"has no column 'opened'.* and 5 more, which the model"):
+        predict.main(made / "model", **words)
+
+
 def test_a_decimal_comma_is_the_way_of_texts_and_not_of_numbers(made: Path) -> None:
     def described(schema: Row) -> None:
         schema["writing"]["decimal"] = ","
@@ -284,6 +363,9 @@ def changed(
         lambda found: found.pop("writing"),
         lambda found: found["writing"].update(missing=3),
         lambda found: found["writing"].update(decimal="x"),
+        lambda found: found["writing"].update(date_formats=["%d%d"]),
+        lambda found: found["writing"].update(missing=["\ud800"]),
+        lambda found: found["writing"].update(missing=["x"] * 1001),
         lambda found: found["columns"][0].update(kind="code"),
         lambda found: found["columns"][0].update(name=["a"]),
         lambda found: found["columns"][0].pop("name"),

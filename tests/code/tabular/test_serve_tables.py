@@ -193,6 +193,7 @@ def test_a_client_of_the_open_inference_protocol(
         "model", [*tensors.values()], outputs=[triton.InferRequestedOutput("label")]
     )
     assert [one["name"] for one in only.get_response()["outputs"]] == ["label"]
+    assert client.is_model_ready("model")
     lacking = [tensor for name, tensor in tensors.items() if name != "amount"]
     with pytest.raises(InferenceServerException, match=r"inputs has no tensor 'amount'.* send one"):
         client.infer("model", lacking)
@@ -209,6 +210,46 @@ def test_a_client_of_the_open_inference_protocol(
     words.set_data_from_numpy(np.array([["abc"]] * 5, object), binary_data=binary)
     with pytest.raises(InferenceServerException, match="'abc' in 'amount', a number: correct it"):
         client.infer("model", [*lacking, words])
+
+
+def test_a_tensor_of_32_bits_is_read_by_its_shortest_text(server: str, rows: list[Row]) -> None:
+    asked = rows[0] | {"amount": 0.1, "income": 3.3}
+    shares = []
+    for datatype in ("FP32", "FP64"):
+        inputs, tail = [], b""
+        for name, value in asked.items():
+            tensor: Row = {"name": name, "datatype": "BYTES", "shape": [1], "data": [value]}
+            if name in ("amount", "income"):
+                kind = "<f4" if datatype == "FP32" else "<f8"
+                tail += np.array([value], kind).tobytes()
+                size = {"binary_data_size": np.dtype(kind).itemsize}
+                tensor = {"name": name, "datatype": datatype, "shape": [1], "parameters": size}
+            inputs.append(tensor)
+        head = json.dumps({"inputs": inputs}).encode()
+        answer = requests.post(
+            f"{server}/v2/models/model/infer",
+            data=head + tail,
+            headers={"Inference-Header-Content-Length": str(len(head))},
+            timeout=PATIENCE,
+        )
+        assert answer.status_code == 200, answer.text
+        outputs = {one["name"]: one for one in answer.json()["outputs"]}
+        shares.append(outputs["probability"]["data"])
+        head = head.replace(b'"binary_data_size": ', b'"binary_data_size": -')
+        answer = requests.post(
+            f"{server}/v2/models/model/infer",
+            data=head + tail,
+            headers={"Inference-Header-Content-Length": str(len(head))},
+            timeout=PATIENCE,
+        )
+        assert answer.status_code == 422
+    assert shares[0] == shares[1]
+
+
+def test_the_document_has_the_outputs_of_both_kinds(server: str) -> None:
+    types = requests.get(f"{server}/openapi.json", timeout=PATIENCE).json()["components"]["schemas"]
+    assert "score" in types["WantedOutput"]["properties"]["name"]["enum"]
+    assert "probability" in types["WantedOfTable"]["properties"]["name"]["enum"]
 
 
 def test_a_file_is_scored(server: str, made: Path) -> None:

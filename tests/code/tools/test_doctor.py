@@ -58,7 +58,9 @@ def test_every_finding_is_listed_also_when_the_lock_cannot_be_read(project: Proj
     assert said[0].startswith("Remote 'storage' is not verified")
     assert "unable to read: 'dvc.lock'" in said[1]
     assert said[2].startswith("2 problems found")
-    assert ask(project, "--que", code=1)[0].startswith("--que is not known (did you mean 'queue'?)")
+    assert ask(project, "--que", code=1)[0].startswith(
+        "--que is not known (did you mean '--queue'?)"
+    )
 
 
 def test_a_folder_without_a_pipeline_is_refused(project: Project) -> None:

@@ -360,7 +360,7 @@ def test_a_remote_elsewhere_is_checked_for_objects_or_by_content(
         (["--download"], "--download goes with --remote: add --remote."),
         (
             ["--remotes"],
-            "--remotes is not known (did you mean 'remote'?): verify takes remote, download; ",
+            "--remotes is not known (did you mean '--remote'?): verify takes --remote, ",
         ),
     ],
 )

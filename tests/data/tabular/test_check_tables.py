@@ -47,6 +47,8 @@ def bank() -> pd.DataFrame:
     frame["amount"] = [f"{value:.2f}".replace(".", ",") for value in frame["amount"]]
     frame["income"] = frame["income"].str.replace(".", ",")
     sold = draw.random(800) < 0.2
+    frame.loc[draw.random(800) < 0.2, ["opened", "amount"]] = ""
+    frame["amount_paid"] = [f"{k},5" for k in range(800)]  # no id, though it differs and ends so
     frame["duration"] = np.where(sold, draw.integers(300, 900, 800), draw.integers(5, 320, 800))
     frame["y"] = np.where(sold, "yes", "no")
     frame.insert(0, "customer_id", [f"c{k}" for k in range(800)])
@@ -121,6 +123,7 @@ def test_other_formats(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         ({"target": "frauds"}, "--target is 'frauds', which is no column: .*did you mean 'fraud'"),
         ({"positive": "2"}, "--positive is '2', and the labels are '0', '1'.*: name one of them"),
         ({"files": ["min.csv"]}, "min.csv .*does not exist .did you mean 'mine.csv'.*: correct"),
+        ({"files": ["none.jsonl"]}, "none.jsonl has no rows: add some"),
         ({"files": []}, "No file is named: name the one to look at"),
         ({"files": ["free.csv"]}, "Can't tell which column has the labels: pass --target, one of"),
         ({"drop": "fraud"}, "load.drop has 'fraud', which is load.target: take it out of one"),
@@ -128,6 +131,7 @@ def test_other_formats(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_mistakes_get_one_sentence(options: dict[str, Any], sentence: str) -> None:
     make_table(200).to_csv("mine.csv", index=False)
+    Path("none.jsonl").write_text("\n\n")
     pd.DataFrame({"a": range(50), "b": [k * 1.5 for k in range(50)]}).to_csv(
         "free.csv", index=False
     )

@@ -169,6 +169,21 @@ def test_another_delimiter_is_told_by_the_one_column() -> None:
         loaded(table)
 
 
+def test_a_column_without_a_name_is_left_out() -> None:
+    frame = rows()
+    frame[""] = [str(k * 7 % 40) for k in range(40)]
+    loaded(frame)
+    assert schema().left_out[""] == "it has no name"
+    assert set(kinds()) == {"amount", "colour"}
+
+
+def test_a_column_that_is_called_as_a_part_of_a_date_is_refused() -> None:
+    frame = rows(t=[f"2024-01-{1 + k % 28:02d}" for k in range(40)])
+    frame["t (hour)"] = [str(k % 5) for k in range(40)]
+    with pytest.raises(InputError, match=r"Column 't \(hour\)' is called as a part of a date is"):
+        loaded(frame)
+
+
 def test_columns_are_kept_and_dropped_by_name() -> None:
     loaded(rows(a=["1", "2"] * 20, b=["3", "4"] * 20), keep=["a", "amount"])
     assert set(kinds()) == {"a", "amount"}

@@ -691,7 +691,7 @@ def test_the_command_says_a_mistake_in_one_sentence() -> None:
     for words, sentence in (
         ([], "No file is named"),
         (["data/source/b.csv"], "does not exist (did you mean 'a.csv'?): correct the path."),
-        (["data/source/a.csv", "--writes"], "--writes is not known (did you mean 'write'?)"),
+        (["data/source/a.csv", "--writes"], "--writes is not known (did you mean '--write'?)"),
     ):
         command = [sys.executable, "-m", "src.text.check", *words]
         env = {"PYTHONPATH": str(ROOT)}
