@@ -9,14 +9,16 @@ import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from src.core.errors import InputError
 from src.predict.formats import Dialect, Format
+from src.predict.judging import judged
 from src.predict.plain import Text, plain_batches
-from src.predict.scoring import Batch, Input, Inputs, Reading, Values
+from src.predict.scoring import Batch, Input, Reading, Values
 from src.tables.delimited import Record, Records, width_reason
 from src.tables.encodings import mark_of, text_of, why_not_text
 from src.tables.json_rows import TYPED, Item, as_text, json_lines
@@ -130,22 +132,6 @@ def _collected(
         yield rows, rejected, read
 
 
-def _judged(
-    wanted: Reading, columns: Mapping[str, Values], places: Sequence[tuple[int, str]]
-) -> tuple[Inputs, list[bool], list[Broken]]:
-    """Return what is scored of some rows, which rows that are, and the others.
-
-    ``places`` has the line of each row, and the row as it stands there.
-    """
-    inputs, reasons = wanted.take(columns, len(places))
-    broken = [
-        Broken.of(line, reason, source)
-        for reason, (line, source) in zip(reasons, places, strict=True)
-        if reason
-    ]
-    return inputs, [not reason for reason in reasons], broken
-
-
 def _merged(some: list[Broken], others: list[Broken]) -> list[Broken]:
     return sorted([*some, *others], key=lambda one: one.line)
 
@@ -205,8 +191,12 @@ def _delimited(
         for rows, rejected, read in _collected(map(checked, records), batch_rows):
             columns = list(zip(*(row.fields for row in rows), strict=True)) or [()] * width
             table = pa.table([pa.array(c, pa.string()) for c in columns], schema=schema)
-            places = [(row.line, "".join(row.source)) for row in rows]
-            inputs, good, odd = _judged(wanted, dict(zip(header, columns, strict=True)), places)
+            inputs, good, odd = judged(
+                wanted,
+                dict(zip(header, columns, strict=True)),
+                len(rows),
+                partial(_place, rows),
+            )
             table = table.filter(pa.array(good)) if odd else table
             yield Batch(inputs, len(table), table, _merged(rejected, odd), read)
 
@@ -255,10 +245,11 @@ def _json_lines(
                     rejected.append(Broken.of(item.line, reason, item.source))
                 else:
                     good.append(item)
-            inputs, keep, odd = _judged(
+            inputs, keep, odd = judged(
                 wanted,
                 {name: [item.value.get(name) for item in good] for name in wanted.columns},
-                [(item.line, item.source) for item in good],
+                len(good),
+                partial(_place, good),
             )
             rejected = _merged(rejected, odd)
             good = list(itertools.compress(good, keep))
@@ -284,9 +275,9 @@ def _parquet(table: Rows, place: Place, wanted: Reading, batch_rows: int) -> Inp
                 name: table.texts(name, column, wanted=True) if name in table.classes else column
                 for name, column in zip(schema.names, part.columns, strict=True)
             }
-            shown = strings(columns[wanted.shown]) if wanted.shown else [""] * len(part)
-            places = [(k, text or "") for k, text in enumerate(shown, position + 1)]
-            inputs, good, rejected = _judged(wanted, columns, places)
+            inputs, good, rejected = judged(
+                wanted, columns, len(part), partial(_shown, wanted, columns, position + 1)
+            )
             position += len(part)
             whole = pa.Table.from_batches([part])
             kept = whole.filter(pa.array(good)) if rejected else whole
@@ -296,3 +287,16 @@ def _parquet(table: Rows, place: Place, wanted: Reading, batch_rows: int) -> Inp
     return Input(
         schema.names, schema, batches(), count, lambda: position / count if count else None
     )
+
+
+def _place(rows: Sequence[Record] | Sequence[Item], row: int) -> tuple[int, str]:
+    """Return the line of a row, and the row as it stands there."""
+    return rows[row].line, "".join(rows[row].source)
+
+
+def _shown(wanted: Reading, columns: Mapping[str, Values], first: int, row: int) -> tuple[int, str]:
+    """Return the number of a row of parquet, from ``first`` on, and what it can be known by."""
+    if not wanted.shown:
+        return first + row, ""
+    (text,) = strings(columns[wanted.shown][row : row + 1])
+    return first + row, text or ""

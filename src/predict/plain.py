@@ -7,18 +7,22 @@ within a line, rows of another width, broken characters.
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TextIO
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TextIO
 
 import pyarrow as pa
 from pyarrow import csv
 
+from src.predict.judging import judged
 from src.predict.scoring import Batch, Reading
-from src.tables.lines import Broken, Lines
+from src.tables.lines import Lines
 
 BLOCK = 1 << 22  # characters, and the rest of the line
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     """Rows of a file.
 
     Attributes:
@@ -30,6 +34,14 @@ class Block(NamedTuple):
     first: int
     text: str
     table: pa.Table
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        return self.text.split("\n")
+
+    def place(self, start: int, row: int) -> tuple[int, str]:
+        """Return the line of a row, counted from ``start``, and the row as it stands there."""
+        return self.first + start + row, self._lines[start + row]
 
 
 class Text:
@@ -127,18 +139,10 @@ def plain_batches(
     """Yield batches of the first rows, as long as they need no reader of quotes."""
     for block in text.blocks(header, delimiter, quote, lines.number + 1):
         lines.number = block.first + len(block.table) - 1
-        sources: list[str] = []
         for start in range(0, len(block.table), batch_rows):
             part = block.table.slice(start, batch_rows).combine_chunks()
             columns = dict(zip(header, (c.combine_chunks() for c in part.columns), strict=True))
-            inputs, reasons = wanted.take(columns, len(part))
-            rejected = []
-            if any(reasons):
-                sources = sources or block.text.split("\n")
-                rejected = [
-                    Broken.of(block.first + k, reason, sources[k])
-                    for k, reason in enumerate(reasons, start)
-                    if reason
-                ]
-            kept = part.filter(pa.array([not one for one in reasons])) if rejected else part
+            place = partial(block.place, start)
+            inputs, good, rejected = judged(wanted, columns, len(part), place)
+            kept = part.filter(pa.array(good)) if rejected else part
             yield Batch(inputs, len(kept), kept, rejected, len(part))
