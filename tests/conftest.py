@@ -33,7 +33,7 @@ from src.text import export_tfidf, probe, split
 from src.text.forest import Forest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, ConsoleMessage, Page
 
 ROOT = Path(__file__).parents[1]
 
@@ -528,3 +528,27 @@ def browser() -> Iterator["Browser"]:
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def errors() -> list[str]:
+    """What the browser complains of; a test that expects something takes it out."""
+    return []
+
+
+@pytest.fixture
+def blank(browser: "Browser", errors: list[str]) -> Iterator["Page"]:
+    """A page of its own, with neither errors nor breaches of the content security policy."""
+    context = browser.new_context(accept_downloads=True)
+    context.set_default_timeout(BROWSER_PATIENCE)
+    page = context.new_page()
+
+    def note(said: "ConsoleMessage") -> None:
+        if said.type == "error":
+            errors.append(said.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert errors == []

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-import numpy.typing as npt
 import yaml
 from msgspec import UNSET, UnsetType
 
@@ -127,12 +126,8 @@ class TextModel(Loaded):
 class TableModel(Loaded):
     """A model of tables."""
 
+    scorer: RecordScorer
     records: "Records"
-
-    def items(self, features: Mapping[str, npt.NDArray[Any]]) -> list[tuple[Any, ...]]:
-        """Return the values of each record, as the queue takes them."""
-        names = self.records.schema.features("number", "category", "boolean", "date")
-        return list(zip(*(features[name].tolist() for name in names), strict=True))
 
     def described(self) -> Described:
         """Describe it for a list of models."""

@@ -33,6 +33,7 @@ from src.serve.tensors import (
     Output,
     OutputParameters,
     OutputTensor,
+    Shape,
     TensorMetadata,
     TensorParameters,
     tensors_of,
@@ -51,10 +52,7 @@ class InputTensor(Struct):
 
     name: Literal["text"]
     datatype: Literal["BYTES"]
-    shape: Annotated[
-        list[Annotated[int, Meta(ge=0)]],
-        Meta(min_length=1, max_length=2, title="[n] or [n, 1]"),
-    ]
+    shape: Shape
     data: list[Text | list[Text]] | None = None
     parameters: TensorParameters | None = None
 

@@ -1,23 +1,21 @@
 """Records of tables in JSON: what a model decides for, and what pushed it there."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from src.core.errors import closest
 from src.serve.errors import invalid, too_large
 from src.serve.models import TableModel
-from src.serve.request import Limits, json_answer, while_wanted
+from src.serve.request import Limits, hint, json_answer, while_wanted
 from src.serve.service import Service
 
 Value = Annotated[
     float | int | bool | str | None, Meta(title="a number, true, false, a text or null")
 ]
 Record = dict[str, Value]
-NAME, NAMES = 100, 1000  # characters of a name, and names, that a hint is looked for in
 
 
 class Change(Struct):
@@ -65,7 +63,7 @@ async def answer(
     columns = _columns(model, records)
     features = features_of(model, columns, len(records), "records", service.limits)
     if not explain:
-        items = model.items(features)
+        items = model.scorer.items(features)
         work = service.decided(model, items, until)
         shares, answers = await while_wanted(request, work, until)
         return json_answer(
@@ -74,7 +72,7 @@ async def answer(
                 for one, row in zip(answers, shares.tolist(), strict=True)
             ]
         )
-    items = model.items(model.records.varied(features, service.limits.max_words))
+    items = model.scorer.items(model.records.varied(features, service.limits.max_words))
     # Nobody sent the records with usual values, so figures do not count them.
     work = service.decided(model, items, until, counted=1)
     shares, answers = await while_wanted(request, work, until)
@@ -120,12 +118,6 @@ def features_of(
         if reason:
             invalid(f"{name}[{row}] has {reason}: correct it.")
     return features
-
-
-def hint(name: str, found: Collection[str]) -> str:
-    """Suggest the likeliest of a client's names, unless they are very many or long."""
-    short = [one for one in found if len(one) <= NAME] if len(found) <= NAMES else []
-    return closest(name[:NAME], short)
 
 
 def _columns(model: TableModel, records: Sequence[Record]) -> dict[str, list[Value]]:

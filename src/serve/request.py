@@ -4,7 +4,7 @@ import asyncio
 import io
 import re
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -28,6 +28,7 @@ KINDS = {
     "object": "a JSON object",
     "array": "a list",
 }
+NAME, NAMES = 100, 1000  # characters of a name, and names, that a hint is looked for in
 Schemas = list[dict[str, Any]]
 
 Result = TypeVar("Result")
@@ -117,6 +118,12 @@ async def while_wanted(request: Request, work: Awaitable[Result], until: float) 
         task.cancel()
         gone.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+
+
+def hint(name: str, found: Collection[str]) -> str:
+    """Suggest the likeliest of a client's names, unless they are very many or long."""
+    short = [one for one in found if len(one) <= NAME] if len(found) <= NAMES else []
+    return closest(name[:NAME], short)
 
 
 def json_answer(value: Any, headers: dict[str, str] | None = None) -> Response:

@@ -1,6 +1,6 @@
 """Models of texts and of tables, as the queue scores by them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +47,10 @@ class RecordScorer:
         texts = records.schema.features("category")
         names = records.schema.features("number", "category", "boolean", "date")
         self._types = {name: object if name in texts else np.float64 for name in names}
+
+    def items(self, features: Mapping[str, npt.NDArray[Any]]) -> list[tuple[Any, ...]]:
+        """Return the values of each record, as the queue takes them."""
+        return list(zip(*(features[name].tolist() for name in self._types), strict=True))
 
     def work_of(self, item: Sequence[Any]) -> float:
         """Count the values of a record."""

@@ -96,27 +96,24 @@ class Service:
         return self.models[name].now
 
     def text_model(self, name: str | None) -> TextModel:
-        """Return a model of texts by name, or the first.
-
-        Raises:
-            Problem: there is none of that name, or it is one of tables.
-        """
-        found = self.model(name)
-        if not isinstance(found, TextModel):
-            kind = "is a model of tables: send records, or name a model of texts."
-            raise Problem(422, "Validation", f"{found.name} {kind}")
-        return found
+        """Return a model of texts by name, or the first; it raises as ``_of_kind`` does."""
+        told = "is a model of tables: send records, or name a model of texts."
+        return self._of_kind(TextModel, name, told)
 
     def table_model(self, name: str | None) -> TableModel:
-        """Return a model of tables by name, or the first.
+        """Return a model of tables by name, or the first; it raises as ``_of_kind`` does."""
+        told = "is a model of texts: send inputs, or name a model of tables."
+        return self._of_kind(TableModel, name, told)
+
+    def _of_kind(self, kind: type[T], name: str | None, told: str) -> T:
+        """Return a model by name, or the first.
 
         Raises:
-            Problem: there is none of that name, or it is one of texts.
+            Problem: there is none of that name, or it is of another kind.
         """
         found = self.model(name)
-        if not isinstance(found, TableModel):
-            kind = "is a model of texts: send inputs, or name a model of tables."
-            raise Problem(422, "Validation", f"{found.name} {kind}")
+        if not isinstance(found, kind):
+            raise Problem(422, "Validation", f"{found.name} {told}")
         return found
 
     async def decided(

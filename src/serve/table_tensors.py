@@ -10,12 +10,13 @@ from msgspec import Meta, Struct
 from src.predict.classifier import Probabilities, RecordAnswer
 from src.serve.errors import invalid
 from src.serve.models import TableModel
-from src.serve.records import Value, check_count, features_of, hint
-from src.serve.request import Limits
+from src.serve.records import Value, check_count, features_of
+from src.serve.request import Limits, hint
 from src.serve.tensors import (
     InferParameters,
     Output,
     OutputParameters,
+    Shape,
     TensorMetadata,
     TensorParameters,
     unpacked,
@@ -38,10 +39,7 @@ class ColumnTensor(Struct):
 
     name: str
     datatype: Datatype
-    shape: Annotated[
-        list[Annotated[int, Meta(ge=0)]],
-        Meta(min_length=1, max_length=2, title="[n] or [n, 1]"),
-    ]
+    shape: Shape
     data: list[Value | list[Value]] | None = None
     parameters: TensorParameters | None = None
 
@@ -93,11 +91,11 @@ def items_of(
         columns[tensor.name] = values
     if tail:
         invalid(f"{len(tail)} bytes are left after the tensors: make binary_data_size agree.")
-    for column in model.records.schema.columns:
-        if column.name not in columns:
-            likely = hint(column.name, columns)
-            invalid(f"inputs has no tensor {column.name!r}{likely}: send one for every column.")
-    return model.items(features_of(model, columns, rows, "row ", limits))
+    for column in model.records.columns:
+        if column not in columns:
+            likely = hint(column, columns)
+            invalid(f"inputs has no tensor {column!r}{likely}: send one for every column.")
+    return model.scorer.items(features_of(model, columns, rows, "row ", limits))
 
 
 def _binary(datatype: Datatype, content: bytes, name: str) -> list[Value]:

@@ -9,6 +9,12 @@ from msgspec import Meta, Struct
 
 from src.serve.errors import invalid
 
+# Of an input: a value a row.
+Shape = Annotated[
+    list[Annotated[int, Meta(ge=0)]],
+    Meta(min_length=1, max_length=2, title="[n] or [n, 1]"),
+]
+
 
 class TensorParameters(Struct):
     """The number of bytes of a binary tensor."""

@@ -15,13 +15,12 @@ from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from src.core.errors import closest
 from src.predict.classifier import Answer, RecordAnswer
 from src.serve.connections import PIECE
 from src.serve.errors import Problem, invalid, too_large
 from src.serve.models import Loaded, TableModel, TextModel
 from src.serve.openapi import Route
-from src.serve.request import Limits, ModelName, body_of, sentence, while_wanted
+from src.serve.request import NAME, Limits, ModelName, body_of, hint, sentence, while_wanted
 from src.serve.service import Service
 from src.tables.delimited import Records
 from src.tables.lines import Broken, Lines
@@ -32,7 +31,6 @@ COLUMNS = 1000  # of a file
 MARKS = 400_000  # commas and line ends of a file: a field in memory takes 20 times its bytes
 LINE = 2**20  # characters of a line, and of a field
 NAMED = 10  # columns that an error lists
-NAME = 100  # characters of a column's name that an error repeats
 
 Row = tuple[int, list[str]]
 
@@ -179,8 +177,8 @@ def read_table(content: bytes, column: str, added: Sequence[str], limits: Limits
     header, rows = _opened(content, added)
     if column not in header:
         shown = ", ".join(repr(name[:NAME]) for name in header[:NAMED])
-        hint = closest(column[:NAME], [name for name in header if len(name) <= NAME])
-        invalid(f"text_column must be one of the file's columns, {shown}{hint}.")
+        likely = hint(column, header)
+        invalid(f"text_column must be one of the file's columns, {shown}{likely}.")
     index = header.index(column)
     texts = [row[index] for row in _checked(rows, len(header), limits.max_rows)]
     given = [bool(text.strip()) for text in texts]
@@ -199,15 +197,15 @@ def read_records(content: bytes, model: TableModel, added: Sequence[str], limits
     A row with a value that can't be read gets no label.
     """
     header, rows = _opened(content, added)
-    names = [column.name for column in model.records.schema.columns]
+    names = model.records.columns
     if lacking := [name for name in names if name not in header]:
-        hint = closest(lacking[0][:NAME], [name for name in header if len(name) <= NAME])
-        invalid(f"The file has no column {lacking[0][:NAME]!r}{hint}, which the model reads.")
+        likely = hint(lacking[0], header)
+        invalid(f"The file has no column {lacking[0][:NAME]!r}{likely}, which the model reads.")
     places = [header.index(name) for name in names]
     found = [[row[k] for k in places] for row in _checked(rows, len(header), limits.max_rows)]
     columns = zip(names, zip(*found, strict=True), strict=True) if found else ()
     features, reasons = model.records.take(dict(columns), len(found))
-    return Table(content, [not reason for reason in reasons], model.items(features))
+    return Table(content, [not reason for reason in reasons], model.scorer.items(features))
 
 
 def _opened(content: bytes, added: Sequence[str]) -> tuple[list[str], Iterator[Row]]:

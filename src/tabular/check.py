@@ -22,13 +22,14 @@ import pyarrow as pa
 from src.core import stage
 from src.core.command_line import bind
 from src.core.errors import InputError, closest
-from src.project import params
+from src.project import given, params
 from src.tables import guess_encoding, sources
 from src.tables.places import File
 from src.tables.rows import Reader
-from src.tables.schema import WORDS, Schema, Writing
+from src.tables.schema import Schema, Writing
 from src.tabular import inference, load, quality, split
 from src.tabular.quality_words import sentence
+from src.tabular.wanted import positive_of
 
 PARAMS = Path("tabular/params.yaml")
 ROWS = 20_000  # that columns are judged by
@@ -98,7 +99,7 @@ def _look(
 ) -> list[str]:
     """Fill in the params, and return the report; InputError if this is no table of labels."""
     section = settled["load"]
-    section |= {"source": [_seen_from_here(name) for name in files], "sha256": ""}
+    section |= {"source": given.sources(files), "sha256": ""}
     (folder / "files").mkdir()
     found = sources.find(
         section["source"], folder / "files", "", section["max_bytes"], "the address"
@@ -122,19 +123,6 @@ def _look(
     named = settled["evaluate"]["slices"]
     settled["evaluate"]["slices"] = [name for name in named if name in columns]
     return _report(settled, guess_encoding.guessed(found, section["encoding"]), folder)
-
-
-def _seen_from_here(name: str) -> str:
-    if "://" in name or any(sign in name for sign in "*?["):
-        return name
-    if not (path := Path(name)).exists():
-        near = [other.name for other in path.parent.glob("*")]
-        raise InputError(
-            f"{name:.200} (seen from {Path.cwd()}) does not exist{closest(path.name, near)}: "
-            "correct the path."
-        )
-    place, root = path.resolve(), Path.cwd().resolve()
-    return place.relative_to(root).as_posix() if place.is_relative_to(root) else str(place)
 
 
 def _reader(section: Params) -> Reader:
@@ -248,7 +236,7 @@ def _ids(columns: Columns) -> str:
 
 def _positive(labels: pa.Array, section: Params, named: str) -> str:
     missing = Writing(tuple(section["missing"]), ".", ())
-    counts = Counter(missing.filled(labels).drop_null().to_pylist())
+    counts: Counter[str] = Counter(missing.filled(labels).drop_null().to_pylist())
     if named and named not in counts:
         raise InputError(
             f"--positive is {named!r}, and the labels are {', '.join(map(repr, counts))}"
@@ -256,9 +244,10 @@ def _positive(labels: pa.Array, section: Params, named: str) -> str:
         )
     if len(counts) != 2:
         return ""
-    by_word = {label.casefold(): label for label in counts}
-    pair = next((pair for pair in (("0", "1"), *WORDS) if {*pair} == {*by_word}), None)
-    return named or (by_word[pair[1]] if pair else min(counts, key=counts.__getitem__))
+    try:
+        return positive_of([*counts], named)
+    except InputError:  # neither of the labels is the opposite of the other
+        return min(counts, key=counts.__getitem__)
 
 
 def _report(settled: Mapping[str, Params], guess: str, folder: Path) -> list[str]:

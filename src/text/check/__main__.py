@@ -13,7 +13,6 @@ import copy
 import logging
 import os
 import re
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -23,8 +22,8 @@ from typing import Any
 import pandas as pd
 
 from src.core import stage
-from src.core.errors import InputError, closest
-from src.project import params
+from src.core.errors import InputError
+from src.project import given, params
 from src.tables import examples, guess_encoding, sources
 from src.tables.columns import NUMBERED
 from src.tables.guess_encoding import is_parquet
@@ -104,7 +103,7 @@ def look(check: Check, files: Sequence[str], text_column: str, label_column: str
 def _find(check: Check, files: Sequence[str]) -> list[File]:
     """Find the files on this machine; those from elsewhere lie in the temporary folder."""
     section = check.params["load"]
-    section |= {"source": _sources(files), "sha256": ""}
+    section |= {"source": given.sources(files), "sha256": ""}
     check.bind(load, "source", "raw", "rejected.csv")
     downloads = check.folder / "files"
     downloads.mkdir()
@@ -152,38 +151,6 @@ def _read(check: Check, found: Sequence[File], text_column: str, label_column: s
         ),
     ]
     return frame
-
-
-def _sources(files: Sequence[str]) -> list[str]:
-    """Return what load.source says of files: as seen from the project if they lie in it."""
-    found = []
-    for name in files:
-        if not name.strip():
-            raise InputError("A file has an empty name: name the file or folder to look at.")
-        if "://" in name or "::" in name or any(sign in name for sign in "*?["):
-            found.append(name)
-            continue
-        if not _exists(Path(name)):
-            raise InputError(f"{name:.200} (seen from {Path.cwd()}) does not exist{_remedy(name)}")
-        place, root = Path(name).resolve(), Path.cwd().resolve()
-        inside = place.is_relative_to(root)
-        found.append(place.relative_to(root).as_posix() if inside else str(place))
-    return found
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long for one
-        return False
-
-
-def _remedy(name: str) -> str:
-    if _exists(Path(f"{name}.dvc")):
-        return f": `dvc pull {shlex.quote(name)}` brings it."
-    folder = Path(name).parent
-    near = [path.name for path in folder.glob("*")] if _exists(folder) else []
-    return f"{closest(Path(name).name, near)}: correct the path."
 
 
 def _or(names: Sequence[str]) -> str:

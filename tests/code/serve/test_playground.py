@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
-from conftest import BROWSER_PATIENCE, ROOT, make_model
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from conftest import ROOT, make_model
+from playwright.sync_api import Browser, Page, expect
 
 from src.predict.manifest import list_too
 
@@ -115,28 +115,9 @@ def server(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def errors() -> list[str]:
-    """What the browser complains of; a test that expects something takes it out."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, server: str, errors: list[str]) -> Iterator[Page]:
-    """A page of its own, with neither errors nor breaches of the content security policy."""
-    context = browser.new_context(accept_downloads=True)
-    context.set_default_timeout(BROWSER_PATIENCE)
-    page = context.new_page()
-
-    def note(said: ConsoleMessage) -> None:
-        if said.type == "error":
-            errors.append(said.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    visit(page, server)
-    yield page
-    context.close()
-    assert errors == []
+def page(blank: Page, server: str) -> Page:
+    visit(blank, server)
+    return blank
 
 
 def visit(page: Page, address: str, place: str = "#/texts") -> None:

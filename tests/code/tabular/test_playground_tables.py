@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
-from conftest import BROWSER_PATIENCE, make_model, make_table
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from conftest import make_model, make_table
+from playwright.sync_api import Page, expect
 from served import served
 from tabular_model import PARAMS, make_table_model
 
@@ -26,26 +26,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def errors() -> list[str]:
-    """What the browser complains of; a test that expects something takes it out."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, errors: list[str]) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-    context.set_default_timeout(BROWSER_PATIENCE)
-    page = context.new_page()
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            errors.append(message.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert errors == []
+def page(blank: Page) -> Page:
+    blank.set_viewport_size({"width": 1100, "height": 900})
+    return blank
 
 
 def ask(page: Page, **values: str) -> None:
