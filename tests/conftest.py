@@ -21,6 +21,7 @@ import pytest
 import torch
 from configobj import ConfigObj
 from filelock import FileLock
+from hypothesis import settings
 from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
 ROOT = Path(__file__).parents[1]
+
+# How long an example takes says nothing while other processes run.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+# A fork of it has some plugins already, in which it would rewrite what they assert.
+PYTEST = ("python", "-m", "pytest", "-q", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 TOPICS = {
     "sport": ["goal", "match", "striker", "referee", "stadium", "league", "coach", "penalty"],
@@ -77,15 +84,16 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 # Fixtures that train or bake the template. A test that uses one, directly or not, is slow.
 SLOW = {"built", "ran", "source", "undisturbed"}
+LONGEST = ("behaviour", "tutorial", "encoder", "template", "faults", "tabular", "experiments")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, and begin with the two longest files, so that none is left at the end."""
-    longest = ("test_behaviour", "test_tutorial")
+    """Mark what is slow, and begin with the longest files, so that none is left at the end."""
     for item in items:
         if isinstance(item, pytest.Function) and SLOW & {*item.fixturenames}:
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: not any(name in item.nodeid for name in longest))
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 class Project:
@@ -374,9 +382,8 @@ def set_params(project: Project, params: dict[str, Any]) -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small project after its first `dvc repro`, committed; to be copied.
 
-    All processes of one test run share it. DVC and its stages are real processes here, and forks
-    in its copies. Beside it, ``repro.log`` has what was printed and ``new.txt`` what git saw before
-    the commit.
+    All processes of one test run share it. Beside it, ``repro.log`` has what was printed, and
+    ``new.txt`` what git saw before the commit.
     """
     place = shared(tmp_path_factory)
     root, log = place / "built", place / "repro.log"
@@ -395,7 +402,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (root / name).unlink(missing_ok=True)
             shutil.rmtree(root / "dvclive", ignore_errors=True)
             project.commit()
-            printed = project.run("env", f"PATH={os.environ['PATH']}", "dvc", "repro")
+            printed = project.dvc("repro")
             new = project.git("ls-files", "--others", "--exclude-standard")
             (place / "new.txt").write_text(new)
             project.commit()

@@ -12,13 +12,14 @@ from array import array
 
 FOLDER, _, NAME = sys.argv[0].rpartition("/")
 ARGUMENTS = sys.argv[1:]
+MODULES = ("cookiecutter", "dvc", "pytest")  # and those of src
 WORDS = [NAME, *ARGUMENTS[ARGUMENTS[:1] == ["-u"] :]]  # torchrun gives it
 
 
 def forked() -> int | None:
     """Return the exit code that the fork ended with, or None if there was no fork."""
     module = WORDS[2] if WORDS[1:2] == ["-m"] and len(WORDS) > 2 else ""
-    if NAME == "python" and module != "dvc" and not module.startswith("src."):
+    if NAME == "python" and module not in MODULES and not module.startswith("src."):
         return None
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:

@@ -3,7 +3,7 @@
 The tests call `dvc` and `python -m` some two hundred times, DVC calls stages as often, and imports
 take most of the time of such a call. What is forked has the arguments, folder, environment, inputs
 and outputs of a process of its own, and ends as one. A test that is about the process, as one that
-kills it, starts a real one, and so does the first pipeline of all tests.
+kills it, starts a real one.
 """
 
 import atexit
@@ -58,6 +58,7 @@ MODULES = (
 )
 # What libraries read as they are imported. A command for which it differs is not forked.
 READ_AT_IMPORT = ("PYTHON", "HF_", "TRANSFORMERS_", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "LD_")
+READ_LATER = {"PYTHONBREAKPOINT"}  # which ray sets in the process that imports it
 LIMIT = 2**20  # bytes of a request
 
 Request = tuple[list[str], str, dict[str, str]]  # the command, its folder and its environment
@@ -114,7 +115,8 @@ FORKS = Forks()  # those of this process
 
 
 def read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: environment[name] for name in environment if name.startswith(READ_AT_IMPORT)}
+    names = (name for name in environment if name.startswith(READ_AT_IMPORT))
+    return {name: environment[name] for name in names if name not in READ_LATER}
 
 
 STARTED_WITH = read_at_import(os.environ)  # to which imports add

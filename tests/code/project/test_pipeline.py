@@ -1,6 +1,7 @@
 """The real pipeline run small, in a git repository of its own, with the commands users type."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def test_each_stage_run_left_a_log_file(project: Project) -> None:
     assert len(names) == len(STAGES)
     for stage in STAGES:
         assert any(f"-{stage}-" in name for name in names), stage
+
+
+def test_processes_of_their_own_write_what_forks_wrote(project: Project) -> None:
+    """The stages that made the project are forks of a process that had done their imports."""
+    stages = ["split", "probe", "evaluate@onnx", "compare"]
+    words = ("dvc", "repro", "--force", "--no-run-cache", "--single-item", *stages)
+    printed = project.run("env", f"PATH={os.environ['PATH']}", *words)
+    assert project.ran(printed) == stages
+    assert project.git("status", "--porcelain") == ""
 
 
 def test_metrics_of_every_model_on_the_same_texts(project: Project) -> None:

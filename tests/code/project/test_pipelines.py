@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Project, copy_built, set_params
+from conftest import PYTEST, Project, copy_built, set_params
 from ruamel.yaml import YAML
 
 FILE = "numbers/dvc.yaml"
@@ -122,8 +122,8 @@ def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def contract(project: Project, code: int = 0) -> str:
     """The project's own contract test, asked of the second pipeline."""
-    words = ("-p", "no:cacheprovider", "-k", "numbers", "tests/code/project/test_contract.py")
-    return project.run("python", "-m", "pytest", "-q", *words, code=code)
+    words = ("-k", "numbers", "tests/code/project/test_contract.py")
+    return project.run(*PYTEST, "-p", "no:cacheprovider", *words, code=code)
 
 
 def test_the_contract_is_asked_of_its_stages(project: Project) -> None:

@@ -61,7 +61,7 @@ END = st.sampled_from(["\n", "\r\n", "\n\n"])
 
 
 @given(st.lists(st.tuples(LINE, END), max_size=12), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_rows_are_those_of_pythons_reader(lines: list[tuple[list[str], str]], last: bool) -> None:
     text = "x,y\n" + "".join(",".join(fields[:2]) + end for fields, end in lines)
     check(text if last else text.removesuffix("\n"))

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from click import ClickException
 from conftest import (
+    PYTEST,
     ROOT,
     SMALL,
     Project,
@@ -396,7 +397,7 @@ def test_a_project_passes_its_checks(template: Template) -> None:
     project.run("ruff", "format", "--check", ".")
     chosen = "params or documents or figures or services or comment or merge_request"
     files = ["code/project/test_contract.py", "code/tools/test_report.py", "model/text"]
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:xdist", "-k", chosen]
+    command = [*PYTEST, "-rs", "-p", "no:xdist", "-k", chosen]
     printed = project.run(*command, *(f"tests/{file}" for file in files))
     assert "there are none before the first `dvc repro`" in printed
     assert "the project is not on GitHub" in printed

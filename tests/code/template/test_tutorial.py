@@ -74,7 +74,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     template.commit()
     folder = tmp_path_factory.mktemp("tutorial")
     home = tmp_path_factory.mktemp("home")
-    lines = ["set -euo pipefail", "exec 2>&1", f"export HOME={home} MAKEFLAGS="]
+    # `make` takes the PATH of here, in which Python's commands begin at once.
+    lines = ["set -euo pipefail", "exec 2>&1", f"export HOME={home} MAKEFLAGS=e"]
     lines += [f"git config --global user.{key} ann@example.org" for key in ("name", "email")]
     for command, _ in examples():
         lines += [f"echo '{MARK}'", as_typed(command, template.root)]

@@ -101,12 +101,12 @@ def test_an_architecture_from_checkpoint_to_prediction(
 def test_training_learns_and_is_equal_to_itself(
     splits: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    """A process as DVC starts it gives the same bytes as one that has trained before."""
+    """A process that has just begun gives the same bytes as one that has trained before."""
     folders = []
     changes: dict[str, Any] = {"epochs": 6, "early_stopping_patience": 0}
     for run in ("first", "second"):
         if run == "first":
-            done = run_train(splits, tmp_path / run, checkpoint, **changes)
+            done = run_train(splits, tmp_path / run, checkpoint, forked=True, **changes)
             assert done.returncode == 0, done.stderr
         else:
             trained(splits, tmp_path / run, checkpoint, **changes)

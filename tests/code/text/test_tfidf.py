@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ LINEAR: dict[str, Any] = {
     "max_iter": 100,
     "seed": 1,
 }
+EXPORT: dict[str, Any] = {"batch_tokens": 90, "min_equal_labels": 1.0}
 # Words and signs that a tokenizer and a regular expression could take apart in different ways.
 ODD = [
     "Été_2024 n°5 ½ l'an",
@@ -86,20 +88,26 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "splits"
 
 
+def here(main: Callable[..., None], *places: Path, **params: Any) -> None:
+    """Run a stage in this process."""
+    main(*places, **params)
+
+
+def elsewhere(main: Callable[..., None], *places: Path, **params: Any) -> None:
+    """Run a stage in a process of its own, with other hashes of texts."""
+    command = [sys.executable, "-m", main.__module__, *map(str, places), *words_of(params)]
+    env = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
+    subprocess.run(command, cwd=places[0].parent, env=env, check=True)
+
+
 @pytest.mark.slow
 def test_the_saved_regression_is_equal_in_every_process(splits: Path, tmp_path: Path) -> None:
+    changes = {"analyzer": "char_wb", "ngram_range": [2, 4], "tfidf_max_features": 200}
     contents = []
-    for seed in (1, 2):
-        changes = {"analyzer": "char_wb", "ngram_range": [2, 4], "tfidf_max_features": 200}
-        folder, live = tmp_path / str(seed), str(tmp_path / "live")
-        report = [live, "--batch_tokens=90", "--min_equal_labels=1"]
-        model, onnx = str(folder / "model"), str(folder / "onnx")
-        for command in (
-            ["src.text.linear", str(splits), model, live, *words_of(LINEAR | changes)],
-            ["src.text.export_tfidf", str(splits), model, onnx, *report],
-        ):
-            env = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(seed)}
-            subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, env=env, check=True)
+    for run in (here, elsewhere):
+        folder, live = tmp_path / run.__name__, tmp_path / "live"
+        run(linear.main, splits, folder / "model", live, **LINEAR | changes)
+        run(export_tfidf.main, splits, folder / "model", folder / "onnx", live, **EXPORT)
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         contents.append({path.relative_to(folder): path.read_bytes() for path in files})
     assert len(contents[0]) == 2 + 3
@@ -111,17 +119,12 @@ def test_saved_files_are_equal_in_every_process_and_for_any_number_of_jobs(
     splits: Path, tmp_path: Path
 ) -> None:
     contents = []
-    for jobs in (1, 2):
-        folder = tmp_path / str(jobs)
-        words = words_of(PARAMS | {"n_jobs": jobs})
-        report = [str(folder / "report"), "--batch_tokens=90", "--min_equal_labels=1"]
-        model, onnx = str(folder / "model"), str(folder / "onnx")
-        for command in (
-            ["src.text.baseline", str(splits), model, str(folder / "live"), *words],
-            ["src.text.export_tfidf", str(splits), model, onnx, *report],
-        ):
-            env = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(jobs)}
-            subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, env=env, check=True)
+    for run, jobs in ((here, 1), (elsewhere, 2)):
+        folder = tmp_path / run.__name__
+        model, onnx, report = folder / "model", folder / "onnx", folder / "report"
+        params = PARAMS | {"n_jobs": jobs}
+        run(baseline.main, splits, model, folder / "live", **params)
+        run(export_tfidf.main, splits, model, onnx, report, **EXPORT)
         for name in ("live/params.yaml", "model.json"):
             (folder / name).unlink()  # they say how many jobs there were
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -190,7 +190,7 @@ def repro(
     DVC runs a command by the user's shell: bash becomes that command, Debian's sh waits for it.
     """
     project = copy_built(built, tmp_path / "project")
-    set_params(project, {"train.epochs": 60, "train.early_stopping_patience": 0})
+    set_params(project, {"train.epochs": 25, "train.early_stopping_patience": 0})
     before = set((project.root / "logs").glob("*-train-*.log"))
     with (tmp_path / "printed").open("wb") as printed:
         process = subprocess.Popen(

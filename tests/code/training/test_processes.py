@@ -128,9 +128,9 @@ def test_processes_that_fail_leave_one_sentence(
     splits: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(splits, tmp_path / "splits")
-    command = train_command(tmp_path / "splits", tmp_path / "out", checkpoint, processes=2)
+    probed(tmp_path / "splits", tmp_path / "out", checkpoint)
     (tmp_path / "splits" / "labels.json").write_text('["money", "sport", "film"]')
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    done = run_train(tmp_path / "splits", tmp_path / "out", checkpoint, forked=True, processes=2)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     (error,) = errors_in(done.stderr)
