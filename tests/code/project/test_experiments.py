@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,24 @@ def workers(project: Project) -> list[int]:
     return [int(pid) for pid in told if pid and is_running(int(pid))]  # one may just be written
 
 
+def start(project: Project, workers: int) -> str:
+    """Start workers until there are as many, and return what is printed."""
+    told = project.root / "logs" / "queue.txt"
+    with told.open("w") as file:  # a pipe stays open with them
+        command = ["dvc", "queue", "start", "--jobs", str(workers)]
+        subprocess.run(command, cwd=project.root, stdout=file, stderr=file, check=True)
+    return told.read_text()
+
+
+def until(project: Project, found: Callable[[str], bool]) -> str:
+    """Wait for a status of the queue."""
+    for _ in range(600):
+        if found(status := project.dvc("queue", "status")):
+            return status
+        time.sleep(0.5)
+    raise AssertionError(status)
+
+
 def test_one_experiment_with_two_params_is_shown_and_compared(project: Project) -> None:
     project.dvc(
         *("exp", "run", "--temp", "--name", "short"),
@@ -63,15 +82,10 @@ def test_a_grid_runs_in_the_queue_two_at_a_time(project: Project) -> None:
     )
     assert "Queued experiment 'grid-1'" in printed
     assert "Queued experiment 'grid-2'" in printed
-    with (project.root / "logs" / "queue.txt").open("w") as file:  # a pipe stays open with them
-        command = ["dvc", "queue", "start", "--jobs", "2"]
-        subprocess.run(command, cwd=project.root, stdout=file, stderr=file, check=True)
-    assert "2" in (project.root / "logs" / "queue.txt").read_text()
-    for _ in range(600):
-        status = project.dvc("queue", "status")
-        if "Queued" not in status and "Running" not in status:
-            break
-        time.sleep(1)
+    assert "Started '1' new" in start(project, 1)
+    until(project, lambda status: "1 active, 0 idle" in status)
+    assert "Started '1' new" in start(project, 2), "the other one"
+    status = until(project, lambda status: "Queued" not in status and "Running" not in status)
     assert status.count("Success") == 2
     project.dvc("queue", "stop")
     for _ in range(600):
