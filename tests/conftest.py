@@ -1,5 +1,6 @@
 """The project in a folder of its own, with data and a checkpoint small enough to run in seconds."""
 
+import gc
 import hashlib
 import json
 import os
@@ -94,6 +95,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
     order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now from being looked through for garbage, time and again."""
+    gc.collect()
+    gc.freeze()
 
 
 class Project:

@@ -20,16 +20,8 @@ from src.core.files import replacing
 from src.core.markdown import code
 from src.project import graph
 from src.tools.report import sections
-from src.tools.report.change import (
-    WORK_TREE,
-    Change,
-    Gate,
-    Revision,
-    compare,
-    failing,
-    read_gate,
-    same_splits,
-)
+from src.tools.report.change import Change, Gate, compare, failing, read_gate, same_splits
+from src.tools.report.revision import WORK_TREE, Revision
 from src.tools.report.sections import names
 
 GATE_CLOSED = 2  # the exit code
@@ -111,10 +103,11 @@ def verdicts(
         if model not in after.models:
             yield f"- **{code(model)}** is gone."
     yield ""
+    called = "texts" if all(m["rows"] == "texts" for m in after.models.values()) else "rows"
     yield (
-        "Better or worse is a difference that chance hardly makes on these texts: the "
+        f"Better or worse is a difference that chance hardly makes on these {called}: the "
         f"{100 * gate.confidence:g} % interval of the paired bootstrap leaves out 0. Intervals "
-        "from a few dozen texts are too narrow."
+        f"from a few dozen {called} are too narrow."
     )
     lacking = [(side, path) for side in (before, after) for path in side.missing]
     if lacking:
@@ -147,20 +140,21 @@ def _verdict(
         )
     if change is None:
         was, now = (side.figures(model).get(gate.metric) for side in (before, after))
-        figures = f" {gate.figure} {was:.4f} → {now:.4f}" if was and now else ""
+        figures = f" {gate.figure} {was:.4f} → {now:.4f};" if was and now else ""
         return (
-            f":{figures}; no verdict, as its predictions are not at hand to tell what chance may "
+            f":{figures} no verdict, as its predictions are not at hand to tell what chance may "
             "have made."
         )
+    called = after.models[model]["rows"]
     if not change.texts:
         return (
-            ": no verdict, as the revisions have no test text in common, by id and label. Where "
-            "the source has no ids, its rows are numbered; `load.id_column` keeps them."
+            f": no verdict, as the revisions have no test {called} in common, by id and label. "
+            "Where the source has no ids, its rows are numbered; `load.id_column` keeps them."
         )
-    texts = f"the {change.texts} test texts"
+    texts = f"the {change.texts} test {called}"
     if any(change.alone):
         texts = (
-            f"the {change.texts} test texts that both revisions have ({change.alone[0]} more in "
+            f"the {change.texts} test {called} that both revisions have ({change.alone[0]} more in "
             f"{code(before.name)}, {change.alone[1]} more in {code(after.name)})"
         )
     if not change.moved:

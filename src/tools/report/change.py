@@ -1,143 +1,30 @@
-"""Two sides of a comparison, the change of a model between them, and the gate that it must pass.
+"""The change of a model between two revisions, and the gate that it must pass."""
 
-A side is a commit, an experiment or the work tree, read from git and DVC without a checkout.
-"""
-
-import json
-import logging
-import re
-import shlex
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Literal
 
-import dvc.api
 import pandas as pd
-from dvc.exceptions import DvcException
 from sklearn.metrics import accuracy_score, f1_score
 
 from src.core.command_line import Count, Interval, Seed, Share
-from src.core.errors import InputError
 from src.metrics import bootstrap
-from src.project import git, params
-from src.project.graph import LOCK, lock_of, pipelines, sentence, stages_of_lock
+from src.project import params
 from src.tables import examples
+from src.tables.schema import ID
+from src.tools.report.revision import Revision
 
-WORK_TREE = "workspace"  # as DVC calls it
-EVALUATE = r"src\.(\w+\.)?evaluate"  # the module of the stage that judges a model
-FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "log loss", "ece": "ECE"}
-
-log = logging.getLogger("src.tools.report")
-
-
-class Revision:
-    """One side of the comparison."""
-
-    def __init__(self, name: str) -> None:
-        """Open a git revision or experiment, or the work tree.
-
-        Raises:
-            InputError: there is no such revision, or it holds no ``dvc.lock`` that can be read.
-        """
-        tree = name == WORK_TREE
-        if not tree and (above := git.run("rev-parse", "--show-prefix").stdout.strip()):
-            raise InputError(
-                f"A report needs a project that is a git repository of its own, and this one is "
-                f"the folder {above} of one, where DVC can't open another revision: compare the "
-                f"figures by `dvc metrics diff {name}`."
-            )
-        try:
-            self._files = dvc.api.DVCFileSystem(rev=None if tree else name)
-            self.sha = None if tree else self._files.repo.get_rev()  # of its commit
-        except DvcException as error:
-            raise InputError(
-                f"{name!r} is no git revision or experiment of this repository "
-                f"({sentence(error)}): `git log --oneline --all` and `dvc exp list` show what "
-                "there is."
-            ) from None
-        # A sha is as long as nobody reads it, and git and DVC know its first seven characters.
-        self.name = "work tree" if tree else re.sub(r"^([0-9a-f]{7})[0-9a-f]{33}$", r"\1", name)
-        self.missing: dict[str, str] = {}  # why a file could not be read, by its path
-        lock = self.text(LOCK)
-        if lock is None:
-            raise InputError(
-                f"{name} has no dvc.lock: run `dvc repro` there and commit it, or name a revision "
-                "that has one."
-            )
-        try:
-            self.stages = stages_of_lock(lock)
-            for path in map(lock_of, pipelines(self._files.repo)[1:]):  # the first is of the root
-                self.stages |= stages_of_lock(self.text(path) or "stages: {}", path)
-        except InputError as error:
-            raise InputError(f"{self.name}: {error}") from None
-        except DvcException as error:
-            raise InputError(
-                f"DVC can't read the pipeline of {self.name} ({sentence(error)}): correct it there."
-            ) from None
-
-    @cached_property
-    def models(self) -> dict[str, dict[str, str]]:
-        """Find the stage and paths of each evaluated model, by the signature of ``evaluate``."""
-        found = {}
-        for name, entry in self.stages.items():
-            words = shlex.split(entry["cmd"])
-            # Old locks have src.evaluate, from when a stage stood in no folder.
-            if words[:2] == ["python", "-m"] and re.fullmatch(EVALUATE, words[2]):
-                splits, _, predictions, live = words[3:7]
-                paths = {"splits": splits, "predictions": predictions, "live": live}
-                found[Path(predictions).name] = {"stage": name, **paths}
-        return found
-
-    def params(self) -> dict[str, Any]:
-        """Read the params by section, of every params file of the pipeline."""
-        try:
-            found: dict[str, Any] = dvc.api.params_show(rev=self.sha)
-        except DvcException as error:
-            raise InputError(
-                f"DVC can't read the params of {self.name} ({sentence(error)}): correct "
-                "params.yaml."
-            ) from None
-        return found
-
-    def hashes(self, name: str, kind: Literal["deps", "outs"]) -> dict[str, str]:
-        """Read the hash of each dependency or output of a stage, by its path."""
-        return {item["path"]: str(item.get("md5")) for item in self.stages[name].get(kind, [])}
-
-    def text(self, path: str) -> str | None:
-        """Read a text file; None if there is none."""
-        try:
-            return str(self._files.read_text(path, encoding="utf-8"))
-        except OSError as error:
-            self.missing[path] = str(error.strerror or error)
-            return None
-
-    def json(self, path: str) -> dict[str, Any]:
-        """Read a JSON object; an empty one if there is no such file."""
-        found: dict[str, Any] = json.loads(self.text(path) or "{}")
-        return found
-
-    def figures(self, model: str) -> dict[str, float]:
-        """Read the figures of a model on the test split, as they were committed."""
-        found: dict[str, float] = self.json(f"{self.models[model]['live']}/metrics.json").get(
-            "test", {}
-        )
-        return found
-
-    def frame(self, path: str, columns: Sequence[str]) -> pd.DataFrame | None:
-        """Read columns of examples from DVC's cache or its remote; None if they are in neither."""
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / "examples.parquet"
-            try:
-                self._files.get_file(path, str(copy))
-            # What is raised without credentials or a network is of the remote's own library.
-            except Exception as error:
-                self.missing[path] = sentence(error)
-                log.warning("%s of %s: %s", path, self.name, self.missing[path])
-                return None
-            return examples.read(copy)[list(columns)]
+FIGURES = {  # those of texts, and those of tables
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "average_precision": "average precision",
+    "roc_auc": "ROC AUC",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "log_loss": "log loss",
+    "ece": "ECE",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,15 +86,24 @@ def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change
     same, frames = same_splits(model, before, after), []
     for side in (before, after):
         paths = side.models[model]
-        columns = ["id", "label", "predicted"]
-        frame = side.frame(f"{paths['predictions']}/predictions.parquet", columns)
+        frame = side.frame(f"{paths['predictions']}/predictions.parquet")
+        if frame is not None:
+            frame = frame[["id", "label", "predicted"]]
         if frame is not None and not same:
-            # Where the source has no ids, its rows are numbered: an id alone may be another text.
-            texts = side.frame(f"{paths['splits']}/test.parquet", ["id", "text"])
-            frame = None if texts is None else frame.merge(texts, on="id")
+            # Where the source has no ids, its rows are numbered: an id alone may be another row.
+            rows = side.frame(f"{paths['splits']}/test.parquet")
+            frame = None if rows is None else frame.merge(_content(rows, paths["rows"]), on="id")
         if frame is not None:
             frames.append(frame)
     return judge(frames[0], frames[1], gate) if len(frames) == 2 else None
+
+
+def _content(rows: pd.DataFrame, called: str) -> pd.DataFrame:
+    """Return the id of each row, and as its text what tells it from another of that id."""
+    if called == "texts":
+        return rows[["id", "text"]]
+    hashes = pd.util.hash_pandas_object(rows.drop(columns=ID), index=False)
+    return pd.DataFrame({"id": rows[ID], "text": hashes})
 
 
 def same_splits(model: str, before: Revision, after: Revision) -> bool:

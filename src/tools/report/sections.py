@@ -13,7 +13,8 @@ from typing import Any
 from src.core.markdown import code, table
 from src.core.secrets import without_secrets
 from src.project import git
-from src.tools.report.change import FIGURES, WORK_TREE, Gate, Revision
+from src.tools.report.change import FIGURES, Gate
+from src.tools.report.revision import WORK_TREE, Revision
 
 LONGEST = 30  # rows of a table; those that changed most come first
 
@@ -23,25 +24,30 @@ Row = Sequence[str]
 
 
 def metrics(before: Revision, after: Revision) -> Iterator[str]:
-    """Show the figures of each model, on the test texts of each revision."""
-    rows: list[Row] = [["model", "", *FIGURES.values()]]
-    for model in dict.fromkeys([*after.models, *before.models]):
-        was, now = (side.figures(model) if model in side.models else {} for side in (before, after))
-        if was == now:
-            rows.append([code(model), "both", *_figures(now)])
-            continue
-        rows.append([code(model), code(before.name), *_figures(was)])
-        rows.append(["", code(after.name), *_figures(now)])
-        both = [key in was and key in now for key in FIGURES]
-        differences = [
-            f"{now[k] - was[k]:+.4f}" if b else "" for k, b in zip(FIGURES, both, strict=True)
-        ]
-        rows.append(["", "change", *differences])
-    yield from section("Metrics", rows, "No model was evaluated.")
+    """Show the figures of each model on the test rows of each revision, a table a pipeline."""
+    models = dict.fromkeys([*after.models, *before.models])
+    figures = {
+        model: [side.figures(model) if model in side.models else {} for side in (before, after)]
+        for model in models
+    }
+    for folder in dict.fromkeys([".", *(str(Path(model).parent) for model in models)]):
+        of = {model: f for model, f in figures.items() if str(Path(model).parent) == folder}
+        keys = [key for key in FIGURES if any(key in side for f in of.values() for side in f)]
+        rows: list[Row] = [["model", "", *(FIGURES[key] for key in keys)]]
+        for model, (was, now) in of.items():
+            if was == now:
+                rows.append([code(model), "both", *_figures(now, keys)])
+                continue
+            rows.append([code(model), code(before.name), *_figures(was, keys)])
+            rows.append(["", code(after.name), *_figures(now, keys)])
+            differences = [f"{now[k] - was[k]:+.4f}" if k in was and k in now else "" for k in keys]
+            rows.append(["", "change", *differences])
+        title = "Metrics" if folder == "." else f"Metrics of {folder}"
+        yield from section(title, rows, "No model was evaluated.")
 
 
-def _figures(test: Mapping[str, float]) -> Iterator[str]:
-    for key in FIGURES:
+def _figures(test: Mapping[str, float], keys: Iterable[str]) -> Iterator[str]:
+    for key in keys:
         text = f"{test[key]:.4f}" if key in test else ""
         if f"{key}_low" in test:
             text += f" ({test[f'{key}_low']:.4f} to {test[f'{key}_high']:.4f})"
@@ -80,7 +86,8 @@ def _scores(details: Mapping[str, Any], metric: str) -> Iterator[tuple[str, tupl
         yield f"class {code(name)}", (scores["f1"], scores["texts"])
     for column, values in details.get("slices", {}).items():
         for value, scores in values.items():
-            yield f"{code(column)} {code(value)}", (scores[metric], scores["texts"])
+            if metric in scores:
+                yield f"{code(column)} {code(value)}", (scores[metric], scores["texts"])
 
 
 def params(before: Revision, after: Revision) -> Iterator[str]:

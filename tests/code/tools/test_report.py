@@ -18,7 +18,8 @@ from conftest import ROOT, Project, copy_built, set_params
 from src.core import markdown
 from src.core.errors import InputError
 from src.tools.report import sections
-from src.tools.report.change import Gate, Revision, judge
+from src.tools.report.change import Gate, judge
+from src.tools.report.revision import Revision
 
 GATE = Gate(models=["m"], metric="accuracy", max_drop=0.01, resamples=500, confidence=0.95, seed=1)
 STUMP = {"baseline.n_estimators": 1, "baseline.max_depth": 1}
@@ -353,14 +354,25 @@ def test_a_merge_request_gets_a_note_if_there_is_a_token(tmp_path: Path) -> None
     assert note == PAGE
 
 
-@pytest.mark.parametrize("module", ["src.evaluate", "src.text.evaluate", "src.tabular.evaluate"])
-def test_models_are_found_in_locks_of_every_pipeline_and_of_earlier_modules(module: str) -> None:
-    cmd = f"python -m {module} data/splits models/onnx data/predictions/onnx live/onnx --seed 1"
-    lock = SimpleNamespace(stages={"evaluate@onnx": {"cmd": cmd}, "load": {"cmd": "python -m x"}})
-    (found,) = Revision.models.func(lock).values()  # type: ignore[attr-defined]
-    assert found == {
-        "stage": "evaluate@onnx",
-        "splits": "data/splits",
-        "predictions": "data/predictions/onnx",
-        "live": "live/onnx",
+@pytest.mark.parametrize(
+    ("name", "module", "models", "model", "rows"),
+    [
+        ("evaluate@m", "src.evaluate", "models/m", "m", "texts"),
+        ("evaluate@m", "src.text.evaluate", "models/m", "m", "texts"),
+        ("t/dvc.yaml:evaluate@m", "src.tabular.evaluate", "models/m decided.json", "t/m", "rows"),
+    ],
+)
+def test_models_are_found_in_locks_of_every_pipeline_and_of_earlier_modules(
+    name: str, module: str, models: str, model: str, rows: str
+) -> None:
+    cmd = f"python -m {module} data/splits {models} data/predictions/m live/m --seed 1"
+    lock = SimpleNamespace(stages={name: {"cmd": cmd}, "load": {"cmd": "python -m x"}})
+    assert Revision.models.func(lock) == {  # type: ignore[attr-defined]
+        model: {
+            "stage": name,
+            "rows": rows,
+            "splits": "data/splits",
+            "predictions": "data/predictions/m",
+            "live": "live/m",
+        }
     }

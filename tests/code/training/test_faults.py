@@ -34,7 +34,7 @@ WAIT = 120  # seconds, after which what is waited for will not come
 
 # Processes that are forked from one that has imported all: the same as new ones, but at once there.
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["src.text.train"])
+FORKED.set_forkserver_preload(["src.text.train", "frozen"])
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The pipeline of tables, run small by DVC in a git repository of its own."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -165,6 +166,34 @@ def test_a_changed_cost_trains_nothing_anew(project: Project, tmp_path: Path) ->
         metrics(copy, "evaluate/forest")["test"]["cost"]
         != metrics(project, "evaluate/forest")["test"]["cost"]
     )
+
+    copy.commit()
+    set_report(copy, models=["tabular/forest", "tabular/linear"], max_drop=1.0)
+    copy.run("python", "-m", "src.tools.report", "HEAD~1", "HEAD")
+    page = (copy.root / "report/report.md").read_text()
+    assert "**The gate is open**: `tabular/forest`, `tabular/linear` did not" in page
+    judged = r"- \*\*`tabular/forest`\*\*: .* 375 test rows"
+    assert re.search(judged, page), page
+    assert "## Metrics of tabular\n\n| model |  | average precision | ROC AUC |" in page
+    assert "| `tabular/forest` | `HEAD~1` | 0." in page
+    assert "| `decide.miss_cost` | `100.0` | `7.0` |" in page
+
+    # Other rows of the same numbers are not the same rows.
+    frame = make_table(1500)
+    frame.loc[frame.index[-100:], "amount"] += 1
+    frame.to_csv(copy.root / "data/tabular/source/small.csv", index=False)
+    copy.dvc("repro", f"{PIPELINE}:evaluate@linear")
+    copy.run("python", "-m", "src.tools.report", "HEAD")
+    page = (copy.root / "report/report.md").read_text()
+    assert "the 275 test rows that both revisions have (100 more in `HEAD`, 100 more" in page
+
+
+def set_report(project: Project, **values: Any) -> None:
+    yaml = YAML()
+    file = project.root / "params.yaml"
+    found = yaml.load(file)
+    found["report"] |= values
+    yaml.dump(found, file)
 
 
 def test_an_experiment_from_inside_the_folder(project: Project, tmp_path: Path) -> None:
