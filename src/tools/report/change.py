@@ -6,6 +6,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 import pandas as pd
+import pyarrow as pa
 from sklearn.metrics import accuracy_score, f1_score
 
 from src.core.command_line import Count, Interval, Seed, Share
@@ -102,8 +103,8 @@ def _content(rows: pd.DataFrame, called: str) -> pd.DataFrame:
     """Return the id of each row, and as its text what tells it from another of that id."""
     if called == "texts":
         return rows[["id", "text"]]
-    hashes = pd.util.hash_pandas_object(rows.drop(columns=ID), index=False)
-    return pd.DataFrame({"id": rows[ID], "text": hashes})
+    columns = {str(name): pa.array(rows[name], from_pandas=True) for name in rows if name != ID}
+    return pd.DataFrame({"id": rows[ID], "text": examples.hash_rows(columns)})
 
 
 def same_splits(model: str, before: Revision, after: Revision) -> bool:
