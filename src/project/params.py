@@ -84,6 +84,22 @@ def words_of(section: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def breaks_a_line(value: str) -> bool:
+    """Tell whether a value can't stand in the command lines that DVC makes of the params."""
+    return len(f"{value}.".splitlines()) > 1 or "\0" in value
+
+
+def refuse_broken_lines(changes: Mapping[str, Any]) -> None:
+    """Raise InputError if a param, by its name, would break the command line of a stage."""
+    for name, new in changes.items():
+        for value in new if isinstance(new, list) else [new]:
+            if isinstance(value, str) and breaks_a_line(value):
+                raise InputError(
+                    f"{name} would be {value!r}, and DVC can't run a command with a line end or a "
+                    "zero byte in it: rename that first."
+                )
+
+
 def write(changes: Mapping[str, Any], path: Path = PARAMS) -> None:
     """Give params, such as ``load.source``, other values in the file; InputError as of ``read``."""
     yaml = YAML()  # keeps comments, and writes as DVC does: its next change will be one line

@@ -69,13 +69,14 @@ def main(
     settled: dict[str, Params] = {name: dict(present[name]) for name in present}
     with tempfile.TemporaryDirectory() as folder:
         lines = _look(settled, files, target, positive, drop, Path(folder))
-    print("\n".join(lines))
     changes = {
         f"{section}.{key}": (present[section][key], value)
         for section, values in settled.items()
         for key, value in values.items()
         if present[section][key] != value
     }
+    params.refuse_broken_lines({name: new for name, (_, new) in changes.items()})
+    print("\n".join(lines))
     if not changes:
         print(f"\n{PARAMS} has all params that this table needs.")
         return

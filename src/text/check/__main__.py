@@ -52,13 +52,7 @@ def main(*files: str, text_column: str = "", label_column: str = "", write: bool
         check = Check(present, copy.deepcopy(present), Path(folder))
         look(check, files, text_column, label_column)
     changes = check.changes()
-    for name, (_, new) in changes.items():
-        for value in new if isinstance(new, list) else [new]:
-            if isinstance(value, str) and guess_columns.breaks_a_line(value):
-                raise InputError(
-                    f"{name} would be {value!r}, and DVC can't run a command with a line end or a "
-                    "zero byte in it: rename that first."
-                )
+    params.refuse_broken_lines({name: new for name, (_, new) in changes.items()})
     if check.warnings:
         check.lines += ["What to look at:", *(f"- {sentence}" for sentence in check.warnings)]
     print("\n".join([*check.lines, ""]))

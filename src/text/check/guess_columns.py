@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from src.core.errors import InputError, closest
+from src.project import params
 from src.tables import examples
 from src.tables.columns import NUMBERED
 
@@ -124,12 +125,7 @@ def as_named(name: str, names: Sequence[str]) -> str:
 def on_one_line(name: str, names: Sequence[str]) -> str:
     """Return a name by which `load` takes a column, for the params: on one line if that will do."""
     plain = " ".join(name.split())
-    return plain if breaks_a_line(name) and as_named(plain, names) == name else name
-
-
-def breaks_a_line(value: str) -> bool:
-    """Tell whether a value can't stand in the command lines that DVC makes of the params."""
-    return len(f"{value}.".splitlines()) > 1 or "\0" in value
+    return plain if params.breaks_a_line(name) and as_named(plain, names) == name else name
 
 
 def _labels(frame: pd.DataFrame, names: Sequence[str], present: str) -> list[str]:

@@ -21,7 +21,6 @@ from src.tables.columns import NUMBERED, IdsError
 from src.tables.splitting import sides_of
 from src.text import load, split
 from src.text.check import guess_columns
-from src.text.check.guess_columns import breaks_a_line
 
 TEXTS = 2000  # whose tokens are counted, and that `quality` looks at
 WATCHED = Path("data/source")  # what DVC watches, as load is told in dvc.yaml
@@ -235,7 +234,7 @@ def settle_columns(check: Check) -> None:
     names = [
         name
         for name in examples.column_names(path)
-        if name.strip() and name not in examples.COLUMNS and not breaks_a_line(name)
+        if name.strip() and name not in examples.COLUMNS and not params.breaks_a_line(name)
     ]
     frame = pq.read_table(path, columns=names).to_pandas()
     section = check.params["split"]

@@ -55,6 +55,22 @@ def bank() -> pd.DataFrame:
     return frame
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\0"])
+def test_what_no_command_line_can_name_is_refused(
+    end: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_table(200).rename(columns={"fraud": f"my{end}label"}).to_parquet("mine.parquet")
+    before = check.PARAMS.read_bytes()
+    with pytest.raises(InputError) as raised:
+        check.main("mine.parquet", target=f"my{end}label", write=True)
+    assert str(raised.value) == (
+        f"load.target would be {f'my{end}label'!r}, and DVC can't run a command with a line end or "
+        "a zero byte in it: rename that first."
+    )
+    assert capsys.readouterr().out == ""
+    assert check.PARAMS.read_bytes() == before
+
+
 def test_a_table_of_a_german_excel_is_read_and_its_leak_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
