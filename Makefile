@@ -25,6 +25,7 @@ setup: .venv/installed
 PYTEST = python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 test test-fast: export OMP_NUM_THREADS := 1
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
+test test-fast: export HF_HUB_OFFLINE := 1
 test: check
 	$(PYTEST)
 
@@ -94,9 +95,10 @@ report: .venv/installed
 update: .venv/installed
 	@python -m src.tools.update $(if $(TO),--to '$(TO)')
 
-# Searches better params, as the section `tune` of params.yaml says; started again, it goes on.
+# Searches better params, as the section `tune` of params.yaml says; started again, it goes on. PIPELINE
+# is the dvc.yaml of another pipeline, which has a params.yaml of its own.
 tune: .venv/installed
-	python -m src.tools.tune
+	python -m src.tools.tune $(PIPELINE)
 
 # Every figure of docs/performance.md, batch.md and serving.md, measured anew: hours. BBC News comes with the
 # requirements; BEFORE is a commit that shared.py holds this one against; TWEETS (a csv with the

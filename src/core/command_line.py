@@ -67,9 +67,20 @@ class Parser(argparse.ArgumentParser):
 
 
 def bind(
-    main: Callable[..., None], name: str, section: bool, arguments: Sequence[str]
+    main: Callable[..., None], name: str, section: bool, arguments: Sequence[str], file: str = ""
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Parse ``arguments`` by the signature of ``main``: positional values, then options by name."""
+    """Parse ``arguments`` by the signature of ``main``: positional values, then options by name.
+
+    Args:
+        main: as of ``core.stage.run``.
+        name: of the section or command, for messages.
+        section: whether the options are a section of a params.yaml.
+        arguments: the words of the command line.
+        file: that params.yaml, for messages; "" for that of the stage's pipeline.
+
+    Raises:
+        InputError: they don't fit.
+    """
     description = inspect.getdoc(main)
     parser = Parser(prog=f"python -m {program()}", description=description, allow_abbrev=False)
     parameters = inspect.signature(main, eval_str=True).parameters.values()
@@ -98,7 +109,9 @@ def bind(
     parser._negative_number_matcher = re.compile("-[^-]")
     parse = parser.parse_known_args if section else parser.parse_known_intermixed_args
     given, unknown = parse(arguments)
-    where = (f"{name}.", f"in {params_of(main)}") if section else ("--", "on the command line")
+    where = (
+        (f"{name}.", f"in {file or params_of(main)}") if section else ("--", "on the command line")
+    )
     if unknown:
         key = unknown[0].removeprefix("--no-").removeprefix("--")
         dashes = "" if section else "--"

@@ -34,18 +34,23 @@ def ranking(labels: Integers, probabilities: Floats, positive: int | None) -> di
     where one class has no row.
     """
     classes = range(probabilities.shape[1])
-    figures = {}
-    if all((labels == k).any() for k in classes):
-        wanted = classes if positive is None else [positive]
-        for name, score in zip(RANKING, (average_precision_score, roc_auc_score), strict=True):
-            figures[name] = float(
-                np.mean([score(labels == k, probabilities[:, k]) for k in wanted])
-            )
-    return figures | {
+    return order(labels, probabilities, positive) | {
         "log_loss": float(log_loss(labels, probabilities, labels=classes)),
         "brier": float(brier_score_loss(labels, probabilities, labels=classes)),
         "ece": expected_calibration_error(labels, probabilities),
     }
+
+
+def order(labels: Integers, probabilities: Floats, positive: int | None) -> dict[str, float]:
+    """Return each of ``RANKING``; nothing where one class has no row."""
+    classes = range(probabilities.shape[1])
+    if not all((labels == k).any() for k in classes):
+        return {}
+    wanted, scores = classes if positive is None else [positive], {}
+    for name, score in zip(RANKING, (average_precision_score, roc_auc_score), strict=True):
+        found = [score(labels == k, probabilities[:, k]) for k in wanted]
+        scores[name] = float(np.mean(found))
+    return scores
 
 
 def decided(labels: Integers, predicted: Integers, positive: int | None) -> dict[str, float]:

@@ -72,10 +72,20 @@ def pipelines(repo: Repo) -> list[str]:
     )
 
 
-def module_of(stage: str) -> str:
-    """Name the module that a stage of the dvc.yaml of this folder runs."""
-    command: str = YAML(typ="safe").load(Path(PIPELINE))["stages"][stage]["cmd"]
-    return command.split("-m ", 1)[1].split()[0]
+def modules(pipeline: str) -> dict[str, str]:
+    """Name the module that each stage of a dvc.yaml runs; those that run none are left out."""
+    found = {}
+    for name, entry in YAML(typ="safe").load(Path(pipeline))["stages"].items():
+        command = entry.get("cmd")  # which may be several, or is in the `do` of a foreach
+        words = command.split() if isinstance(command, str) else []
+        if words[:2] == ["python", "-m"]:
+            found[name] = words[2]
+    return found
+
+
+def address(stage: str, pipeline: str) -> str:
+    """Name a stage of a dvc.yaml as DVC does from the root."""
+    return stage if pipeline == PIPELINE else f"{pipeline}:{stage}"
 
 
 def lock_of(pipeline: str) -> str:
@@ -159,9 +169,8 @@ def stages_of_lock(text: str, path: str = LOCK) -> dict[str, dict[str, Any]]:
             f"{path} has no stages that can be read: `make doctor` tells how to settle a conflict; "
             "else run `dvc repro`."
         )
-    folder = PurePosixPath(path).parent
-    prefix = "" if folder == PurePosixPath() else f"{folder / PIPELINE}:"
-    return {f"{prefix}{name}": entry for name, entry in found["stages"].items()}
+    pipeline = PurePosixPath(path).with_name(PIPELINE).as_posix()
+    return {address(name, pipeline): entry for name, entry in found["stages"].items()}
 
 
 def locked(stage: Any) -> dict[str, Any] | None:

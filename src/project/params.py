@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -14,6 +14,11 @@ from src.core.errors import InputError, closest
 from src.core.files import replacing
 
 PARAMS = Path("params.yaml")  # of the pipeline at the root of the repository
+
+
+def params_of(pipeline: str) -> str:
+    """Name the params.yaml beside a dvc.yaml."""
+    return PurePosixPath(pipeline).with_name(PARAMS.name).as_posix()
 
 
 class Section(dict[str, Any]):
@@ -59,7 +64,7 @@ def typed(schema: Callable[..., Any], section: Section) -> dict[str, Any]:
     Raises:
         InputError: a param is missing, stray or not what it may be.
     """
-    _, params = bind(schema, section.name, True, words_of(section))
+    _, params = bind(schema, section.name, True, words_of(section), str(section.path))
     return params
 
 

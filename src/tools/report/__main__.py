@@ -15,13 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from src.core import stage
-from src.core.errors import InputError, closest
+from src.core.errors import InputError
 from src.core.files import replacing
 from src.core.markdown import code
 from src.project import graph
 from src.tools.report import sections
-from src.tools.report.change import Change, Gate, compare, failing, read_gate, same_splits
-from src.tools.report.revision import WORK_TREE, Revision
+from src.tools.report.change import Change, Gate, compare, failing, read_gates, same_splits
+from src.tools.report.revision import WORK_TREE, Revision, folder_of
 from src.tools.report.sections import names
 
 GATE_CLOSED = 2  # the exit code
@@ -39,22 +39,19 @@ def main(base: str, *head: str, out: str = "report") -> None:
     if Path(out).exists() and not Path(out, "report.md").exists():
         raise InputError(f"{out} is not a report: name another folder with --out.")
     before, after = Revision(base), Revision(head[0] if head else WORK_TREE)
-    gate = read_gate()
-    for model in gate.models:
-        if model not in after.models:
-            raise InputError(
-                f"report.models has {model!r}, which {after.name} does not evaluate"
-                f"{closest(model, after.models)}: write models of {', '.join(after.models)} in "
-                "params.yaml."
-            )
-    changes = {m: compare(m, before, after, gate) for m in after.models if m in before.models}
+    gates = read_gates(before, after)
+    changes = {
+        model: compare(model, before, after, gates[folder_of(model)])
+        for model in after.models
+        if model in before.models
+    }
     with replacing(Path(out)) as folder:
         folder.mkdir()
         lines = [
             f"# From {code(before.name)} to {code(after.name)}",
-            *verdicts(before, after, changes, gate),
+            *verdicts(before, after, changes, gates),
             *sections.metrics(before, after),
-            *sections.parts(before, after, gate),
+            *sections.parts(before, after, gates.values()),
             *sections.params(before, after),
             *sections.data(before, after),
             *sections.stages(before, after),
@@ -63,50 +60,44 @@ def main(base: str, *head: str, out: str = "report") -> None:
         ]
         (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     log.info("wrote %s", Path(out) / "report.md")
-    if failed := failing(before, after, changes, gate):
+    closed = {
+        place: failed
+        for place, gate in gates.items()
+        if (failed := failing(before, after, changes, gate))
+    }
+    for place, failed in closed.items():
         log.error(
-            "The gate is closed: %s got worse by more than report.max_drop %g of %s.",
-            *(", ".join(failed), gate.max_drop, gate.figure),
+            "%s is closed: %s got worse by more than report.max_drop %g of %s.",
+            *(_called(place), ", ".join(failed), gates[place].max_drop, gates[place].figure),
         )
+    if closed:
         sys.exit(GATE_CLOSED)
 
 
 def verdicts(
-    before: Revision, after: Revision, changes: Mapping[str, Change | None], gate: Gate
+    before: Revision,
+    after: Revision,
+    changes: Mapping[str, Change | None],
+    gates: Mapping[str, Gate],
 ) -> Iterator[str]:
-    """Say how the gate is, and a sentence for each model, those of the gate first."""
-    judged = {m: c for m in gate.models if (c := changes.get(m)) and c.texts}
-    failed = failing(before, after, changes, gate)
-    doubtful = [
-        m for m, c in judged.items() if c.before - c.after > gate.max_drop and m not in failed
-    ]
-    left = [m for m in gate.models if m not in judged and m not in failed]
+    """Say how each gate is, and a sentence for each model, those of the gates first."""
+    for folder, gate in gates.items():
+        yield from _state(before, after, changes, gate, _called(folder))
     yield ""
-    allowed = f"more than the {gate.max_drop:g} of {gate.figure} that `report.max_drop` allows"
-    if failed:
-        yield f"**The gate is closed**: {names(failed)} got worse by {allowed}."
-    elif judged:
-        yield f"**The gate is open**: {names(judged)} did not get worse by {allowed}."
-    if doubtful:
-        yield (
-            f"{names(doubtful)} lost {allowed}, but chance may have made it; more test texts "
-            "would tell."
-        )
-    if left:
-        yield f"**The gate did not judge** {names(left)}; why stands below."
-    yield ""
-    ordered = [*gate.models, *(m for m in after.models if m not in gate.models)]
-    for model in ordered:
-        mark = "" if model in gate.models else " (not of the gate)"
+    guarded = [model for gate in gates.values() for model in gate.models]
+    for model in dict.fromkeys([*guarded, *after.models]):
+        mark = "" if model in guarded else " (not of the gate)"
+        gate = gates[folder_of(model)]
         yield f"- **{code(model)}**{mark}{_verdict(model, before, after, changes, gate)}"
     for model in before.models:
         if model not in after.models:
             yield f"- **{code(model)}** is gone."
     yield ""
     called = "texts" if all(m["rows"] == "texts" for m in after.models.values()) else "rows"
+    shares = dict.fromkeys(f"{100 * gate.confidence:g} %" for gate in gates.values())
     yield (
         f"Better or worse is a difference that chance hardly makes on these {called}: the "
-        f"{100 * gate.confidence:g} % interval of the paired bootstrap leaves out 0. Intervals "
+        f"{' or '.join(shares)} interval of the paired bootstrap leaves out 0. Intervals "
         f"from a few dozen {called} are too narrow."
     )
     lacking = [(side, path) for side in (before, after) for path in side.missing]
@@ -114,6 +105,40 @@ def verdicts(
         yield from _how_to_get(lacking)
     if after.sha is None:
         yield from _not_run()
+
+
+def _called(folder: str) -> str:
+    return "The gate" if folder == "." else f"The gate of {folder}"
+
+
+def _state(
+    before: Revision,
+    after: Revision,
+    changes: Mapping[str, Change | None],
+    gate: Gate,
+    called: str,
+) -> Iterator[str]:
+    """Say whether a gate is open."""
+    judged = {m: c for m in gate.models if (c := changes.get(m)) and c.judged}
+    failed = failing(before, after, changes, gate)
+    doubtful = [
+        m for m, c in judged.items() if c.before - c.after > gate.max_drop and m not in failed
+    ]
+    left = [m for m in gate.models if m not in judged and m not in failed]
+    if gate.models:
+        yield ""
+    allowed = f"more than the {gate.max_drop:g} of {gate.figure} that `report.max_drop` allows"
+    if failed:
+        yield f"**{called} is closed**: {names(failed)} got worse by {allowed}."
+    elif judged:
+        yield f"**{called} is open**: {names(judged)} did not get worse by {allowed}."
+    if doubtful:
+        yield (
+            f"{names(doubtful)} lost {allowed}, but chance may have made it; more test "
+            f"{after.models[doubtful[0]]['rows']} would tell."
+        )
+    if left:
+        yield f"**{called} did not judge** {names(left)}; why stands below."
 
 
 def _not_run() -> Iterator[str]:
@@ -151,21 +176,27 @@ def _verdict(
             f": no verdict, as the revisions have no test {called} in common, by id and label. "
             "Where the source has no ids, its rows are numbered; `load.id_column` keeps them."
         )
+    if not change.judged:
+        return f": no verdict, as a label is of none of the {change.texts} test {called} in common."
     texts = f"the {change.texts} test {called}"
     if any(change.alone):
         texts = (
             f"the {change.texts} test {called} that both revisions have ({change.alone[0]} more in "
             f"{code(before.name)}, {change.alone[1]} more in {code(after.name)})"
         )
-    if not change.moved:
+    if not change.moved and change.before == change.after:
         return f": no difference, it predicts the same label as before for each of {texts}."
     p = f"p = {change.p_value:.3f}" if change.p_value >= 0.001 else "p < 0.001"
     return (
         f": **{change.verdict}**. {gate.figure} {change.before:.4f} → {change.after:.4f} "
         f"({change.after - change.before:+.4f}, {100 * gate.confidence:g} % interval "
-        f"{change.low:+.4f} to {change.high:+.4f}, {p}) on {texts}: {change.fixed} wrong ones "
-        f"became right, {change.broken} right ones wrong."
+        f"{change.low:+.4f} to {change.high:+.4f}, {p}) on {texts}: {change.fixed} wrong "
+        f"{_ones(change.fixed)} became right, {change.broken} right {_ones(change.broken)} wrong."
     )
+
+
+def _ones(count: int) -> str:
+    return "one" if count == 1 else "ones"
 
 
 def _how_to_get(lacking: Iterable[tuple[Revision, str]]) -> Iterator[str]:

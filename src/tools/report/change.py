@@ -1,22 +1,30 @@
 """The change of a model between two revisions, and the gate that it must pass."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, get_args
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from sklearn.metrics import accuracy_score, f1_score
 
 from src.core.command_line import Count, Interval, Seed, Share
-from src.metrics import bootstrap
+from src.core.errors import InputError, closest
+from src.metrics import bootstrap, imbalance
+from src.metrics.classification import Floats, Integers
 from src.project import params
 from src.tables import examples
 from src.tables.schema import ID
-from src.tools.report.revision import Revision
+from src.tools.report.revision import Revision, folder_of
 
-FIGURES = {  # those of texts, and those of tables
+# Those of texts, and those of tables, whose classes may be of very unequal size.
+Metric = Literal["accuracy", "macro_f1", "average_precision", "roc_auc", "balanced_accuracy", "f1"]
+OF_TEXTS = ("accuracy", "macro_f1")
+FIGURES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "average_precision": "average precision",
@@ -30,10 +38,10 @@ FIGURES = {  # those of texts, and those of tables
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """The section ``report`` of params.yaml: its sentences are there."""
+    """A section ``report`` of a params.yaml: its sentences are there."""
 
     models: list[str]
-    metric: Literal["accuracy", "macro_f1"]
+    metric: Metric
     max_drop: Annotated[float, Interval(ge=0, le=1)]
     resamples: Count
     confidence: Share
@@ -50,7 +58,7 @@ class Change:
     """The effect of a change on a model, on the test texts that both revisions have."""
 
     texts: int  # their number
-    before: float  # the metric of the gate on them
+    before: float  # the metric of the gate on them; NaN if they lack a class that it needs
     after: float
     low: float  # the interval of the difference, by the paired bootstrap
     high: float
@@ -59,6 +67,11 @@ class Change:
     broken: int  # the other way round
     moved: int  # texts that have another predicted label
     alone: tuple[int, int]  # test texts of the one revision and of the other alone
+
+    @property
+    def judged(self) -> bool:
+        """Tell whether there is a verdict."""
+        return self.texts > 0 and not math.isnan(self.before)
 
     @property
     def verdict(self) -> str:
@@ -73,30 +86,75 @@ class Change:
         return self.before - self.after if self.verdict == "worse" else 0.0
 
 
-def read_gate() -> Gate:
-    """Read the gate from the work tree's params.yaml, checked as a stage's params are.
+def read_gates(before: Revision, after: Revision) -> dict[str, Gate]:
+    """Read the gate of each pipeline from the work tree's params.yaml beside it, by its folder.
+
+    Their models are named as those of a revision. A pipeline that has none is judged as the root's
+    is; one that ``after`` has not run has no models.
 
     Raises:
-        InputError: a param is missing, stray, or not what it may be.
+        InputError: a param is missing, stray, or not what it may be, or ``after`` does not evaluate
+            a model or figure that a gate names.
     """
-    return Gate(**params.typed(Gate, params.read()["report"]))
+    gates: dict[str, Gate] = {}
+    for folder in dict.fromkeys([".", *map(folder_of, [*after.models, *before.models])]):
+        file = Path(folder) / params.PARAMS
+        sections = params.read(file) if folder == "." or file.exists() else {}
+        if folder == "." or "report" in sections:
+            gate = Gate(**params.typed(Gate, sections["report"]))
+            gates[folder] = _checked(gate, folder, file, after)
+        else:
+            gates[folder] = replace(gates["."], models=[])
+    return gates
+
+
+def _checked(gate: Gate, folder: str, file: Path, after: Revision) -> Gate:
+    ran = [model for model in after.models if folder_of(model) == folder]
+    if not ran:
+        return replace(gate, models=[])
+    known = {PurePosixPath(model).name: model for model in ran}
+    for name in gate.models:
+        if name not in known and name in after.models:
+            place = Path(folder_of(name)) / params.PARAMS
+            raise InputError(
+                f"report.models in {file} has {name!r}, a model of another pipeline: write "
+                f"{PurePosixPath(name).name} into the section report of {place}."
+            )
+        if name not in known:
+            raise InputError(
+                f"report.models has {name!r}, which {after.name} does not evaluate"
+                f"{closest(name, known)}: write models of {', '.join(known)} in {file}."
+            )
+    for model in ran:
+        figures = after.figures(model)
+        if figures and gate.metric not in figures:
+            measured = [metric for metric in get_args(Metric) if metric in figures]
+            raise InputError(
+                f"report.metric is {gate.metric!r}, of which {model} has no figure in "
+                f"{after.name}: write one of {', '.join(measured)} in {file}."
+            )
+    return replace(gate, models=[known[name] for name in gate.models])
 
 
 def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change | None:
     """Judge a model by the predictions of both revisions; None if a file of them is not at hand."""
     same, frames = same_splits(model, before, after), []
+    positive = "" if gate.metric in OF_TEXTS else after.positive(model)
     for side in (before, after):
         paths = side.models[model]
         frame = side.frame(f"{paths['predictions']}/predictions.parquet")
         if frame is not None:
-            frame = frame[["id", "label", "predicted"]]
+            wanted = ("id", "label", "predicted")
+            frame = frame[[c for c in map(str, frame) if c in wanted or c.startswith("p_")]]
         if frame is not None and not same:
             # Where the source has no ids, its rows are numbered: an id alone may be another row.
             rows = side.frame(f"{paths['splits']}/test.parquet")
             frame = None if rows is None else frame.merge(_content(rows, paths["rows"]), on="id")
         if frame is not None:
             frames.append(frame)
-    return judge(frames[0], frames[1], gate) if len(frames) == 2 else None
+    if len(frames) < 2 or positive is None:
+        return None
+    return judge(frames[0], frames[1], gate, positive)
 
 
 def _content(rows: pd.DataFrame, called: str) -> pd.DataFrame:
@@ -138,37 +196,98 @@ def failing(
     return failed
 
 
-def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate) -> Change:
+def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str = "") -> Change:
     """Compare predictions for the same texts: same id and label, and text where there is one.
 
     Source: the paired bootstrap of ``metrics.bootstrap``; both sides see the same resampled texts.
 
     Args:
-        before: columns ``id label predicted``, and ``text`` if the same id may be another text.
+        before: columns ``id label predicted``, ``text`` if the same id may be another text, and
+            ``p_LABEL``, the probability of each label, for a metric that is not of texts.
         after: the same columns.
         gate: the metric and the bootstrap.
+        positive: the label that such a metric is about; "" for the mean over all labels.
 
     Returns:
         The change; one of 0 texts if they have none in common.
     """
-    keys = [column for column in before if column != "predicted"]
-    both = before.merge(after, on=keys, suffixes=("_before", "_after"))
+    keys = [column for column in before if column in ("id", "label", "text")]
+    first, second = (
+        frame.rename(columns={c: f"{c}_{side}" for c in frame if c not in keys})
+        for side, frame in enumerate((before, after))
+    )
+    both = first.merge(second, on=keys)
     alone = (len(before) - len(both), len(after) - len(both))
     if both.empty:
         return Change(0, 0.0, 0.0, 0.0, 0.0, 1.0, 0, 0, 0, alone)
-    columns = ("label", "predicted_before", "predicted_after")
+    columns = ("label", "predicted_0", "predicted_1")
     names = sorted({str(name) for column in columns for name in both[column]})
-    labels, was, now = (examples.label_ids(both.assign(label=both[c]), names) for c in columns)
-    score = accuracy_score if gate.metric == "accuracy" else partial(f1_score, average="macro")
-    points = [float(score(labels, side)) for side in (was, now)]
-    moved = int((was != now).sum())
+    if gate.metric in OF_TEXTS:
+        labels, was, now = (_classes(both[column], names) for column in columns)
+        points, difference = _of_decisions(labels, was, now, len(names), gate)
+    else:
+        shares = {c[2:] for frame in (before, after) for c in map(str, frame) if c.startswith("p_")}
+        names = sorted({*names, *shares})
+        labels, was, now = (_classes(both[column], names) for column in columns)
+        probabilities = [_probabilities(both, names, side) for side in (0, 1)]
+        if positive and positive not in names:  # the schema is of a split that nothing judged yet
+            points, difference = [math.nan] * 2, np.zeros(1)
+        else:
+            wanted = names.index(positive) if positive else None
+            points, difference = _of_probabilities(labels, probabilities, [was, now], wanted, gate)
     low, high, p_value = 0.0, 0.0, 1.0
-    if moved:
-        scores = bootstrap.bootstrap(labels, [was, now], len(names), gate.resamples, gate.seed)
-        difference = scores[gate.metric][1] - scores[gate.metric][0]
+    if difference.any():
         low, high = bootstrap.interval(difference, gate.confidence)
         p_value = bootstrap.p_value(difference)
     fixed = int(((now == labels) & (was != labels)).sum())
     broken = int(((was == labels) & (now != labels)).sum())
-    texts = len(both)
+    moved, texts = int((was != now).sum()), len(both)
     return Change(texts, points[0], points[1], low, high, p_value, fixed, broken, moved, alone)
+
+
+def _classes(column: "pd.Series[str]", names: list[str]) -> Integers:
+    return examples.label_ids(pd.DataFrame({"label": column}), names)
+
+
+def _probabilities(both: pd.DataFrame, names: list[str], side: int) -> Floats:
+    columns = [f"p_{name}_{side}" for name in names]
+    return both.reindex(columns=columns, fill_value=0.0).to_numpy()
+
+
+def _of_decisions(
+    labels: Integers, was: Integers, now: Integers, classes: int, gate: Gate
+) -> tuple[list[float], Floats]:
+    """Measure both sides, and the difference each time that the texts are drawn anew."""
+    score = accuracy_score if gate.metric == "accuracy" else partial(f1_score, average="macro")
+    points = [float(score(labels, side)) for side in (was, now)]
+    if (was == now).all():
+        return points, np.zeros(1)
+    drawn = bootstrap.bootstrap(labels, [was, now], classes, gate.resamples, gate.seed)
+    return points, drawn[gate.metric][1] - drawn[gate.metric][0]
+
+
+def _of_probabilities(
+    labels: Integers,
+    probabilities: list[Floats],
+    decided: list[Integers],
+    positive: int | None,
+    gate: Gate,
+) -> tuple[list[float], Floats]:
+    """Do the same for the metrics of tables; NaN where the labels lack a class that it needs."""
+    points = []
+    for shares, classes in zip(probabilities, decided, strict=True):
+        ranked = gate.metric in imbalance.RANKING
+        figures = (
+            imbalance.order(labels, shares, positive)
+            if ranked
+            else imbalance.decided(labels, classes, positive)
+        )
+        points.append(figures.get(gate.metric, math.nan))
+    if math.isnan(points[0]) or all(
+        np.array_equal(was, now) for was, now in (probabilities, decided)
+    ):
+        return points, np.zeros(1)
+    drawn = imbalance.resampled(labels, probabilities, decided, positive, gate.resamples, gate.seed)
+    difference = drawn[gate.metric][1] - drawn[gate.metric][0]
+    measured = difference[~np.isnan(difference)]  # in some draws a class has no row
+    return (points, measured) if len(measured) else ([math.nan] * 2, np.zeros(1))

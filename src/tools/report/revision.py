@@ -5,6 +5,8 @@ import logging
 import re
 import shlex
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -25,6 +27,11 @@ PARAMS = "params.yaml"  # of the root
 OF_TEXTS = ("src.evaluate", "src.text.evaluate")
 
 log = logging.getLogger("src.tools.report")
+
+
+def folder_of(model: str) -> str:
+    """Name the folder of the pipeline that a model is of; that of the root is a dot."""
+    return str(PurePosixPath(model).parent)
 
 
 class Revision:
@@ -136,13 +143,30 @@ class Revision:
 
     def frame(self, path: str) -> pd.DataFrame | None:
         """Read rows from DVC's cache or its remote; None if they are in neither."""
+        with self._kept(path) as copy:
+            return None if copy is None else examples.read(copy)
+
+    def positive(self, model: str) -> str | None:
+        """Read which label of a table is looked for, "" if it has more than two.
+
+        It is None if the schema of the table is neither in DVC's cache nor in its remote.
+        """
+        with self._kept(f"{self.models[model]['splits']}/schema.json") as copy:
+            if copy is None:
+                return None
+            return str(json.loads(copy.read_text(encoding="utf-8"))["positive"])
+
+    @contextmanager
+    def _kept(self, path: str) -> Iterator[Path | None]:
+        """Bring a file from DVC's cache or its remote; None if it is in neither."""
         with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / "examples.parquet"
+            copy = Path(folder) / "copy"
             try:
                 self._files.get_file(path, str(copy))
             # What is raised without credentials or a network is of the remote's own library.
             except Exception as error:
                 self.missing[path] = sentence(error)
                 log.warning("%s of %s: %s", path, self.name, self.missing[path])
-                return None
-            return examples.read(copy)
+                yield None
+                return
+            yield copy

@@ -13,8 +13,8 @@ from typing import Any
 from src.core.markdown import code, table
 from src.core.secrets import without_secrets
 from src.project import git
-from src.tools.report.change import FIGURES, Gate
-from src.tools.report.revision import WORK_TREE, Revision
+from src.tools.report.change import FIGURES, OF_TEXTS, Gate
+from src.tools.report.revision import WORK_TREE, Revision, folder_of
 
 LONGEST = 30  # rows of a table; those that changed most come first
 
@@ -30,8 +30,8 @@ def metrics(before: Revision, after: Revision) -> Iterator[str]:
         model: [side.figures(model) if model in side.models else {} for side in (before, after)]
         for model in models
     }
-    for folder in dict.fromkeys([".", *(str(Path(model).parent) for model in models)]):
-        of = {model: f for model, f in figures.items() if str(Path(model).parent) == folder}
+    for folder in dict.fromkeys([".", *map(folder_of, models)]):
+        of = {model: f for model, f in figures.items() if folder_of(model) == folder}
         keys = [key for key in FIGURES if any(key in side for f in of.values() for side in f)]
         rows: list[Row] = [["model", "", *(FIGURES[key] for key in keys)]]
         for model, (was, now) in of.items():
@@ -42,8 +42,11 @@ def metrics(before: Revision, after: Revision) -> Iterator[str]:
             rows.append(["", code(after.name), *_figures(now, keys)])
             differences = [f"{now[k] - was[k]:+.4f}" if k in was and k in now else "" for k in keys]
             rows.append(["", "change", *differences])
-        title = "Metrics" if folder == "." else f"Metrics of {folder}"
-        yield from section(title, rows, "No model was evaluated.")
+        yield from section(_title("Metrics", folder), rows, "No model was evaluated.")
+
+
+def _title(title: str, folder: str) -> str:
+    return title if folder == "." else f"{title} of {folder}"
 
 
 def _figures(test: Mapping[str, float], keys: Iterable[str]) -> Iterator[str]:
@@ -54,10 +57,11 @@ def _figures(test: Mapping[str, float], keys: Iterable[str]) -> Iterator[str]:
         yield text
 
 
-def parts(before: Revision, after: Revision, gate: Gate) -> Iterator[str]:
-    """Show classes and slices of the models of the gate, where they changed."""
+def parts(before: Revision, after: Revision, gates: Iterable[Gate]) -> Iterator[str]:
+    """Show classes and slices of the models of the gates, where they changed."""
     rows: list[tuple[float, Row]] = []
-    for model in gate.models:
+    gate_of = {model: gate for gate in gates for model in gate.models}
+    for model, gate in gate_of.items():
         if model not in before.models:
             continue
         was, now = (
@@ -73,12 +77,15 @@ def parts(before: Revision, after: Revision, gate: Gate) -> Iterator[str]:
             row = [code(model), part, texts, _number(a), _number(b), f"{change:+.4f}"]
             rows.append((change, row if a is not None and b is not None else [*row[:5], ""]))
     rows.sort(key=lambda item: -abs(item[0]))
-    head = ["model", "texts of", "number", before.name, after.name, "change"]
+    of_texts = all(gate.metric in OF_TEXTS for gate in gate_of.values())
+    rows_of = "texts of" if of_texts else "rows of"
+    head = ["model", rows_of, "number", before.name, after.name, "change"]
     table = [head, *(row for _, row in rows)]
-    yield from section("Classes and slices", table, "None of the models of the gate changed.")
+    yield from section("Classes and slices", table, "None of the models of a gate changed.")
     if rows:
         yield ""
-        yield f"F1 of a class, {gate.figure} of a slice; a few texts move it by chance."
+        figures = dict.fromkeys(gate.figure for gate in gate_of.values())
+        yield f"F1 of a class, {' or '.join(figures)} of a slice; a few of them move it by chance."
 
 
 def _scores(details: Mapping[str, Any], metric: str) -> Iterator[tuple[str, tuple[float, float]]]:
@@ -87,7 +94,8 @@ def _scores(details: Mapping[str, Any], metric: str) -> Iterator[tuple[str, tupl
     for column, values in details.get("slices", {}).items():
         for value, scores in values.items():
             if metric in scores:
-                yield f"{code(column)} {code(value)}", (scores[metric], scores["texts"])
+                number = scores["rows" if "rows" in scores else "texts"]
+                yield f"{code(column)} {code(value)}", (scores[metric], number)
 
 
 def params(before: Revision, after: Revision) -> Iterator[str]:
@@ -98,12 +106,19 @@ def params(before: Revision, after: Revision) -> Iterator[str]:
 
 
 def data(before: Revision, after: Revision) -> Iterator[str]:
-    """Show what `quality` counted: a metric named quality.json of any stage."""
-    was, now = (
-        dict(_flat(_counted(side.json(path))))
-        for side in (before, after)
-        for path in [next(_outputs(side, "quality.json"), "quality.json")]
-    )
+    """Show what `quality` counted, a table a pipeline: a metric named quality.json of any stage."""
+    files = [_outputs(side, "quality.json") for side in (before, after)]
+    for folder in dict.fromkeys([".", *files[1], *files[0]]):
+        was, now = (
+            dict(_flat(_counted(side.json(found[folder]) if folder in found else {})))
+            for side, found in zip((before, after), files, strict=True)
+        )
+        yield from _data(_title("Data", folder), was, now, before, after)
+
+
+def _data(
+    title: str, was: Mapping[str, Any], now: Mapping[str, Any], before: Revision, after: Revision
+) -> Iterator[str]:
     rows = []
     for key in dict.fromkeys([*was, *now]):
         if was.get(key) != now.get(key):
@@ -113,7 +128,7 @@ def data(before: Revision, after: Revision) -> Iterator[str]:
             rows.append([code(key), _value(was, key), _value(now, key), change])
     kept = f"{now['kept']} of {now['rows']} rows, " if {"kept", "rows"} <= now.keys() else ""
     none = f"No figure of the data changed: {kept}as before." if now else "There are no figures."
-    yield from section("Data", [["figure", before.name, after.name, "change"], *rows], none)
+    yield from section(title, [["figure", before.name, after.name, "change"], *rows], none)
 
 
 def stages(before: Revision, after: Revision) -> Iterator[str]:
@@ -169,9 +184,14 @@ def plots(before: Revision, after: Revision, folder: Path) -> Iterator[str]:
         yield f"DVC says: {code(told)} `dvc fetch` brings the data that a remote has."
 
 
-def _outputs(side: Revision, name: str) -> Iterator[str]:
-    for key in side.stages:
-        yield from (path for path in side.hashes(key, "outs") if Path(path).name == name)
+def _outputs(side: Revision, name: str) -> dict[str, str]:
+    """Find the output of a name, by the folder of its pipeline."""
+    return {
+        folder_of(stage.rpartition(":")[0]): path
+        for stage in side.stages
+        for path in side.hashes(stage, "outs")
+        if Path(path).name == name
+    }
 
 
 def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

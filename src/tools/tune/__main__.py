@@ -1,12 +1,12 @@
 """Search params for a better validation metric: Optuna chooses, DVC experiments keep the tries.
 
     python -m src.tools.tune
-    python -m src.tools.tune --n_trials 50
+    python -m src.tools.tune tabular/dvc.yaml --n_trials 50
 
 Each trial is `dvc exp run --temp` of one stage, so that it can be shown, applied, branched and
-pushed like any other experiment. The section `tune` of params.yaml says what is searched; an option
-on the command line overrides it. A search that was stopped goes on when it is started again, as
-long as what its trials are made from has stayed the same.
+pushed like any other experiment. The section `tune` of the params.yaml beside a dvc.yaml says what
+is searched; an option on the command line overrides it. A search that was stopped goes on when it
+is started again, as long as what its trials are made from has stayed the same.
 """
 
 import logging
@@ -15,32 +15,35 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from src.core import stage
-from src.core.command_line import Count, Natural, Seed
-from src.core.errors import InputError
+from src.core.command_line import Count, Natural, Seed, bind
+from src.core.errors import InputError, closest
 from src.core.files import replacing
 from src.core.markdown import table
+from src.core.processes import alone
 from src.core.stage import LOGS
 from src.project import graph, params
 from src.tools.doctor.repository import not_kept, shallow
 from src.tools.tune import trials
-from src.tools.tune.trials import WORDS, Distribution, best, done, identify, present, read_space
+from src.tools.tune.trials import (
+    FALLING,
+    WORDS,
+    Metric,
+    Search,
+    best,
+    done,
+    identify,
+    present,
+    read_space,
+)
 
-# A test metric would no longer test the best of many, so there is none among these.
-Metric = Literal[
-    "validation.accuracy",
-    "validation.macro_f1",
-    "validation.weighted_f1",
-    "validation.log_loss",
-    "validation.ece",
-]
-FALLING = ("validation.log_loss", "validation.ece")  # where lower is better
+TARGETS = ("baseline", "linear", "probe", "train", "forest", "boosting")  # which train a model
 
 STORAGE = LOGS / "tune.db"
 TABLE = LOGS / "tune.md"
@@ -51,8 +54,9 @@ log = logging.getLogger("src.tools.tune")
 
 
 def main(
+    pipeline: str,
     *,
-    target: Literal["baseline", "linear", "probe", "train"],
+    target: str,
     metric: Metric,
     space: list[str],
     n_trials: Count,
@@ -60,6 +64,9 @@ def main(
     seed: Seed,
 ) -> None:
     """Search until there are ``n_trials`` trials, and write logs/tune.md and its pictures.
+
+    Args:
+        pipeline: the dvc.yaml of the stage, by its path from the root.
 
     Raises:
         InputError: the section asks for what can't be searched, or trials fail.
@@ -71,33 +78,44 @@ def main(
     with graph.project() as repo:
         for lack in (*shallow(), *not_kept(repo, [*graph.outs_of(repo)])):
             raise InputError(lack)
-    section = params.read()[target]
-    searched = read_space(space, target, section)
-    name, file = identify(target, metric, searched)
-    study = _open(name, metric, present(searched, section))
-    try:
-        while (number := len(done(study)) + 1) <= n_trials:
-            if identify(target, metric, searched)[0] != name:
-                raise InputError(
-                    f"The code, data or params that {name} began with have changed: put them back "
-                    "to continue it, or run `python -m src.tools.tune` for a new search."
-                )
-            # Seeded anew each time, so that a search that goes on draws no value twice.
-            study.sampler = optuna.samplers.TPESampler(
-                n_startup_trials=n_startup_trials, seed=(seed + len(study.trials)) % 2**32
-            )
-            tried = trials.run_next(study, target, metric, file, searched)
-            log.info("trial %d of %d: %s", number, n_trials, line(tried, metric))
-            trials.stop_if_trials_fail(study)
-    except KeyboardInterrupt:
-        log.error(
-            "Interrupted after %d of %d trials: run `python -m src.tools.tune` to continue.",
-            *(len(done(study)), n_trials),
+    known = [name for name in graph.modules(pipeline) if name in TARGETS]
+    if target not in known:
+        raise InputError(
+            f"tune.target is {target!r}, which trains no model in {pipeline}"
+            f"{closest(target, known)}: write one of {', '.join(known) or 'another pipeline'} into "
+            f"{params.params_of(pipeline)}."
         )
-        sys.exit(130)
-    finally:
-        write_page(study, f"{name}: {metric} of {target}", metric, file, searched)
-    log.info("%s has %d trials: %s", name, len(done(study)), advice(study, metric, file))
+    section = params.read(Path(params.params_of(pipeline)))[target]
+    search = Search(pipeline, target, metric, read_space(space, target, section, pipeline))
+    name, file = identify(search)
+    if Path(file).exists():
+        trials.measured(metric, file)  # or say that the stage has no such metric
+    # One at a time, of whichever pipeline: a page is of one, and a trial stashes the work tree.
+    with alone(LOGS / ".tune.lock", "searches params"):
+        study = _open(name, metric, present(search.space, section))
+        try:
+            while (number := len(done(study)) + 1) <= n_trials:
+                if identify(search)[0] != name:
+                    raise InputError(
+                        f"The code, data or params that {name} began with have changed: put them "
+                        f"back to continue it, or run `{search.command}` for a new search."
+                    )
+                # Seeded anew each time, so that a search that goes on draws no value twice.
+                study.sampler = optuna.samplers.TPESampler(
+                    n_startup_trials=n_startup_trials, seed=(seed + len(study.trials)) % 2**32
+                )
+                tried = trials.run_next(study, search, file)
+                log.info("trial %d of %d: %s", number, n_trials, line(tried, metric))
+                trials.stop_if_trials_fail(study)
+        except KeyboardInterrupt:
+            log.error(
+                "Interrupted after %d of %d trials: run `%s` to continue.",
+                *(len(done(study)), n_trials, search.command),
+            )
+            sys.exit(130)
+        finally:
+            write_page(study, search, file)
+        log.info("%s has %d trials: %s", name, len(done(study)), advice(study, search, file))
 
 
 def _open(name: str, metric: str, first: Mapping[str, Any]) -> Study:
@@ -134,25 +152,27 @@ def _outcome(trial: FrozenTrial) -> str:
     return WORDS[trial.state] + more
 
 
-def advice(study: Study, metric: str, file: str) -> str:
+def advice(study: Study, search: Search, file: str) -> str:
     """Say what to do with the best trial, compared with what is in the work tree."""
     found = best(study)
     if found is None or found.value is None:
         return "No trial has a figure."
     name = found.user_attrs["experiment"]
-    told = f"`dvc exp apply {name}` brings the best into the work tree, `dvc repro` what follows."
+    repro = graph.repro([search.stage])
+    further = search.pipeline != graph.PIPELINE
+    told = f"`dvc exp apply {name}` brings the best into the work tree, `{repro}` what follows."
+    if further:
+        told += " DVC ends the first with an error where another pipeline never ran."
     if not Path(file).exists():
         return told
-    now = trials.measured(metric, file)  # of params that the space may not hold
+    now = trials.measured(search.metric, file)  # of params that the space may not hold
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
     if sign * found.value <= sign * now:
         return f"{told} What is there now has {now:.4f}."
     return f"None is better than what is in the work tree, which has {now:.4f}."
 
 
-def write_page(
-    study: Study, title: str, metric: str, file: str, space: Mapping[str, Distribution]
-) -> None:
+def write_page(study: Study, search: Search, file: str) -> None:
     """Write the table and the pictures of a search."""
     ended, order = done(study), list(WORDS)
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
@@ -160,21 +180,22 @@ def write_page(
     counts = [(sum(t.state == state for t in ended), word) for state, word in WORDS.items()]
     rows = []
     for trial in ended:
-        values = [trial.user_attrs["params"][name] for name in space]
+        values = [trial.user_attrs["params"][name] for name in search.space]
         seconds = f"{trial.duration.total_seconds():.0f}" if trial.duration else ""
         cells = [trial.user_attrs["experiment"], _figure(trial), *values, seconds, _outcome(trial)]
         rows.append([cell.replace("|", "/") for cell in cells])
     parts = [
-        f"# {title}, {'lower' if sign == 1 else 'higher'} is better",
+        f"# {study.study_name}: {search.metric} of {search.stage}, "
+        f"{'lower' if sign == 1 else 'higher'} is better",
         f"Trials: {', '.join(f'{count} {word}' for count, word in counts if count) or 'none yet'}. "
         "A failed trial leaves no experiment.",
-        table(["experiment", metric, *space, "seconds", "outcome"], rows),
-        advice(study, metric, file),
+        table(["experiment", search.metric, *search.space, "seconds", "outcome"], rows),
+        advice(study, search, file),
     ]
     with replacing(TABLE) as path:
         path.write_text("\n\n".join(parts) + "\n", encoding="utf-8", newline="\n")
     if best(study):
-        _draw(study, metric)
+        _draw(study, search.metric)
 
 
 def _draw(study: Study, metric: str) -> None:
@@ -195,9 +216,29 @@ def _draw(study: Study, metric: str) -> None:
 
 
 def words() -> list[str]:
-    """Give the words that DVC would make of the section, before those of the command line."""
-    return [*params.words_of(params.read()["tune"]), *sys.argv[1:]]
+    """Give the pipeline, the words that DVC would make of its section, and those typed here.
+
+    Raises:
+        InputError: there is no such pipeline, or what it or the command line says can't be.
+    """
+    typed, pipeline = sys.argv[1:], graph.PIPELINE
+    named = [word for word in typed if Path(word).name == graph.PIPELINE]
+    named = named or [word for word in typed[:1] if not word.startswith("-")]
+    if named:
+        pipeline = Path(named[0]).as_posix()
+        with graph.project() as repo:
+            known = graph.pipelines(repo)
+        if pipeline not in known or len(named) > 1:
+            raise InputError(
+                f"{' '.join(named)!r} is no pipeline{closest(pipeline, known)}: name one of "
+                f"{', '.join(known)}, seen from the root of the project."
+            )
+    file = params.params_of(pipeline)
+    section = params.words_of(params.read(Path(file))["tune"])
+    found = [pipeline, *section, *(word for word in typed if word not in named)]
+    bind(main, "tune", True, found, f"{file} or on the command line")
+    return found
 
 
 if __name__ == "__main__":
-    stage.run(main, arguments=words)
+    stage.run(main, exclusive=False, arguments=words)

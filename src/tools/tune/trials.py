@@ -4,15 +4,17 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from dvc.api import metrics_show
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -25,9 +27,22 @@ from src.core.command_line import bind
 from src.core.errors import InputError
 from src.core.stage import ERROR_FILE, LOGS
 from src.project import graph
-from src.project.params import words_of
+from src.project.params import params_of, words_of
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+
+# A test metric would no longer test the best of many, so there is none among these.
+Metric = Literal[
+    "validation.accuracy",
+    "validation.macro_f1",
+    "validation.weighted_f1",
+    "validation.log_loss",
+    "validation.ece",
+    "validation.average_precision",
+    "validation.roc_auc",
+    "validation.brier",
+]
+FALLING = ("validation.log_loss", "validation.ece", "validation.brier")  # where lower is better
 
 FORMS = "'PARAM int LOW HIGH', 'PARAM float LOW HIGH', with or without 'log', or 'PARAM one A B'"
 
@@ -39,8 +54,29 @@ FAILURES = 3  # in a row, after which something else than the params is wrong
 GUARD = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGINT)"
 
 
+@dataclass(frozen=True)
+class Search:
+    """What is searched: params of a stage, for its best figure on the validation split."""
+
+    pipeline: str  # the dvc.yaml of the stage, by its path from the root
+    target: str
+    metric: str
+    space: Mapping[str, Distribution]
+
+    @property
+    def stage(self) -> str:
+        """The stage as DVC names it."""
+        return graph.address(self.target, self.pipeline)
+
+    @property
+    def command(self) -> str:
+        """The command line that begins and continues it."""
+        place = "" if self.pipeline == graph.PIPELINE else f" {shlex.quote(self.pipeline)}"
+        return f"python -m src.tools.tune{place}"
+
+
 def read_space(
-    entries: Sequence[str], target: str, section: Mapping[str, Any]
+    entries: Sequence[str], target: str, section: Mapping[str, Any], pipeline: str = graph.PIPELINE
 ) -> dict[str, Distribution]:
     """Read the values that each param of ``tune.space`` may take.
 
@@ -48,17 +84,19 @@ def read_space(
         entries: as params.yaml has them.
         target: the stage whose params are searched.
         section: its params.
+        pipeline: its dvc.yaml.
 
     Raises:
         InputError: an entry can't be understood, or has a value that ``target`` would refuse.
     """
-    stage_main, space = import_module(graph.module_of(target)).main, dict[str, Distribution]()
+    modules, place = graph.modules(pipeline), params_of(pipeline)
+    stage_main, space = import_module(modules[target]).main, dict[str, Distribution]()
     kinds = [p.kind for p in signature(stage_main).parameters.values()]
     paths = ["-"] * kinds.count(Parameter.POSITIONAL_OR_KEYWORD)
     for entry in entries:
         name, *words = entry.split() or [""]
         if name in space:
-            raise InputError(f"tune.space has {name} twice: leave one in params.yaml.")
+            raise InputError(f"tune.space has {name} twice: leave one in {place}.")
         if name.split(".")[0] != target:
             raise InputError(
                 f"tune.space has {entry!r}, which is no param of {target} (others change what it "
@@ -68,14 +106,15 @@ def read_space(
         try:
             space[name], ends = _distribution(words)
         except ValueError as error:
+            reason = str(error).rstrip(".")
             raise InputError(
-                f"tune.space has {entry!r}, but {error}: write {FORMS} in params.yaml."
+                f"tune.space has {entry!r}, but {reason}: write {FORMS} in {place}."
             ) from None
         for end in ends:  # the stage's own check and sentence
             words = words_of({**section, name.partition(".")[2]: _value(end)})
-            bind(stage_main, target, True, [*paths, *words])
+            bind(stage_main, target, True, [*paths, *words], place)
     if not space:
-        raise InputError(f"tune.space is empty: write {FORMS} in params.yaml.")
+        raise InputError(f"tune.space is empty: write {FORMS} in {place}.")
     return space
 
 
@@ -119,23 +158,26 @@ def present(space: Mapping[str, Distribution], section: Mapping[str, Any]) -> di
     return found
 
 
-def identify(target: str, metric: str, space: Mapping[str, Distribution]) -> tuple[str, str]:
+def identify(search: Search) -> tuple[str, str]:
     """Name a search after all that its figures depend on; give the file of its metric too.
 
     Raises:
         InputError: what the target depends on is not there.
     """
     with graph.project() as repo:
-        stages = repo.stage.collect(target, with_deps=True)
+        stages = repo.stage.collect(search.stage, with_deps=True)
         made = {out.fs_path for s in stages for out in s.outs}
         facts = dict(
             graph.values_of(dep for s in stages for dep in s.deps if dep.fs_path not in made)
         )
-        file = next(str(out) for s in stages if s.name == target for out in s.outs if out.metric)
-    for name in space:
+        file = next(
+            str(out) for s in stages if s.addressing == search.stage for out in s.outs if out.metric
+        )
+    for name in search.space:
         section, _, key = name.partition(".")
         del facts[section][key]
-    asked = [target, metric, {name: repr(space[name]) for name in space}, facts]
+    space = {name: repr(distribution) for name, distribution in search.space.items()}
+    asked = [search.stage, search.metric, space, facts]
     text = json.dumps(asked, sort_keys=True, default=str)
     return f"tune-{hashlib.sha256(text.encode()).hexdigest()[:8]}", file
 
@@ -151,12 +193,10 @@ def best(study: Study) -> FrozenTrial | None:
     return study.best_trial if study.get_trials(states=(TrialState.COMPLETE,)) else None
 
 
-def run_next(
-    study: Study, target: str, metric: str, file: str, space: Mapping[str, Distribution]
-) -> FrozenTrial:
+def run_next(study: Study, search: Search, file: str) -> FrozenTrial:
     """Run the next trial, or take the result of one with equal params, and tell Optuna."""
-    trial = study.ask(dict(space))
-    texts = {name: _text(value, space[name]) for name, value in trial.params.items()}
+    trial = study.ask(dict(search.space))
+    texts = {name: _text(value, search.space[name]) for name, value in trial.params.items()}
     trial.set_user_attr("params", texts)
     for t in done(study):
         if t.user_attrs["params"] == texts and t.state == TrialState.COMPLETE:
@@ -167,22 +207,36 @@ def run_next(
     while (name := f"{study.study_name}-{number}") in taken:  # of a search whose database is gone
         number += 1
     trial.set_user_attr("experiment", name)
-    error = _run(name, target, texts)
+    error = _run(name, search, texts)
     if error is None:
-        value = measured(metric, file, name)
+        value = measured(search.metric, file, name)
         if math.isfinite(value):
             return study.tell(trial, value)
-        error = f"{metric} is {value}."
+        error = f"{search.metric} is {value}."
     trial.set_user_attr("error", error)
     return study.tell(trial, state=TrialState.FAIL)
 
 
 def measured(metric: str, file: str, revision: str | None = None) -> float:
-    """Read the metric of an experiment, or of the work tree."""
-    value: Any = metrics_show(file, rev=revision)
-    for key in metric.split("."):
-        value = value[key]
-    return float(value)
+    """Read the metric of an experiment, or of the work tree; InputError if it is not measured."""
+    if revision:
+        figures: Any = metrics_show(file, rev=revision)
+    else:
+        try:
+            figures = json.loads(Path(file).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{file} is no JSON ({error}): `git restore {file}`, or remove it."
+            ) from error
+    name, found = metric.partition(".")[2], figures.get("validation", {})
+    if name not in found:
+        offered = (f"validation.{other}" for other in found)
+        known = [other for other in offered if other in get_args(Metric)]
+        raise InputError(
+            f"tune.metric is {metric!r}, which {file} does not have: choose among "
+            f"{', '.join(known) or 'those of another stage'}."
+        )
+    return float(found[name])
 
 
 def _text(value: Any, distribution: Distribution) -> str:
@@ -197,10 +251,11 @@ def _output_of(experiment: str) -> Path:
     return LOGS / f"{experiment}.log"
 
 
-def _run(name: str, target: str, params: Mapping[str, str]) -> str | None:
+def _run(name: str, search: Search, values: Mapping[str, str]) -> str | None:
     """Run an experiment in a temporary folder of DVC's; give what it failed with, if it did."""
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, target]
-    command += [f"--set-param={key}={value}" for key, value in params.items()]
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, search.stage]
+    place = params_of(search.pipeline)
+    command += [f"--set-param={place}:{key}={value}" for key, value in values.items()]
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "error"
         # To a file: a pipe that nobody reads any more would stop DVC in the midst of tidying up.

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 from conftest import PARAMS as SMALL
-from conftest import ROOT
+from conftest import ROOT, Project
 from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 from ruamel import yaml
 
 from src.core.command_line import bind
-from src.project.params import read, typed
+from src.project.params import params_of, read, typed, words_of
 from src.text import card_facts
 from src.tools.report.change import Gate
 from src.tools.tune import __main__ as tune
@@ -117,17 +117,35 @@ def test_the_params_of_tests_are_params() -> None:
 
 
 def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
-    assert list(inspect.signature(Gate).parameters) == list(PARAMS["report"])
-    assert set(PARAMS["report"]["models"]) <= set(PIPELINE["stages"]["evaluate"]["foreach"])
+    for pipeline in PIPELINES:
+        section = read(ROOT / params_of(pipeline))["report"]
+        assert list(inspect.signature(Gate).parameters) == list(section)
+        assert typed(Gate, section) == section
+        judged = YAML.load(ROOT / pipeline)["stages"]["evaluate"]["foreach"]
+        assert section["models"]
+        assert set(section["models"]) <= set(judged)
 
 
 def test_the_search_takes_the_params_of_its_section() -> None:
-    parameters = list(inspect.signature(tune.main, eval_str=True).parameters.values())
+    place, *parameters = inspect.signature(tune.main, eval_str=True).parameters.values()
+    assert place.name == "pipeline"
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
-    assert [p.name for p in parameters] == list(PARAMS["tune"])
-    values = typed(tune.main, read(ROOT / "params.yaml")["tune"])
-    assert values == PARAMS["tune"]
-    assert len(read_space(values["space"], "train", PARAMS["train"])) == len(values["space"])
+    for pipeline in PIPELINES:
+        sections = read(ROOT / params_of(pipeline))
+        assert [p.name for p in parameters] == list(sections["tune"])
+        _, values = bind(tune.main, "tune", True, [pipeline, *words_of(sections["tune"])])
+        assert values == sections["tune"]
+        target = sections[values["target"]]
+        space = read_space(values["space"], values["target"], target, str(ROOT / pipeline))
+        assert len(space) == len(values["space"])
+
+
+def test_git_keeps_the_bytes_of_sources() -> None:
+    """A table with CRLF would have another hash in a clone than the one in dvc.lock."""
+    for path in ("data/source/a.csv", "data/tabular/source/a.csv", "data/tabular/source/b/a.csv"):
+        told = Project(ROOT).git("check-attr", "text", path)
+        assert told == f"{path}: text: unset\n"
+    assert Project(ROOT).git("check-attr", "text", "src/a.py") == "src/a.py: text: auto\n"
 
 
 def test_every_pipeline_is_found() -> None:
@@ -290,9 +308,9 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
     again = [("evaluate", 7), ("export_tfidf", 1)]  # of a foreach
     of_stages += sum(times * len(PARAMS[name]) for name, times in again)
     tables = YAML.load(ROOT / "tabular/params.yaml") if TABLES else {}
-    assert [*tables] == TABLES
+    assert [*tables] == [*TABLES, *COMMANDS * bool(TABLES)]
     again = [("decide", 2), ("export", 2), ("evaluate", 2)] if TABLES else []
-    of_stages += sum(map(len, tables.values()))
+    of_stages += sum(len(tables[name]) for name in TABLES)
     assert checked == of_stages + sum(times * len(tables[name]) for name, times in again)
 
 
@@ -300,7 +318,7 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
     ("file", "change", "line", "count"),
     [
         ("params.yaml", "train.lr=3e-5", "  lr: 3e-05", 15),
-        *[("tabular/params.yaml", "forest.max_depth=12", "  max_depth: 12", 9)] * bool(TABLES),
+        *[("tabular/params.yaml", "forest.max_depth=12", "  max_depth: 12", 11)] * bool(TABLES),
     ],
 )
 def test_an_experiment_changes_its_lines_of_params_alone(

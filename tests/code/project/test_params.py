@@ -60,8 +60,8 @@ def test_a_section_is_typed_by_a_signature(path: Path) -> None:
     assert typed == Model(trees=10, share=3e-5, deep=False, kind="word", names=["no", "a b"])
     for key, value in (("deep", "False"), ("trees", 0), ("share", True), ("kind", "wrod")):
         changed = params.Section(section | {key: value})
-        changed.name = "model"
-        with pytest.raises(InputError, match=rf"^model\.{key} is"):
+        changed.name, changed.path = "model", Path("x/params.yaml")
+        with pytest.raises(InputError, match=rf"^model\.{key} is .* in x/params\.yaml"):
             params.typed(Model, changed)
     del section["trees"]
     with pytest.raises(InputError, match=r"^model\.trees is missing"):

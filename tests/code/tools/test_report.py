@@ -6,14 +6,17 @@ import re
 import subprocess
 import threading
 import urllib.parse
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, Project, copy_built, set_params
+from sklearn.metrics import average_precision_score
 
 from src.core import markdown
 from src.core.errors import InputError
@@ -189,6 +192,40 @@ def test_only_texts_that_both_have_are_compared() -> None:
     assert (change.texts, change.alone, change.broken) == (2, (2, 2), 2)
     nothing = judge(before, after.assign(id="x"), GATE)
     assert (nothing.texts, nothing.verdict) == (0, "no real difference")
+
+
+def test_tables_are_judged_by_how_rows_are_ordered() -> None:
+    gate = replace(GATE, metric="average_precision")
+    draw = np.random.default_rng(3)
+    labels = (draw.random(400) < 0.1).astype(int)
+
+    def scored(spread: float) -> pd.DataFrame:
+        shares = np.clip(0.1 + 0.3 * labels + spread * draw.normal(size=400), 0, 0.49)
+        return pd.DataFrame(
+            {
+                "id": [str(k) for k in range(400)],
+                "label": labels.astype(str),
+                "predicted": "0",  # whatever the order
+                "p_0": 1 - shares,
+                "p_1": shares,
+            }
+        )
+
+    before, after = scored(0.05), scored(0.3)
+    change = judge(before, after, gate, "1")
+    assert (change.moved, change.verdict, change.judged) == (0, "worse", True)
+    expected = [average_precision_score(labels, frame["p_1"]) for frame in (before, after)]
+    assert [change.before, change.after] == pytest.approx(expected)
+    assert change.low < change.after - change.before < change.high < 0
+    assert judge(before, before, gate, "1").loss == 0
+    # A label that only one revision knows; it has no row.
+    assert not judge(before, after.assign(p_2=0.0), gate).judged
+    common = before[before["label"] == "0"]
+    assert not judge(common, after, gate, "1").judged
+    assert not judge(before, after, gate, "yes").judged, "the schema is of another split"
+    rare = before[(before["label"] == "0") | (before.index == labels.argmax())]
+    some = [judge(rare, after, replace(gate, resamples=1, seed=seed), "1") for seed in range(20)]
+    assert {one.judged for one in some} == {True, False}, "one draw need not have the one row"
 
 
 def test_what_users_write_has_no_meaning_in_the_page() -> None:

@@ -20,9 +20,11 @@ from optuna.trial import FrozenTrial, create_trial
 from ruamel.yaml import YAML
 
 from src.core.errors import InputError
+from src.core.processes import alone
+from src.project import graph
 from src.tools.tune import __main__ as tune
 from src.tools.tune import trials
-from src.tools.tune.trials import Distribution, identify, present, read_space
+from src.tools.tune.trials import Distribution, Search, identify, present, read_space
 
 # What DVC reads its graph with.
 IN_DVC = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
@@ -67,11 +69,13 @@ def wait_for_the_end_of_the_trial(project: Project) -> None:
 
 
 def test_a_search_goes_on_after_a_kill_and_an_interrupt(project: Project) -> None:
-    # Trees so low, whatever their words, that what the work tree has is better.
+    # Trees so low, whatever their words, and pruned, that what the work tree has is better.
     space = ["baseline.max_df float 0.5 0.9", "baseline.max_depth int 1 2"]
     space.append("baseline.bootstrap one true false")
     changes = {"target": "baseline", "n_trials": 1, "space": space}
-    set_params(project, {f"tune.{key}": value for key, value in changes.items()})
+    changes = {f"tune.{key}": value for key, value in changes.items()}
+    # And so many that a trial is not over before it is interrupted.
+    set_params(project, changes | {"baseline.n_estimators": 1500, "baseline.ccp_alpha": 1.0})
     project.commit()
 
     with searching(project, 1) as search:
@@ -120,6 +124,7 @@ def study(project: Project, monkeypatch: pytest.MonkeyPatch) -> Study:
 
 
 SPACE: dict[str, Distribution] = {"x": FloatDistribution(0.1, 1, log=True)}
+SEARCH = Search("dvc.yaml", "train", "validation.ece", SPACE)
 
 
 def add(study: Study, value: float, experiment: str, x: float = 0.5) -> None:
@@ -135,7 +140,7 @@ def add(study: Study, value: float, experiment: str, x: float = 0.5) -> None:
 
 
 def run_next(study: Study) -> FrozenTrial:
-    return trials.run_next(study, "train", "validation.ece", "file", SPACE)
+    return trials.run_next(study, SEARCH, "file")
 
 
 def test_equal_params_are_not_run_twice(study: Study) -> None:
@@ -174,18 +179,18 @@ def test_a_search_stops_where_trials_fail(
 
     with pytest.raises(InputError, match=r"\(1 in a row\).* Too small: raise it\. "):
         attempt()
-    tune.write_page(study, "broken", "validation.ece", "file", SPACE)  # with nothing to draw
+    tune.write_page(study, SEARCH, "file")  # with nothing to draw
     for value, name in ((1.0, "good"), (0.5, "better"), (0.75, "middling")):
         add(study, value, name)
     attempt()
     attempt()
     with pytest.raises(InputError, match=r"\(3 in a row\).*logs/broken-7\.log\."):
         attempt()
-    tune.write_page(study, "broken", "validation.ece", "file", SPACE)
+    tune.write_page(study, SEARCH, "file")
     table = (project.root / "logs" / "tune.md").read_text()
     record = "dvclive/train/metrics.json"  # of the work tree
     now = json.loads(Path(record).read_text())["validation"]["ece"]
-    assert tune.advice(study, "validation.ece", record) == (
+    assert tune.advice(study, SEARCH, record) == (
         f"None is better than what is in the work tree, which has {now:.4f}."
     )
     assert "\nTrials: 3 complete, 4 failed." in table
@@ -205,7 +210,7 @@ def test_other_code_or_params_begin_another_search(
 
     def name(entry: str) -> str:
         space = read_space([entry], "baseline", PARAMS["baseline"])
-        return identify("baseline", "validation.ece", space)[0]
+        return identify(Search("dvc.yaml", "baseline", "validation.ece", space))[0]
 
     first = "baseline.n_estimators int 5 20"
     before = name(first)
@@ -299,6 +304,51 @@ def test_test_texts_choose_no_model(project: Project) -> None:
     printed = project.run("python", "-m", "src.tools.tune", "--metric", "test.macro_f1", code=1)
     assert "ERROR src.core.stage: tune.metric is 'test.macro_f1'" in printed
     assert "Traceback" not in printed
+
+
+def test_what_a_stage_or_a_project_lacks_is_named_before_the_first_trial(project: Project) -> None:
+    entry = "train.lr float 1e-5 1e-3"
+    for words, sentence in (
+        (
+            ["--target=train", "--metric=validation.roc_auc", "--space", entry],
+            "tune.metric is 'validation.roc_auc', which dvclive/train/metrics.json does not have: "
+            "choose among validation.accuracy, ",
+        ),
+        (
+            ["--target", "forest"],
+            "tune.target is 'forest', which trains no model in dvc.yaml: write one of baseline, "
+            "linear, probe, train into params.yaml.",
+        ),
+        (
+            ["numbers/dvc.yaml"],
+            "'numbers/dvc.yaml' is no pipeline (did you mean 'dvc.yaml'?): name one of dvc.yaml",
+        ),
+        (["--n_trials=x", "dvc.yaml"], "tune.n_trials is 'x': expected a whole number"),
+        (["--seed", "x"], "change it in params.yaml or on the command line."),
+    ):
+        printed = project.run("python", "-m", "src.tools.tune", *words, code=1)
+        assert sentence in printed
+        assert "Traceback" not in printed
+    with alone(project.root / "logs/.tune.lock", "searches"):
+        printed = project.run("python", "-m", "src.tools.tune", code=1)
+    assert "searches params: wait until it ends" in printed
+
+
+def test_stages_that_run_no_module_are_left_alone(tmp_path: Path) -> None:
+    stages = ["a: {cmd: python -m src.text.train x}", "b: {cmd: bash x.sh}", "c: {cmd: [ls, ls]}"]
+    stages.append("d: {foreach: [x], do: {cmd: python -m src.text.evaluate}}")
+    (tmp_path / "dvc.yaml").write_text("stages:\n" + "".join(f"  {one}\n" for one in stages))
+    assert graph.modules(str(tmp_path / "dvc.yaml")) == {"a": "src.text.train"}
+
+
+def test_what_follows_a_search_of_tables_is_in_their_pipeline(study: Study) -> None:
+    add(study, 0.5, "found")
+    search = Search("tabular/dvc.yaml", "forest", "validation.roc_auc", SPACE)
+    assert search.command == "python -m src.tools.tune tabular/dvc.yaml"
+    assert tune.advice(study, search, "nowhere.json") == (
+        "`dvc exp apply found` brings the best into the work tree, `dvc repro tabular/dvc.yaml` "
+        "what follows. DVC ends the first with an error where another pipeline never ran."
+    )
 
 
 def test_without_a_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
