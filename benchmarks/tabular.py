@@ -1,5 +1,6 @@
 """The pipeline of tables beside what its users would do instead, on the card payments.
 
+    export PYTHONPATH=.
     python benchmarks/tabular.py quality creditcard.csv --peers .venv-tabular/bin/python
     python benchmarks/tabular.py predict data/tabular models/tabular
     python benchmarks/tabular.py file creditcard.csv models/tabular

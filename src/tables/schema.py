@@ -159,6 +159,10 @@ class Schema:
     columns: tuple[Column, ...]
     left_out: Mapping[str, str]  # the other columns, and why no model reads them
 
+    def positive_of(self, labels: Sequence[str]) -> int | None:
+        """Return the place of the label that is looked for; None where there are more than two."""
+        return labels.index(self.positive) if self.positive else None
+
     def write(self, path: Path) -> None:
         """Write it as JSON; equal schemas give equal bytes."""
         write_json(path, asdict(self))

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from src.core import stage
 from src.core.errors import InputError
-from src.core.files import replacing
+from src.core.files import replacing, write_json
 from src.core.markdown import code, plain, public, table
 from src.predict.manifest import list_too, read_table_manifest
 from src.tables.schema import Schema
@@ -91,7 +91,7 @@ class Facts:
     quality: Mapping[str, Any]
     figures: Mapping[str, Mapping[str, Mapping[str, float]]]  # of each model, by side
     details: Mapping[str, Any]
-    importance: list[Mapping[str, Any]]  # of its columns, the largest first
+    importance: Mapping[str, Mapping[str, float]]  # of its features, the largest first
     sides: Mapping[str, int]  # rows of each side
 
     @property
@@ -147,7 +147,9 @@ def main(
         # Without the modes, as files that DVC has linked to its cache are read-only.
         shutil.copytree(facts.folder, folder, copy_function=shutil.copyfile)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
-        list_too(folder, "README.md")
+        write_json(folder / "importance.json", facts.importance)  # which the server's page draws
+        for file in ("README.md", "importance.json"):
+            list_too(folder, file)
     log.info("%s is %s, with a card of %d lines", model, facts.name, text.count("\n"))
 
 
@@ -164,12 +166,20 @@ def _facts(name: str, folder: Path, splits: Path, quality: Path, judged: Path) -
         quality=_json(quality),
         figures={each: _json(judged / each / "metrics.json") for each in KINDS},
         details=_json(judged / name / "details.json"),
-        importance=json.loads(drawn.read_text(encoding="utf-8")) if drawn.exists() else [],
+        importance=_drawn(drawn),
         sides={
             side: pq.ParquetFile(splits / f"{side}.parquet").metadata.num_rows
             for side in ("train", "validation", "test")
         },
     )
+
+
+def _drawn(path: Path) -> dict[str, dict[str, float]]:
+    """Read what the plot of importance shows, by feature; nothing where none was drawn."""
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return {
+        row["feature"]: {key: float(row[key]) for key in ("importance", "spread")} for row in rows
+    }
 
 
 def _json(path: Path) -> Any:
@@ -278,8 +288,8 @@ def _importance(facts: Facts) -> list[str]:
     if not facts.importance:
         return []
     rows = [
-        [code(one["feature"]), f"{float(one['importance']):.4f}", f"{float(one['spread']):.4f}"]
-        for one in facts.importance[:IMPORTANT]
+        [code(name), f"{one['importance']:.4f}", f"{one['spread']:.4f}"]
+        for name, one in [*facts.importance.items()][:IMPORTANT]
     ]
     return [
         "## What it goes by",

@@ -45,7 +45,8 @@ TARGETS = (
 ID = r"(?i:(.*[_ .-])?(u?u?id|guid|key|nr|no))|.*[a-z]ID"
 MISSING = {
     *("?", "-", "--", ".", "unknown", "na", "n/a", "#n/a", "nan", "null", "none", "nil"),
-    *("missing", "not available", "not known"),
+    *("missing", "not available", "not known", "n.a.", "n/d", "n.d.", "s/d", "#nv", "#n/v"),
+    *("k.a.", "k.a", "keine angabe", "unbekannt", "fehlt", "inconnu", "desconocido"),
 }
 
 Columns = dict[str, pa.Array]  # their texts, by name
@@ -111,7 +112,11 @@ def _look(
     if not columns:
         raise InputError(f"{', '.join(section['source'])} has no rows: add some.")
     dropped = [name.strip() for name in drop.split(",") if name.strip()]
-    section |= {"keep": [], "drop": dropped, "types": []}
+    # What a person said of columns that are here goes on to hold.
+    dropped = dropped or [name for name in section["drop"] if name in columns]
+    typed = [entry for entry in section["types"] if entry.rpartition(" ")[0] in columns]
+    kept = [name for name in section["keep"] if name in columns]
+    section |= {"keep": kept, "drop": dropped, "types": typed}
     section["target"] = _target(columns, target, section["target"])
     others = {name: texts for name, texts in columns.items() if name != section["target"]}
     section["missing"] = _missing(others, section["missing"])
@@ -154,7 +159,8 @@ def _form(files: Sequence[File], section: Params) -> Params:
             continue
         bad = sum(map(bool, batch.reasons)) / len(batch.reasons)
         tried.append((round(bad, 2), -len(batch.columns), number))
-    if not tried:
+    # What makes no sense of the one way may only be one column to another.
+    if not tried or (refused and min(tried)[1] == -1):
         raise refused[0]
     *_, best = min(tried)
     return ways[best]

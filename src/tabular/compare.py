@@ -104,7 +104,7 @@ def _found(
     splits: Path, judged: Path, frames: Mapping[str, pd.DataFrame], resamples: int, seed: int
 ) -> list[Model]:
     schema, labels = Schema.read(splits / "schema.json"), examples.read_labels(splits)
-    positive = labels.index(schema.positive) if schema.positive else None
+    positive = schema.positive_of(labels)
     truth = examples.label_ids(next(iter(frames.values())), labels)
     columns = [f"p_{label}" for label in labels]
     drawn = imbalance.resampled(

@@ -39,7 +39,7 @@ def main(
         live: the folder that gets the figures of the validation split.
     """
     schema, names = Schema.read(splits / "schema.json"), examples.read_labels(splits)
-    positive = names.index(schema.positive) if schema.positive else None
+    positive = schema.positive_of(names)
     rows = features.read(splits, "validation", schema, names)
     raw = models.load(model, names).predict_proba(rows.features)
     curves = decision.fit(calibration, rows.labels, raw)

@@ -90,7 +90,7 @@ def main(
     """
     schema, names = Schema.read(splits / "schema.json"), examples.read_labels(splits)
     pipeline, decision = models.load(model, names), Decision.read(decided)
-    positive = names.index(schema.positive) if schema.positive else None
+    positive = schema.positive_of(names)
 
     def judge(side: examples.Split) -> Judged:
         rows = features.read(splits, side, schema, names)
@@ -200,7 +200,7 @@ def _plot_importance(
     frame, labels = test.rows.features.iloc[chosen], test.rows.labels[chosen]
 
     def score(model: Any, features: pd.DataFrame, truth: Integers) -> float:
-        found = imbalance.ranking(truth, model.predict_proba(features), test.positive)
+        found = imbalance.order(truth, model.predict_proba(features), test.positive)
         return found["average_precision"]
 
     if len(np.unique(labels)) < len(test.names):

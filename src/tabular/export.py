@@ -48,7 +48,7 @@ def main(
     pipeline, decision = models.load(model, names), Decision.read(decided)
     table = pa.concat_tables(examples.scan(splits / "test.parquet"))
     expected = decision.calibrated(pipeline.predict_proba(features.frame(schema, table)))
-    positive = names.index(schema.positive) if schema.positive else None
+    positive = schema.positive_of(names)
     with replacing(exported) as folder:
         folder.mkdir()
         onnx.save(graph.build(pipeline, schema, decision, len(names)), folder / "model.onnx")

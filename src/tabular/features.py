@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from src.metrics.classification import Integers
 from src.tables import examples
-from src.tables.schema import ID, Schema, features_of
+from src.tables.schema import ID, Kind, Schema, features_of
+
+NUMBERS: tuple[Kind, ...] = ("number", "boolean", "date")  # kinds that models read as numbers
 
 
 @dataclass(frozen=True)

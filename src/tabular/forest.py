@@ -7,12 +7,14 @@ from sklearn.ensemble import RandomForestClassifier
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Seed, Share
+from src.core.errors import InputError
 from src.tabular import training
 
 # The params that have the names of scikit-learn's own.
 FOREST = (
     *("n_estimators", "criterion", "max_depth", "min_samples_split", "min_samples_leaf"),
-    *("max_features", "max_leaf_nodes", "bootstrap", "class_weight", "ccp_alpha", "n_jobs"),
+    *("max_features", "max_leaf_nodes", "min_impurity_decrease", "bootstrap", "max_samples"),
+    *("class_weight", "ccp_alpha", "n_jobs"),
 )
 
 
@@ -32,7 +34,9 @@ def main(
     min_samples_leaf: Count | Share,
     max_features: Literal["sqrt", "log2", "none"] | Count | Share,
     max_leaf_nodes: Literal["none"] | Annotated[int, Interval(ge=2)],
+    min_impurity_decrease: Annotated[float, Interval(ge=0)],
     bootstrap: bool,
+    max_samples: Literal["none"] | Share,
     class_weight: Literal["none", "balanced", "balanced_subsample"],
     ccp_alpha: Annotated[float, Interval(ge=0)],
     n_jobs: Count,
@@ -41,7 +45,15 @@ def main(
     """Fit the forest on the train split, and score the validation split.
 
     The paths are those of ``training.train``.
+
+    Raises:
+        InputError: params that don't go together.
     """
+    if max_samples != "none" and not bootstrap:
+        raise InputError(
+            f"forest.max_samples is {max_samples}, and without forest.bootstrap each tree sees all "
+            "rows: set one to none or the other to true."
+        )
     params = {name: value for name, value in locals().items() if not isinstance(value, Path)}
     of = {name: None if params[name] == "none" else params[name] for name in FOREST}
     forest = RandomForestClassifier(random_state=seed, **of)

@@ -20,7 +20,7 @@ from src.metrics.classification import Floats
 from src.tables.schema import Schema
 from src.tabular import graph_trees
 from src.tabular.decision import LEAST, Decision, Method
-from src.tabular.training import NUMBERS
+from src.tabular.features import NUMBERS
 
 OPSETS = {"": 18, "ai.onnx.ml": 5}
 IR_VERSION = 10  # of the first release of ONNX with these

@@ -1,6 +1,7 @@
 """Divide rows into train, validation and test; equal rows never fall on two sides."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,8 @@ from src.core.command_line import Seed, Share
 from src.core.errors import InputError, closest
 from src.core.files import replacing, write_json
 from src.tables import examples, splitting
-from src.tables.examples import SPLITS
-from src.tables.schema import ID, Schema
+from src.tables.examples import SPLITS, Hashes
+from src.tables.schema import ID, Column, Schema
 from src.tables.splitting import TEST, TRAIN, VALIDATION, Division, Rows, Sides
 
 log = logging.getLogger("src.tabular.split")
@@ -42,19 +43,17 @@ def main(
     """
     _check(strategy, column, validation_size, test_size)
     path, schema = raw / "rows.parquet", Schema.read(raw / "schema.json")
-    table = pa.concat_tables(examples.scan(path))
-    _expect_column(table, column)
-    own = column if strategy in ("group", "predefined") else ""
-    rows = _rows(table, schema, own)
+    _expect_column(path, column)
+    rows = _rows(path, schema, strategy, column)
     sizes = {VALIDATION: validation_size, TEST: test_size}
     if strategy == "time":
-        sides = _by_time(table[column].combine_chunks(), sizes, column)
+        sides = _by_time(_read(path, column), sizes, column)
     else:
         sides = splitting.divide(rows, Division(strategy, column, overlap, sizes, seed))
     labels = splitting.labels_of(rows, sides)
     _expect_every_label(rows, sides, labels)
     aside = strategy == "predefined" or not learn_from_column
-    schema = _without_told(schema, table, sides, column if aside else "")
+    schema = _without_told(schema, path, sides, column if aside else "")
     with replacing(splits) as folder:
         folder.mkdir()
         write_json(folder / "labels.json", labels)
@@ -77,46 +76,62 @@ def _check(strategy: str, column: str, validation_size: float, test_size: float)
         )
 
 
-def _expect_column(table: pa.Table, column: str) -> None:
+def _read(path: Path, column: str) -> pa.Array:
+    """Read one column of all rows; all columns may be more than memory holds."""
+    return pa.concat_tables(examples.scan(path, [column]))[column].combine_chunks()
+
+
+def _expect_column(path: Path, column: str) -> None:
     """Stop if there is no such column, or a row has no value there."""
-    if column and column not in table.column_names:
+    names = examples.column_names(path)
+    if column and column not in names:
         raise InputError(
-            f"The rows have no column {column!r}, only {', '.join(table.column_names)}"
-            f"{closest(column, table.column_names)}: correct split.column, or keep the column by "
-            "load.keep or load.types."
+            f"The rows have no column {column!r}, only {', '.join(names)}{closest(column, names)}: "
+            "correct split.column, or keep the column by load.keep or load.types."
         )
-    if column and (empty := table[column].null_count):
+    if column and (empty := _read(path, column).null_count):
         raise InputError(
             f"Column {column!r} is empty in {empty} rows: fill it in, leave these rows out, or "
             "choose another split.strategy."
         )
 
 
-def _rows(table: pa.Table, schema: Schema, column: str) -> Rows:
-    # Without the column of sides or groups, by which equal rows would be told apart; booleans as
-    # texts, as one that is missing would change the hashes of all.
-    features = {
-        c.name: table[c.name].combine_chunks().cast(pa.string())
-        if c.kind == "boolean"
-        else table[c.name].combine_chunks()
-        for c in schema.columns
-        if c.name != column
-    }
-    keys = examples.hash_rows(features)
-    labels, names = _codes(table[schema.target])
-    values, value_names = _codes(table[column].cast(pa.string())) if column else (None, [])
-    ids = table[ID]
+def _rows(path: Path, schema: Schema, strategy: str, column: str) -> Rows:
+    labels, names = _codes(_read(path, schema.target))
+    values, value_names = np.zeros(0, np.int32), list[str]()
+    if strategy in ("group", "predefined"):
+        values, value_names = _codes(_read(path, column).cast(pa.string()))
+    else:
+        column = ""
+    keys = np.zeros(len(labels), np.uint64)
+    if strategy != "time":  # which does not ask what rows hold
+        keys = _hash(path, [c for c in schema.columns if c.name != column])
     return Rows(
         names,
         labels,
         keys,
         np.unique(keys, return_inverse=True)[1].astype(np.int32),
-        np.zeros(0, np.int32) if values is None else values,
+        values,
         value_names,
-        np.ones(len(table), np.bool_),
-        lambda row: str(ids[row].as_py()),
+        np.ones(len(labels), np.bool_),
+        lambda row: str(_read(path, ID)[row].as_py()),
         "rows",
     )
+
+
+def _hash(path: Path, columns: Sequence[Column]) -> Hashes:
+    """Hash what rows hold in some columns, a batch at a time.
+
+    The column of sides or groups is none of them, as it would tell equal rows apart.
+    """
+    parts = []
+    for table in examples.scan(path):
+        features = {c.name: table[c.name].combine_chunks() for c in columns}
+        for c in columns:
+            if c.kind == "boolean":  # of which one that is missing would change the hashes of all
+                features[c.name] = features[c.name].cast(pa.string())
+        parts.append(examples.hash_rows(features))
+    return np.concatenate(parts)
 
 
 def _expect_every_label(rows: Rows, sides: Sides, labels: list[str]) -> None:
@@ -130,11 +145,17 @@ def _expect_every_label(rows: Rows, sides: Sides, labels: list[str]) -> None:
             )
 
 
-def _without_told(schema: Schema, table: pa.Table, sides: Sides, column: str) -> Schema:
+def _without_told(schema: Schema, path: Path, sides: Sides, column: str) -> Schema:
     """Leave out the column that the rows are divided by, and those without training values."""
-    train = table.filter(pa.array(sides == TRAIN))
     why = {c.name: "it has no value in the training rows" for c in schema.columns}
-    why = {name: reason for name, reason in why.items() if train[name].null_count == len(train)}
+    start = 0
+    for table in examples.scan(path):
+        train = table.filter(pa.array(sides[start : start + len(table)] == TRAIN))
+        start += len(table)
+        for name in [name for name in why if train[name].null_count < len(train)]:
+            del why[name]
+        if not why:
+            break
     if column in {c.name for c in schema.columns}:
         why[column] = "the rows are divided by it"
     for name, reason in why.items():
@@ -145,9 +166,9 @@ def _without_told(schema: Schema, table: pa.Table, sides: Sides, column: str) ->
     return replace(schema, columns=left, left_out={**schema.left_out, **why})
 
 
-def _codes(column: Any) -> tuple[Any, list[str]]:
+def _codes(column: pa.Array) -> tuple[Any, list[str]]:
     """Number values in the order in which they first come; return also what they stand for."""
-    encoded = column.combine_chunks().dictionary_encode()
+    encoded = column.dictionary_encode()
     return (
         encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32),
         encoded.dictionary.to_pylist(),

@@ -19,12 +19,12 @@ from src.core.errors import InputError
 from src.core.files import replacing
 from src.metrics import imbalance
 from src.tables import examples
-from src.tables.schema import Kind, Schema
+from src.tables.schema import Schema
 from src.tabular import features
+from src.tabular.features import NUMBERS
 from src.training import provenance
 
 PACKAGES = ("scikit-learn", "scipy", "numpy", "joblib")
-NUMBERS: tuple[Kind, ...] = ("number", "boolean", "date")
 
 log = logging.getLogger("src.tabular.training")
 
@@ -67,7 +67,7 @@ def train(
         classifier.n_jobs = None  # threads would sum up the trees in the order in which they end
     validation = features.read(splits, "validation", schema, names)
     probabilities = pipeline.predict_proba(validation.features)
-    positive = names.index(schema.positive) if schema.positive else None
+    positive = schema.positive_of(names)
     figures = imbalance.ranking(validation.labels, probabilities, positive)
     log.info("validation: %s", figures)
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:

@@ -55,6 +55,28 @@ def bank() -> pd.DataFrame:
     return frame
 
 
+def test_what_a_person_said_of_columns_goes_on_to_hold(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    frame = bank()
+    frame.loc[::50, "amount"] = "k.A."
+    frame.to_csv("mine.csv", sep=";", index=False)
+    params.write({"load.types": ["job category", "gone number"]}, check.PARAMS)
+    _, first = looked_at(capsys, drop="duration")
+    report, again = looked_at(capsys)
+    assert first == again
+    assert again["load"]["drop"] == ["duration"]
+    assert again["load"]["types"] == ["job category"]
+    assert "k.A." in again["load"]["missing"]
+    assert report.endswith("tabular/params.yaml has all params that this table needs.\n")
+
+
+def test_one_name_of_two_columns_is_named() -> None:
+    Path("mine.csv").write_text("a,b,a,label\n" + "1,2,3,yes\n1,3,2,no\n" * 20)
+    with pytest.raises(InputError, match=r"mine\.csv has several columns 'a', numbers 1 and 3"):
+        check.main("mine.csv")
+
+
 @pytest.mark.parametrize("end", ["\n", "\r", "\0"])
 def test_what_no_command_line_can_name_is_refused(
     end: str, capsys: pytest.CaptureFixture[str]

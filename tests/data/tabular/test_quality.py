@@ -52,6 +52,31 @@ def test_a_column_that_is_known_after_the_label_is_named(tmp_path: Path) -> None
     assert "known only after the label, add it to load.drop" in page
 
 
+def test_markup_of_a_label_means_nothing_on_the_page(tmp_path: Path) -> None:
+    frame = make_table(900)
+    frame["income"] = [1e9 if k % 100 == 0 else k % 7 for k in range(900)]
+    markup = "<script>alert(1)</script>|`x`[a](javascript:1)"
+    frame["fraud"] = np.where(frame["fraud"] == 1, "rare", markup)
+    params = TABULAR["load"] | {"positive": "rare"}
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    params |= {"source": [str(tmp_path / "x.csv")]}
+    load.main(tmp_path, tmp_path / "raw", tmp_path / "rejected.csv", **params)
+    split.main(tmp_path / "raw", tmp_path / "splits", **TABULAR["split"] | HASHED)
+    places = tmp_path / "raw", tmp_path / "splits", tmp_path / "q.json", tmp_path / "q.md"
+    quality.main(*places, **LIMITS | {"max_imbalance": 2})
+    found, page = json.loads(places[2].read_text()), places[3].read_text()
+    assert 0.005 < found["outliers"]["income"] < 0.02, "of one in a hundred"
+    assert found["values"]["member"] == 2
+    assert found["values"]["country"] == frame["country"].nunique()
+    told = [line for line in page.splitlines() if line.startswith("- ") and "script" in line]
+    assert told
+    for line in told:
+        assert r"\<script\>alert(1)" in line
+        assert "[a](" not in line.replace(r"\]", "").replace(r"[a\](", "")
+    (row,) = [line for line in page.splitlines() if line.startswith("| `<script>")]
+    assert row.startswith("| `<script>alert(1)</script>¦'x'[a](javascript:1)` | ")
+
+
 def test_values_that_are_missing_drift_or_repeat_are_named(tmp_path: Path) -> None:
     frame = make_table(900)
     frame["rate"] = np.r_[np.random.default_rng(2).normal(0, 1, 600), [7.0] * 300]

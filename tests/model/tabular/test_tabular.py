@@ -63,6 +63,7 @@ def test_models_learn_and_are_compared(project: Project, tmp_path: Path) -> None
         found = metrics(project, f"evaluate/{name}")["test"]
         assert found["average_precision"] > 0.5, "a guess has 0.05"
         assert found["average_precision_low"] < found["average_precision"]
+        assert {*found} >= {"mcc", "brier", "ece", "log_loss", "cost", "f1", "balanced_accuracy"}
         assert 0 < found["precision_of_reviewed"] <= 1
         frame = pq.read_table(
             project.root / f"data/tabular/predictions/{name}/predictions.parquet"
@@ -86,7 +87,9 @@ def test_models_learn_and_are_compared(project: Project, tmp_path: Path) -> None
     printed = project.dvc("plots", "show", "--json", "-o", str(tmp_path))
     drawn = json.JSONDecoder().raw_decode(printed[printed.index("{") :])[0]["data"]
     titles = {title.split("::")[-1] for title in drawn}
-    assert {"Precision-recall", "ROC", "Importance for forest", "Confusion of linear"} <= titles
+    of_each = ("Thresholds of", "Importance for", "Confusion of")
+    several = {f"{what} {name}" for what in of_each for name in MODELS}
+    assert titles >= several | {"Precision-recall", "ROC", "Reliability"}
     for title, found in drawn.items():
         assert all(one["revisions"] == ["workspace"] for one in found), title
 
@@ -99,6 +102,11 @@ def test_the_card_says_what_is_shipped(project: Project, tmp_path: Path) -> None
     )
     page = (folder / "README.md").read_text()
     found = metrics(project, f"evaluate/{best}")["test"]
+    plots = project.root / f"dvclive/tabular/evaluate/{best}/plots"
+    drawn = json.loads((plots / "custom/importance.json").read_text())
+    told = json.loads((folder / "importance.json").read_text())
+    assert [*told] == [row["feature"] for row in drawn]
+    assert told["amount"]["importance"] == pytest.approx(float(drawn[0]["importance"]))
     for expected in (
         "pipeline_tag: tabular-classification",
         f"| Average precision | {found['average_precision']:.4f} | ",
@@ -120,6 +128,27 @@ def test_the_card_says_what_is_shipped(project: Project, tmp_path: Path) -> None
     inputs, _ = records.features({"amount": [300.0], "country": ["br"]}, 1)
     expected_shares = records.probabilities(inputs)[0].tolist()
     assert done.stdout.strip() == str(dict(zip(["0", "1"], expected_shares, strict=True)))
+
+
+def test_the_shipped_model_is_traced_and_registered(project: Project, tmp_path: Path) -> None:
+    best = metrics(project, "compare")["best"]
+    printed = project.run("python", "-m", "src.tools.pedigree", "models/tabular/shipped")
+    record = json.JSONDecoder().raw_decode(printed[printed.index("{") :])[0]
+    assert record["problems"] == []
+    assert {*record["environment"]} == {f"{PIPELINE}:{name}" for name in MODELS}
+    assert record["stages"][f"{PIPELINE}:{best}"]["cmd"].startswith(
+        f"python -m src.tabular.{best} "
+    )
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    assert "all is what dvc.lock says" in copy.run("python", "-m", "src.tools.verify", PIPELINE)
+    (copy.root / "models/tabular/shipped/usual.json").unlink()
+    (copy.root / "models/tabular/shipped/usual.json").write_text("{}")
+    printed = copy.run("python", "-m", "src.tools.verify", "models/tabular/shipped", code=1)
+    assert "models/tabular/shipped/usual.json" in printed
+    copy.run("gto", "register", "tabular:table-classifier", "--version", "v1.0.0")
+    got = str(tmp_path / "got")
+    copy.dvc("artifacts", "get", str(copy.root), "tabular:table-classifier", "--out", got)
+    assert digest(tmp_path / "got") == digest(project.root / "models/tabular/shipped")
 
 
 def test_the_shipped_model_scores_a_table(project: Project, tmp_path: Path) -> None:
@@ -168,11 +197,11 @@ def test_a_changed_cost_trains_nothing_anew(project: Project, tmp_path: Path) ->
     )
 
     copy.commit()
-    set_report(copy, models=["tabular/forest", "tabular/linear"], max_drop=1.0)
+    set_params(copy, report={"models": ["forest", "linear"], "resamples": 50})
     copy.run("python", "-m", "src.tools.report", "HEAD~1", "HEAD")
     page = (copy.root / "report/report.md").read_text()
-    assert "**The gate is open**: `tabular/forest`, `tabular/linear` did not" in page
-    judged = r"- \*\*`tabular/forest`\*\*: .* 375 test rows"
+    assert "**The gate of tabular is open**: `tabular/forest`, `tabular/linear` did not" in page
+    judged = r"- \*\*`tabular/forest`\*\*: .* average precision (0\.\d+) → \1 .* 375 test rows"
     assert re.search(judged, page), page
     assert "## Metrics of tabular\n\n| model |  | average precision | ROC AUC |" in page
     assert "| `tabular/forest` | `HEAD~1` | 0." in page
@@ -188,12 +217,60 @@ def test_a_changed_cost_trains_nothing_anew(project: Project, tmp_path: Path) ->
     assert "the 275 test rows that both revisions have (100 more in `HEAD`, 100 more" in page
 
 
-def set_report(project: Project, **values: Any) -> None:
-    yaml = YAML()
-    file = project.root / "params.yaml"
-    found = yaml.load(file)
-    found["report"] |= values
-    yaml.dump(found, file)
+def test_a_worse_forest_closes_the_gate_of_its_pipeline(project: Project, tmp_path: Path) -> None:
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    set_params(copy, forest={"n_estimators": 1, "max_depth": 1}, report={"resamples": 200})
+    copy.dvc("repro", f"{PIPELINE}:evaluate@forest")
+    printed = copy.run("python", "-m", "src.tools.report", "HEAD", code=2)
+    assert "The gate of tabular is closed: tabular/forest got worse by more than" in printed
+    assert " of average precision." in printed
+    page = (copy.root / "report/report.md").read_text()
+    was, now = (metrics(p, "evaluate/forest")["test"]["average_precision"] for p in (project, copy))
+    judged = f"- **`tabular/forest`**: **worse**. average precision {was:.4f} → {now:.4f} ("
+    assert judged in page
+    assert "- **`tabular/boosting`**: no difference, it predicts the same label as before" in page
+    assert "| `tabular/forest` | `country` `de` | " in page
+    assert "| `tabular/params.yaml:report.resamples` | `1000` | `200` |" in page
+
+    set_params(copy, report={"metric": "accuracy"})
+    printed = copy.run("python", "-m", "src.tools.report", "HEAD", code=1)
+    told = (
+        r"report\.metric is 'accuracy', of which tabular/\w+ has no figure in work tree: write one"
+    )
+    assert re.search(told, printed), printed
+    assert "balanced_accuracy, f1 in tabular/params.yaml." in printed
+    set_params(copy, report={"metric": "f1", "max_drop": 2})
+    printed = copy.run("python", "-m", "src.tools.report", "HEAD", code=1)
+    assert "report.max_drop is '2'" in printed
+    assert "in tabular/params.yaml." in printed
+
+
+def test_a_search_goes_through_experiments_of_tables(project: Project, tmp_path: Path) -> None:
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    space = ["forest.max_depth int 1 2", "forest.criterion one gini entropy"]
+    set_params(copy, tune={"target": "forest", "n_trials": 2, "space": space})
+    copy.commit()
+    copy.run("python", "-m", "src.tools.tune", PIPELINE)
+    page = (copy.root / "logs/tune.md").read_text()
+    assert ": validation.average_precision of tabular/dvc.yaml:forest, higher is better" in page
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| tune-")]
+    assert [row[-1] for row in rows] == ["complete |"] * 2
+    name, figure, depth, criterion, *_ = rows[0]
+    # The other pipeline never ran here: DVC says so with an error, and has applied all of this one.
+    printed = copy.run("dvc", "exp", "apply", name.removeprefix("| "), code=255)
+    assert "Checkout failed" in printed
+    assert "tabular" not in printed
+    assert f"{metrics(copy, 'forest')['validation']['average_precision']:.4f}" == figure
+    found = YAML(typ="safe").load(copy.root / "tabular/params.yaml")["forest"]
+    assert (str(found["max_depth"]), found["criterion"]) == (depth, criterion)
+
+    set_params(copy, tune={"metric": "validation.accuracy"})
+    printed = copy.run("python", "-m", "src.tools.tune", PIPELINE, code=1)
+    assert "dvclive/tabular/forest/metrics.json does not have: choose among" in printed
+    set_params(copy, tune={"metric": "accuracy"})
+    printed = copy.run("python", "-m", "src.tools.tune", PIPELINE, code=1)
+    assert "tune.metric is 'accuracy'" in printed
+    assert "in tabular/params.yaml or on the command line." in printed
 
 
 def test_an_experiment_from_inside_the_folder(project: Project, tmp_path: Path) -> None:
