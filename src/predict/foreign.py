@@ -14,7 +14,7 @@ from src.core.errors import InputError
 LARGEST = 2**31 - 1  # bytes of a file, tokens, characters: what protobuf and an int32 can hold
 SMALL = 4 * 2**20  # bytes of a file that only describes
 DESCRIBING = (
-    *("manifest.json", "schema.json", "usual.json", "README.md"),
+    *("manifest.json", "schema.json", "usual.json", "importance.json", "README.md"),
     *("config.json", "tokenizer_config.json"),
 )
 IN_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # of DVC, which may link to it

@@ -117,7 +117,7 @@ def journal_of(output: Place, model: Path, work: Work, resume: bool) -> Iterator
             resumes = False
         else:
             file.seek(len(line))
-            _refuse_other_run(json.loads(line), key, resume, path)
+            _refuse_other_run(_head(line, path), key, resume, path)
             resumes = True
         journal = Journal(file, path, work)
         try:
@@ -132,6 +132,18 @@ def journal_of(output: Place, model: Path, work: Work, resume: bool) -> Iterator
                 path.unlink()
             raise
         path.unlink()
+
+
+def _head(line: bytes, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path} is not what an interrupted run leaves: move it away, or name another --output."
+        )
+    return found
 
 
 def _refuse_other_run(found: dict[str, Any], key: dict[str, Any], resume: bool, path: Path) -> None:

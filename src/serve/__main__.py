@@ -8,6 +8,7 @@ answers at http://127.0.0.1:8000; docs/serving.md describes the routes and the l
 import asyncio
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -61,6 +62,7 @@ def main(
 ) -> None:
     """Serve model folders over HTTP until SIGTERM; the first is that of requests that name none.
 
+    A model has the name of its folder, or another, as in frauds=models/tabular/shipped.
     --min_score is the least score with which a label is given, by default that of each model.
     --drain is the time, in seconds, that requests in progress then have to finish; a second signal
     ends them at once. The key that clients must send is in --api_key_file or, without that, in the
@@ -99,12 +101,18 @@ def _leave_what_never_ends() -> None:
 
 
 def _loaded(folders: Sequence[Path], how: Callable[[Path], Any]) -> list[Model]:
-    models = [Model(folder, how) for folder in folders]
+    models = []
+    for folder in folders:
+        name, sign, place = str(folder).partition("=")  # NAME=FOLDER
+        if sign and not folder.exists() and re.fullmatch(r"[\w.-]+", name):
+            models.append(Model(Path(place), how, name))
+        else:
+            models.append(Model(folder, how))
     names = [one.name for one in models]
     if len(set(names)) < len(names):
         raise InputError(
-            f"Two folders have the same name ({', '.join(names)}): rename one, because each is "
-            "served by the name of its folder."
+            f"Two folders have the same name ({', '.join(names)}): give one another, as in "
+            f"other={folders[-1]}, because each is served by its name."
         )
     return models
 

@@ -37,6 +37,17 @@ class ColumnInfo(msgspec.Struct, omit_defaults=True):
     maximum: float | None = None
 
 
+class Importance(msgspec.Struct):
+    """By how much average precision falls when the values of a feature are shuffled."""
+
+    feature: str
+    importance: Annotated[float, msgspec.Meta(ge=-1, le=1)]
+    spread: Annotated[
+        float,
+        msgspec.Meta(ge=0, le=1, description="The standard deviation over repeats."),
+    ]
+
+
 class Described(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A model in a list of models: of texts, with what it reads of one, or of tables."""
 
@@ -61,6 +72,10 @@ class Described(msgspec.Struct, omit_defaults=True, kw_only=True):
         msgspec.Meta(description="Of tables: the least probability of the positive label for it."),
     ] = UNSET
     columns: list[ColumnInfo] | UnsetType = UNSET
+    importance: Annotated[
+        list[Importance] | UnsetType,
+        msgspec.Meta(description="Of tables: what the model goes by, on a sample of test rows."),
+    ] = UNSET
     sha256: str
 
 
@@ -124,10 +139,15 @@ class TextModel(Loaded):
 
 @dataclass(frozen=True)
 class TableModel(Loaded):
-    """A model of tables."""
+    """A model of tables.
+
+    Attributes:
+        importance: of its features, the largest first, if the folder tells it.
+    """
 
     scorer: RecordScorer
     records: "Records"
+    importance: list[Importance]
 
     def described(self) -> Described:
         """Describe it for a list of models."""
@@ -142,6 +162,7 @@ class TableModel(Loaded):
                 ColumnInfo(c.name, c.kind, usual[c.name], c.minimum, c.maximum)
                 for c in self.records.schema.columns
             ],
+            importance=self.importance or UNSET,
             sha256=self.sha256,
         )
 
@@ -153,13 +174,15 @@ class Model:
         now: what answers; a reload makes another, and a request keeps the one it began with.
     """
 
-    def __init__(self, folder: Path, load: Callable[[Path], "Classifier | Records"]) -> None:
-        """Load the folder.
+    def __init__(
+        self, folder: Path, load: Callable[[Path], "Classifier | Records"], name: str = ""
+    ) -> None:
+        """Load the folder, whose model has its name or another.
 
         Raises:
             InputError: it is no model folder, or a file in it is not the one of its manifest.
         """
-        self.name = folder.name or folder.resolve().name
+        self.name = name or folder.name or folder.resolve().name
         self._folder = folder
         self._load = load
         self._tried = self._latest = self._files()
@@ -195,7 +218,11 @@ class Model:
             )
         else:
             of_records = RecordScorer(model)
-            loaded = TableModel(self.name, manifest, model.engine, of_records, top, page, model)
+            features = {name for column in model.schema.columns for name in column.features}
+            found = self._importance(manifest, features)
+            loaded = TableModel(
+                self.name, manifest, model.engine, of_records, top, page, model, found
+            )
         with refusing(f"{self._folder} has what no answer can hold in README.md or config.json"):
             msgspec.json.encode((loaded.described(), loaded.card))
         return loaded
@@ -210,6 +237,20 @@ class Model:
                 "again."
             )
         return kind
+
+    def _importance(self, manifest: Mapping[str, Any], features: set[str]) -> list[Importance]:
+        path = self._folder / "importance.json"
+        content = self._listed(manifest, path.name) or b"{}"
+        with refusing(f"{path} does not tell the importance of features"):
+            found = msgspec.json.decode(content, type=dict[str, dict[str, float]])
+            rows = [{"feature": name, **values} for name, values in found.items()]
+            told = msgspec.convert(rows, list[Importance])
+        if odd := found.keys() - features:
+            raise InputError(
+                f"{path} has {min(odd)[:100]!r}, which is no feature of schema.json: get the model "
+                "again."
+            )
+        return sorted(told, key=lambda one: -one.importance)
 
     def _listed(self, manifest: Mapping[str, Any], name: str) -> bytes:
         """Read a file that a folder need not have; one that the manifest does not list is none."""

@@ -51,7 +51,7 @@ function cardOf(card) {
   const body = element(
     "div",
     { className: "card-body" },
-    figures.length > 0 && tiles(figures, results[0]?.dataset),
+    figures.length > 0 && tiles(figures, results[0]?.dataset, card.columns ? "rows" : "texts"),
     facts(card),
     !card.page.trim() &&
       element(
@@ -78,7 +78,7 @@ function slug(words) {
   return words.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-");
 }
 
-function tiles(figures, dataset) {
+function tiles(figures, dataset, called) {
   const whole = (figure) => /accuracy|f1|precision|recall/.test(figure.type);
   const made = figures
     .filter((figure) => typeof figure.value === "number")
@@ -103,7 +103,7 @@ function tiles(figures, dataset) {
       element(
         "p",
         { className: "hint" },
-        `Measured on the ${dataset.split ?? ""} texts of `,
+        `Measured on the ${dataset.split ?? ""} ${called} of `,
         element("code", {}, dataset.name ?? "the data"),
       ),
   );

@@ -14,6 +14,35 @@ export function offerFields() {
   $("fields").replaceChildren(...model.columns.map(field));
   $("decision").replaceChildren();
   $("record-status").textContent = "";
+  $("importance").replaceChildren(...importance(model));
+}
+
+/** What the model goes by, over a sample of its test rows: a bar a feature, the largest first. */
+function importance(model) {
+  const told = (model.importance ?? []).filter((one) => one.importance > 0);
+  if (!told.length) return [];
+  const full = told[0].importance;
+  const rows = told.slice(0, MOST_COLUMNS).map((one) =>
+    element(
+      "li",
+      {},
+      element("bdi", { className: "bar-label" }, one.feature),
+      bar(one.importance / full),
+      element("span", { className: "number" }, `${one.importance.toFixed(3)} ± ${one.spread.toFixed(3)}`),
+    ),
+  );
+  const more = told.length - rows.length;
+  const rest = `Of ${told.length} features that matter, the first ${rows.length}.`;
+  return [
+    element("h2", {}, "What the model goes by"),
+    element(
+      "p",
+      { className: "hint" },
+      "By how much average precision on a sample of the test rows falls when the values of a ",
+      `column are shuffled, and the spread over repeats. ${more > 0 ? rest : ""}`,
+    ),
+    element("ul", { className: "bars measured" }, ...rows),
+  ];
 }
 
 function field(column, place) {

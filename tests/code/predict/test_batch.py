@@ -684,6 +684,29 @@ def test_a_run_that_breaks_goes_on_with_the_same_bytes(
     assert caplog.text.count("512 of the rows were scored before") == 2
 
 
+@pytest.mark.parametrize("head", [b"abc", b"[1]", b'"x"', b"[" * 100_000, b"\xff"])
+def test_a_file_that_is_no_journal_is_kept(head: bytes, model: Path, tmp_path: Path) -> None:
+    source, output = write(tmp_path / "in.jsonl", [{"text": "a"}]), tmp_path / "out.jsonl"
+    mine = tmp_path / ".out.jsonl.scores"
+    mine.write_bytes(head + b"\nmine")
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"\.scores is not what an interrupted run leaves"):
+            predict.main(model, input=str(source), output=str(output), resume=resume)
+    assert mine.read_bytes() == head + b"\nmine"
+    assert not output.exists()
+
+
+def test_what_an_address_keeps_secret_is_in_no_sentence(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = "http://ann:hunter2@127.0.0.1:9/in.csv?token=s3cret"
+    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9/in\.csv can't be read") as raised:
+        predict.main(model, input=address, output=str(tmp_path / "out.csv"))
+    for told in (str(raised.value), caplog.text, *(path.name for path in tmp_path.iterdir())):
+        assert "hunter2" not in told
+        assert "s3cret" not in told
+
+
 def test_another_input_costs_no_scores(model: Path, rows: list[Row], tmp_path: Path) -> None:
     source, output = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl"
     journal = tmp_path / ".out.jsonl.scores"

@@ -960,7 +960,8 @@ def test_it_does_not_start_on_a_mistake(
     assert below in refused(folder, "--min_score", "1")
     message = f"Can't read {tmp_path / 'key'}, No such file"
     assert message in refused(folder, "--api_key_file", str(tmp_path / "key"))
-    assert "Two folders have the same name (first, first)" in refused(folder, folders[0])
+    told = "Two folders have the same name (first, first): give one another, as in other="
+    assert told in refused(folder, folders[0])
     with (folder / "tokenizer.json").open("a") as file:
         file.write(" ")
     assert f"{folder / 'tokenizer.json'} is not the file" in refused(folder)

@@ -1,5 +1,6 @@
 """The page of records in a real Chromium, over a real server."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from playwright.sync_api import Page, expect
 from served import served
 from tabular_model import PARAMS, make_table_model
 
+from src.predict.manifest import list_too
+
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no pipeline of tables")
 
 
@@ -19,7 +22,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server of texts and of tables, whose x.csv lies in its folder."""
     folder = tmp_path_factory.mktemp("both")
     (folder / "texts").mkdir()
-    make_table_model(folder, 400)
+    model = make_table_model(folder, 400) / "model"
+    told = {
+        name: {"importance": share, "spread": abs(share) / 10}
+        for name, share in {"opened (hour)": 0.15, "amount": 0.3, "shop": -0.01}.items()
+    }
+    (model / "importance.json").write_text(json.dumps(told))
+    list_too(model, "importance.json")
     words = make_model(folder / "texts"), folder / "model", "--watch", "0"
     with served(folder / "log.txt", *words) as (url, _):
         yield url
@@ -62,6 +71,16 @@ def test_a_record_is_decided_and_explained(page: Page, server: str) -> None:
     page.get_by_role("button", name="Usual values").click()
     assert page.get_by_label("amount").input_value() != "500"
     expect(page.locator("#decision .label")).to_have_count(0)
+
+
+def test_what_the_model_goes_by_is_drawn(page: Page, server: str) -> None:
+    page.goto(f"{server}/#/records")
+    bars = page.locator("#importance li")
+    expect(bars).to_have_text(["amount0.300 ± 0.030", "opened (hour)0.150 ± 0.015"])
+    widths = [bar.bounding_box() for bar in bars.locator(".fill").all()]
+    assert all(widths)
+    first, second = (box["width"] for box in widths if box)
+    assert first == pytest.approx(2 * second, rel=0.02)
 
 
 def test_the_servers_own_sentence_is_shown(page: Page, server: str, errors: list[str]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from tabular_model import PARAMS, Row, make_table_model, table, typed
 from tritonclient.utils import InferenceServerException
 
 from src.core.errors import InputError
+from src.predict.manifest import list_too
 from src.predict.records import Records
+from src.serve import __main__ as serve
 from src.serve import scorers
+from src.serve.models import Model
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no pipeline of tables")
 
@@ -104,6 +108,38 @@ def test_models_are_described(server: str, made: Path) -> None:
     assert columns["opened"]["usual"].startswith("2024-")
     card = requests.get(f"{server}/models/model/card", timeout=PATIENCE).json()
     assert card["manifest"]["labels"] == ["0", "1"]
+
+
+def test_a_model_may_have_another_name_than_its_folder(made: Path) -> None:
+    folders = [Path(f"frauds={made / 'model'}"), made / "model"]
+    found = serve._loaded(folders, lambda folder: Records(folder, 1))
+    assert [one.name for one in found] == ["frauds", "model"]
+    with pytest.raises(InputError, match="nowhere"):
+        serve._loaded([Path("frauds=nowhere")], lambda folder: Records(folder, 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("[]", "does not tell the importance of features"),
+        ('{"amount": {"importance": 2, "spread": 0}}', "does not tell the importance of features"),
+        ('{"amount": {"importance": 0.2}}', "does not tell the importance of features"),
+        ("", "is not the file that was exported: its sha256 is"),
+        ('{"price": {"importance": 0.2, "spread": 0}}', "has 'price', which is no feature of"),
+    ],
+)
+def test_an_importance_that_is_none_is_refused(
+    content: str, sentence: str, made: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(made / "model", tmp_path / "model"))
+    told = folder / "importance.json"
+    told.write_text("[]")
+    list_too(folder, told.name)
+    told.write_text(content)
+    if content:
+        list_too(folder, told.name)
+    with pytest.raises(InputError, match=rf"importance\.json {sentence}.* get the model again"):
+        Model(folder, lambda path: Records(path, 1))
 
 
 @pytest.mark.parametrize(
