@@ -89,6 +89,8 @@ def from_pretrained(
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        # It would be saved with the model, whose bytes would then depend on HF_HUB_OFFLINE.
+        tokenizer.init_kwargs.pop("local_files_only", None)
         model, loaded = kind.from_pretrained(
             place,
             dtype=torch.float32,

@@ -99,9 +99,13 @@ def test_an_architecture_from_checkpoint_to_prediction(
 
 
 def test_training_learns_and_is_equal_to_itself(
-    splits: Path, checkpoint: Path, tmp_path: Path
+    splits: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that has just begun gives the same bytes as one that has trained before."""
+    """A process that has just begun gives the same bytes as one that has trained before.
+
+    Even if the one has HF_HUB_OFFLINE, and the other one looks for its checkpoint on the hub too.
+    """
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     folders = []
     changes: dict[str, Any] = {"epochs": 6, "early_stopping_patience": 0}
     for run in ("first", "second"):
