@@ -109,7 +109,8 @@ def journal_of(output: Place, model: Path, work: Work, resume: bool) -> Iterator
                 f"Another process writes {output}: wait until it ends, or name another --output."
             )
         line = file.readline()
-        if not (line.endswith(b"\n") and file.read(1)):  # nothing was scored
+        scored = line.endswith(b"\n") and file.read(1)
+        if not scored and (not line or line.startswith(b'{"')):  # killed before the first batch
             file.seek(0)
             file.truncate()
             file.write(json.dumps(key).encode() + b"\n")

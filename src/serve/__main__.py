@@ -8,7 +8,6 @@ answers at http://127.0.0.1:8000; docs/serving.md describes the routes and the l
 import asyncio
 import logging
 import os
-import re
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
 from src.predict.engines import EngineOption
 from src.predict.levels import MinScore
+from src.predict.manifest import PLAIN
 from src.serve.batching import END
 from src.serve.connections import most_connections
 from src.serve.models import Model
@@ -103,17 +103,23 @@ def _leave_what_never_ends() -> None:
 def _loaded(folders: Sequence[Path], how: Callable[[Path], Any]) -> list[Model]:
     models = []
     for folder in folders:
-        name, sign, place = str(folder).partition("=")  # NAME=FOLDER
-        if sign and not folder.exists() and re.fullmatch(r"[\w.-]+", name):
+        name, _, place = str(folder).partition("=")
+        if folder.exists() or not place or "/" in name:
+            models.append(Model(folder, how))
+        elif PLAIN.fullmatch(name):
             models.append(Model(Path(place), how, name))
         else:
-            models.append(Model(folder, how))
+            raise InputError(
+                f"{name!r} can't be the name of a model, as in {folder}: take letters, digits, "
+                "dots, dashes and underscores."
+            )
     names = [one.name for one in models]
-    if len(set(names)) < len(names):
-        raise InputError(
-            f"Two folders have the same name ({', '.join(names)}): give one another, as in "
-            f"other={folders[-1]}, because each is served by its name."
-        )
+    for name, folder in zip(names, folders, strict=True):
+        if names.count(name) > 1:
+            raise InputError(
+                f"Two folders have the same name ({', '.join(names)}): give one another, as in "
+                f"other={str(folder).rpartition('=')[2]}, because each is served by its name."
+            )
     return models
 
 

@@ -59,7 +59,8 @@ def main(
     """Print what files or URLs of a table hold, and the params that they need.
 
     --target is the column of the labels, and --positive the label that is looked for; both are
-    guessed if they are not named. --drop names columns that no model may read, separated by commas.
+    guessed if they are not named. --drop names columns that no model may read, separated by commas;
+    without it, those that the params name stay, and so do load.keep and load.types.
     """
     if not files:
         raise InputError(
@@ -111,13 +112,18 @@ def _look(
     columns = _sample(found, section)
     if not columns:
         raise InputError(f"{', '.join(section['source'])} has no rows: add some.")
-    dropped = [name.strip() for name in drop.split(",") if name.strip()]
-    # What a person said of columns that are here goes on to hold.
-    dropped = dropped or [name for name in section["drop"] if name in columns]
-    typed = [entry for entry in section["types"] if entry.rpartition(" ")[0] in columns]
-    kept = [name for name in section["keep"] if name in columns]
-    section |= {"keep": kept, "drop": dropped, "types": typed}
-    section["target"] = _target(columns, target, section["target"])
+    given_up = [name.strip() for name in drop.split(",") if name.strip()]
+    # What a person said of columns that are here goes on to hold, but for what is said now.
+    dropped = [] if given_up else [name for name in section["drop"] if name in columns]
+    guessed = {name: texts for name, texts in columns.items() if name not in dropped}
+    section["target"] = _target(columns if target else guessed, target, section["target"])
+    section["drop"] = given_up or [name for name in dropped if name != section["target"]]
+    section["types"] = [one for one in section["types"] if one.rpartition(" ")[0] in columns]
+    if {*section["keep"]} <= {*columns}:
+        left = {*section["keep"]} - {section["target"], *section["drop"]}
+        section["keep"] = [name for name in section["keep"] if name in left]
+    else:  # of another table
+        section["keep"] = []
     others = {name: texts for name, texts in columns.items() if name != section["target"]}
     section["missing"] = _missing(others, section["missing"])
     section |= _writing(others, section["missing"])
@@ -158,9 +164,9 @@ def _form(files: Sequence[File], section: Params) -> Params:
             refused.append(error)
             continue
         bad = sum(map(bool, batch.reasons)) / len(batch.reasons)
-        tried.append((round(bad, 2), -len(batch.columns), number))
-    # What makes no sense of the one way may only be one column to another.
-    if not tried or (refused and min(tried)[1] == -1):
+        one = len(batch.columns) == 1  # as a wrong delimiter makes, without a bad row
+        tried.append((one, round(bad, 2), -len(batch.columns), number))
+    if not tried or (refused and min(tried)[0]):
         raise refused[0]
     *_, best = min(tried)
     return ways[best]

@@ -25,7 +25,7 @@ BAR = 24  # characters of the longest bar
 FINE, COARSE = 50, 10  # parts of numbers, by the training rows: to tell labels by, and to compare
 VALUES = 100  # of a category that are told apart; the others count as one
 FAR = 3.0  # times the distance of the quartiles, beyond which a number is an outlier
-SHOWN = ("missing", "values", "outliers", "auc", "drift")  # figures of each column
+SHOWN = ("missing", "distinct", "outliers", "auc", "drift")  # figures of each column
 LEAST = 1e-4  # a share, below which a part of the rows counts as so large
 
 log = logging.getLogger("src.tabular.quality")
@@ -94,7 +94,7 @@ def _figures(
     absent = values.eq("") if column.kind == "category" else values.isna()
     return {
         "missing": float(absent.mean()),
-        "values": values[~absent].nunique(),
+        "distinct": values[~absent].nunique(),
         "outliers": _outliers(values.to_numpy()) if column.kind == "number" else 0.0,
         "auc": _auc(learnt, train.labels, judged, validation.labels, classes),
         "drift": _drift(coarse(values), coarse(test.features[name])),

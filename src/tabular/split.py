@@ -124,6 +124,8 @@ def _hash(path: Path, columns: Sequence[Column]) -> Hashes:
 
     The column of sides or groups is none of them, as it would tell equal rows apart.
     """
+    if not columns:
+        raise InputError("No column is left to learn from but that of the split: add features.")
     parts = []
     for table in examples.scan(path):
         features = {c.name: table[c.name].combine_chunks() for c in columns}

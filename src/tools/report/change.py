@@ -113,14 +113,15 @@ def _checked(gate: Gate, folder: str, file: Path, after: Revision) -> Gate:
     if not ran:
         return replace(gate, models=[])
     known = {PurePosixPath(model).name: model for model in ran}
+    called = known | {model: model for model in ran}  # as on the page
     for name in gate.models:
-        if name not in known and name in after.models:
+        if name not in called and name in after.models:
             place = Path(folder_of(name)) / params.PARAMS
             raise InputError(
                 f"report.models in {file} has {name!r}, a model of another pipeline: write "
                 f"{PurePosixPath(name).name} into the section report of {place}."
             )
-        if name not in known:
+        if name not in called:
             raise InputError(
                 f"report.models has {name!r}, which {after.name} does not evaluate"
                 f"{closest(name, known)}: write models of {', '.join(known)} in {file}."
@@ -133,7 +134,7 @@ def _checked(gate: Gate, folder: str, file: Path, after: Revision) -> Gate:
                 f"report.metric is {gate.metric!r}, of which {model} has no figure in "
                 f"{after.name}: write one of {', '.join(measured)} in {file}."
             )
-    return replace(gate, models=[known[name] for name in gate.models])
+    return replace(gate, models=[called[name] for name in gate.models])
 
 
 def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change | None:
@@ -162,6 +163,9 @@ def _content(rows: pd.DataFrame, called: str) -> pd.DataFrame:
     if called == "texts":
         return rows[["id", "text"]]
     columns = {str(name): pa.array(rows[name], from_pandas=True) for name in rows if name != ID}
+    for name, values in columns.items():
+        if pa.types.is_boolean(values.type):  # one that is missing would change all hashes
+            columns[name] = values.cast(pa.string())
     return pd.DataFrame({"id": rows[ID], "text": examples.hash_rows(columns)})
 
 

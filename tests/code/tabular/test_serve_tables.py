@@ -114,8 +114,15 @@ def test_a_model_may_have_another_name_than_its_folder(made: Path) -> None:
     folders = [Path(f"frauds={made / 'model'}"), made / "model"]
     found = serve._loaded(folders, lambda folder: Records(folder, 1))
     assert [one.name for one in found] == ["frauds", "model"]
-    with pytest.raises(InputError, match="nowhere"):
-        serve._loaded([Path("frauds=nowhere")], lambda folder: Records(folder, 1))
+    for words, told in (
+        (["frauds=nowhere"], "nowhere"),
+        (["my/frauds="], "my/frauds= does not exist"),
+        (["a*b=nowhere"], "'a\\*b' can't be the name of a model"),
+        (["..=nowhere"], "can't be the name of a model"),
+        ([f"a={made / 'model'}"] * 2, f"same name .a, a.: .* other={made / 'model'},"),
+    ):
+        with pytest.raises(InputError, match=told):
+            serve._loaded([Path(word) for word in words], lambda folder: Records(folder, 1))
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,22 @@ def test_what_a_person_said_of_columns_goes_on_to_hold(
     assert again["load"]["drop"] == ["duration"]
     assert again["load"]["types"] == ["job category"]
     assert "k.A." in again["load"]["missing"]
+    params.write({"load.keep": ["job", "y", "default", "duration"]}, check.PARAMS)
+    _, found = looked_at(capsys, drop="job")
+    assert (found["load"]["keep"], found["load"]["drop"]) == (["default", "duration"], ["job"])
+    params.write({"load.keep": [], "load.drop": ["default"]}, check.PARAMS)
+    _, found = looked_at(capsys, target="default")
+    assert (found["load"]["target"], found["load"]["drop"]) == ("default", [])
     assert report.endswith("tabular/params.yaml has all params that this table needs.\n")
+
+
+def test_a_few_bad_rows_make_no_other_delimiter(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{k},{k % 7},{'yes' if k % 3 else 'no'}\n" for k in range(300)]
+    rows[::60] = ["1,2,3,4,5\n"] * 5
+    Path("mine.csv").write_text("a,b,label\n" + "".join(rows))
+    report, found = looked_at(capsys)
+    assert (found["load"]["delimiter"], found["load"]["target"]) == (",", "label")
+    assert "'malformed': 5" in report
 
 
 def test_one_name_of_two_columns_is_named() -> None:

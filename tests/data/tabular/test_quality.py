@@ -66,8 +66,8 @@ def test_markup_of_a_label_means_nothing_on_the_page(tmp_path: Path) -> None:
     quality.main(*places, **LIMITS | {"max_imbalance": 2})
     found, page = json.loads(places[2].read_text()), places[3].read_text()
     assert 0.005 < found["outliers"]["income"] < 0.02, "of one in a hundred"
-    assert found["values"]["member"] == 2
-    assert found["values"]["country"] == frame["country"].nunique()
+    assert found["distinct"]["member"] == 2
+    assert found["distinct"]["country"] == frame["country"].nunique()
     told = [line for line in page.splitlines() if line.startswith("- ") and "script" in line]
     assert told
     for line in told:

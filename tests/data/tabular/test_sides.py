@@ -1,5 +1,6 @@
 """Rows on three sides: by class, by time, by group, and equal rows together."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,39 @@ def test_every_row_is_on_one_side_and_classes_keep_their_shares(raw: Path, tmp_p
     assert all(frame.equals(again[side]) for side, frame in sides.items())
     other = divided(raw, tmp_path / "other", strategy="stratified", column="", seed=7)
     assert not sides["test"].equals(other["test"])
+
+
+def test_rows_are_divided_alike_however_many_are_read_at_once(raw: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "raw"
+    parts.mkdir()
+    table = pq.read_table(raw / "rows.parquet")
+    bare = pa.array([None] * 599 + [1.0])  # whose one value is a training one, or is not
+    table = table.set_column(table.column_names.index("income"), "income", bare)
+    (parts / "schema.json").write_bytes((raw / "schema.json").read_bytes())
+    ways = [("stratified", ""), ("time", "opened"), ("group", "shop"), ("hash", "")]
+    for strategy, column in ways:
+        found = []
+        for rows in (600, 7):
+            pq.write_table(table, parts / "rows.parquet", row_group_size=rows)
+            target = tmp_path / f"{strategy}{rows}"
+            sides = divided(parts, target, strategy=strategy, column=column)
+            schema = (target / "schema.json").read_text()
+            assert ("income" in Schema.read(target / "schema.json").left_out) == (
+                sides["train"]["income"].isna().all()
+            )
+            found.append((schema, {side: frame.to_csv() for side, frame in sides.items()}))
+        assert found[0] == found[1]
+
+
+def test_a_table_without_features_is_refused(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    table = pq.read_table(raw / "rows.parquet").select(["#", "fraud", "shop"])
+    pq.write_table(table, tmp_path / "raw/rows.parquet")
+    schema = Schema.read(raw / "schema.json")
+    shop = tuple(one for one in schema.columns if one.name == "shop")
+    replace(schema, columns=shop).write(tmp_path / "raw/schema.json")
+    told = refused(tmp_path / "raw", tmp_path / "s", strategy="group", column="shop")
+    assert told.startswith("No column is left to learn from but that of the split")
 
 
 def test_the_last_rows_by_time_are_the_test(raw: Path, tmp_path: Path) -> None:
