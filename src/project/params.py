@@ -16,7 +16,7 @@ from src.core.files import replacing
 PARAMS = Path("params.yaml")  # of the pipeline at the root of the repository
 
 
-def params_of(pipeline: str) -> str:
+def file_beside(pipeline: str) -> str:
     """Name the params.yaml beside a dvc.yaml."""
     return PurePosixPath(pipeline).with_name(PARAMS.name).as_posix()
 

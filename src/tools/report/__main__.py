@@ -22,7 +22,7 @@ from src.project import graph
 from src.tools.report import sections
 from src.tools.report.change import Change, Gate, compare, failing, read_gates, same_splits
 from src.tools.report.revision import WORK_TREE, Revision, folder_of
-from src.tools.report.sections import names
+from src.tools.report.sections import names, titled
 
 GATE_CLOSED = 2  # the exit code
 
@@ -68,7 +68,12 @@ def main(base: str, *head: str, out: str = "report") -> None:
     for place, failed in closed.items():
         log.error(
             "%s is closed: %s got worse by more than report.max_drop %g of %s.",
-            *(_called(place), ", ".join(failed), gates[place].max_drop, gates[place].figure),
+            *(
+                titled("The gate", place),
+                ", ".join(failed),
+                gates[place].max_drop,
+                gates[place].figure,
+            ),
         )
     if closed:
         sys.exit(GATE_CLOSED)
@@ -82,7 +87,7 @@ def verdicts(
 ) -> Iterator[str]:
     """Say how each gate is, and a sentence for each model, those of the gates first."""
     for folder, gate in gates.items():
-        yield from _state(before, after, changes, gate, _called(folder))
+        yield from _state(before, after, changes, gate, titled("The gate", folder))
     yield ""
     guarded = [model for gate in gates.values() for model in gate.models]
     for model in dict.fromkeys([*guarded, *after.models]):
@@ -105,10 +110,6 @@ def verdicts(
         yield from _how_to_get(lacking)
     if after.sha is None:
         yield from _not_run()
-
-
-def _called(folder: str) -> str:
-    return "The gate" if folder == "." else f"The gate of {folder}"
 
 
 def _state(

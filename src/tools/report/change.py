@@ -23,7 +23,7 @@ from src.tools.report.revision import Revision, folder_of
 
 # Those of texts, and those of tables, whose classes may be of very unequal size.
 Metric = Literal["accuracy", "macro_f1", "average_precision", "roc_auc", "balanced_accuracy", "f1"]
-OF_TEXTS = ("accuracy", "macro_f1")
+METRICS_OF_TEXTS = ("accuracy", "macro_f1")
 FIGURES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -140,7 +140,7 @@ def _checked(gate: Gate, folder: str, file: Path, after: Revision) -> Gate:
 def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change | None:
     """Judge a model by the predictions of both revisions; None if a file of them is not at hand."""
     same, frames = same_splits(model, before, after), []
-    positive = "" if gate.metric in OF_TEXTS else after.positive(model)
+    positive = "" if gate.metric in METRICS_OF_TEXTS else after.positive(model)
     for side in (before, after):
         paths = side.models[model]
         frame = side.frame(f"{paths['predictions']}/predictions.parquet")
@@ -226,7 +226,7 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str =
         return Change(0, 0.0, 0.0, 0.0, 0.0, 1.0, 0, 0, 0, alone)
     columns = ("label", "predicted_0", "predicted_1")
     names = sorted({str(name) for column in columns for name in both[column]})
-    if gate.metric in OF_TEXTS:
+    if gate.metric in METRICS_OF_TEXTS:
         labels, was, now = (_classes(both[column], names) for column in columns)
         points, difference = _of_decisions(labels, was, now, len(names), gate)
     else:

@@ -13,7 +13,7 @@ from typing import Any
 from src.core.markdown import code, table
 from src.core.secrets import without_secrets
 from src.project import git
-from src.tools.report.change import FIGURES, OF_TEXTS, Gate
+from src.tools.report.change import FIGURES, METRICS_OF_TEXTS, Gate
 from src.tools.report.revision import WORK_TREE, Revision, folder_of
 
 LONGEST = 30  # rows of a table; those that changed most come first
@@ -42,10 +42,11 @@ def metrics(before: Revision, after: Revision) -> Iterator[str]:
             rows.append(["", code(after.name), *_figures(now, keys)])
             differences = [f"{now[k] - was[k]:+.4f}" if k in was and k in now else "" for k in keys]
             rows.append(["", "change", *differences])
-        yield from section(_title("Metrics", folder), rows, "No model was evaluated.")
+        yield from section(titled("Metrics", folder), rows, "No model was evaluated.")
 
 
-def _title(title: str, folder: str) -> str:
+def titled(title: str, folder: str) -> str:
+    """Name what a pipeline has, by its folder, as in "Metrics of tabular"."""
     return title if folder == "." else f"{title} of {folder}"
 
 
@@ -77,7 +78,7 @@ def parts(before: Revision, after: Revision, gates: Iterable[Gate]) -> Iterator[
             row = [code(model), part, texts, _number(a), _number(b), f"{change:+.4f}"]
             rows.append((change, row if a is not None and b is not None else [*row[:5], ""]))
     rows.sort(key=lambda item: -abs(item[0]))
-    of_texts = all(gate.metric in OF_TEXTS for gate in gate_of.values())
+    of_texts = all(gate.metric in METRICS_OF_TEXTS for gate in gate_of.values())
     rows_of = "texts of" if of_texts else "rows of"
     head = ["model", rows_of, "number", before.name, after.name, "change"]
     table = [head, *(row for _, row in rows)]
@@ -113,7 +114,7 @@ def data(before: Revision, after: Revision) -> Iterator[str]:
             dict(_flat(_counted(side.json(found[folder]) if folder in found else {})))
             for side, found in zip((before, after), files, strict=True)
         )
-        yield from _data(_title("Data", folder), was, now, before, after)
+        yield from _data(titled("Data", folder), was, now, before, after)
 
 
 def _data(

@@ -83,9 +83,9 @@ def main(
         raise InputError(
             f"tune.target is {target!r}, which trains no model in {pipeline}"
             f"{closest(target, known)}: write one of {', '.join(known) or 'another pipeline'} into "
-            f"{params.params_of(pipeline)}."
+            f"{params.file_beside(pipeline)}."
         )
-    section = params.read(Path(params.params_of(pipeline)))[target]
+    section = params.read(Path(params.file_beside(pipeline)))[target]
     search = Search(pipeline, target, metric, read_space(space, target, section, pipeline))
     name, file = identify(search)
     if Path(file).exists():
@@ -233,7 +233,7 @@ def words() -> list[str]:
                 f"{' '.join(named)!r} is no pipeline{closest(pipeline, known)}: name one of "
                 f"{', '.join(known)}, seen from the root of the project."
             )
-    file = params.params_of(pipeline)
+    file = params.file_beside(pipeline)
     section = params.words_of(params.read(Path(file))["tune"])
     found = [pipeline, *section, *(word for word in typed if word not in named)]
     bind(main, "tune", True, found, f"{file} or on the command line")

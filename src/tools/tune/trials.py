@@ -27,7 +27,7 @@ from src.core.command_line import bind
 from src.core.errors import InputError
 from src.core.stage import ERROR_FILE, LOGS
 from src.project import graph
-from src.project.params import params_of, words_of
+from src.project.params import file_beside, words_of
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
@@ -89,7 +89,7 @@ def read_space(
     Raises:
         InputError: an entry can't be understood, or has a value that ``target`` would refuse.
     """
-    modules, place = graph.modules(pipeline), params_of(pipeline)
+    modules, place = graph.modules(pipeline), file_beside(pipeline)
     stage_main, space = import_module(modules[target]).main, dict[str, Distribution]()
     kinds = [p.kind for p in signature(stage_main).parameters.values()]
     paths = ["-"] * kinds.count(Parameter.POSITIONAL_OR_KEYWORD)
@@ -254,7 +254,7 @@ def _output_of(experiment: str) -> Path:
 def _run(name: str, search: Search, values: Mapping[str, str]) -> str | None:
     """Run an experiment in a temporary folder of DVC's; give what it failed with, if it did."""
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, search.stage]
-    place = params_of(search.pipeline)
+    place = file_beside(search.pipeline)
     command += [f"--set-param={place}:{key}={value}" for key, value in values.items()]
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "error"

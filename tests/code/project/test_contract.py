@@ -22,7 +22,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel import yaml
 
 from src.core.command_line import bind
-from src.project.params import params_of, read, typed, words_of
+from src.project.params import file_beside, read, typed, words_of
 from src.text import card_facts
 from src.tools.report.change import Gate
 from src.tools.tune import __main__ as tune
@@ -118,7 +118,7 @@ def test_the_params_of_tests_are_params() -> None:
 
 def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
     for pipeline in PIPELINES:
-        section = read(ROOT / params_of(pipeline))["report"]
+        section = read(ROOT / file_beside(pipeline))["report"]
         assert list(inspect.signature(Gate).parameters) == list(section)
         assert typed(Gate, section) == section
         judged = YAML.load(ROOT / pipeline)["stages"]["evaluate"]["foreach"]
@@ -131,7 +131,7 @@ def test_the_search_takes_the_params_of_its_section() -> None:
     assert place.name == "pipeline"
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
     for pipeline in PIPELINES:
-        sections = read(ROOT / params_of(pipeline))
+        sections = read(ROOT / file_beside(pipeline))
         assert [p.name for p in parameters] == list(sections["tune"])
         _, values = bind(tune.main, "tune", True, [pipeline, *words_of(sections["tune"])])
         assert values == sections["tune"]
