@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run tabular setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
+.PHONY: run tabular bench-tabular setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
 	clean report tune prove update
 
 run: .venv/installed
@@ -16,6 +16,16 @@ tabular: .venv/installed
 	dvc repro tabular/dvc.yaml
 	@echo
 	@cat dvclive/tabular/compare/comparison.md
+
+# What docs/tabular.md says of it beside its peers, measured anew: half an hour.
+bench-tabular: export PYTHONPATH := $(CURDIR)
+bench-tabular: .venv/installed .venv-tabular/installed
+	dvc repro tabular/dvc.yaml
+	python benchmarks/tabular.py quality --peers .venv-tabular/bin/python
+	python benchmarks/tabular.py predict
+	python benchmarks/tabular.py load
+	python benchmarks/tabular.py load --times 10 --rounds 1
+	python benchmarks/tabular.py file --times 4
 
 setup: .venv/installed
 	@echo "Installed; . .venv/bin/activate puts it on your path."

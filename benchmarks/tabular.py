@@ -1,10 +1,13 @@
 """The pipeline of tables beside what its users would do instead, on the card payments.
 
     export PYTHONPATH=.
-    python benchmarks/tabular.py quality creditcard.csv --peers .venv-tabular/bin/python
-    python benchmarks/tabular.py predict data/tabular models/tabular
-    python benchmarks/tabular.py file creditcard.csv models/tabular
-    python benchmarks/tabular.py load creditcard.csv
+    python benchmarks/tabular.py quality --peers .venv-tabular/bin/python
+    python benchmarks/tabular.py predict
+    python benchmarks/tabular.py file --times 4
+    python benchmarks/tabular.py load
+
+The file is that of load.source, as long as --csv names no other of its columns; --times repeats its
+rows. What is asked are the models of the last run.
 
 ``quality`` divides the rows as the article that the pipeline is made after, 70 to 30 by
 scikit-learn's train_test_split with seed 42, and trains the article's forest, ours, and LightGBM
@@ -41,10 +44,12 @@ from sklearn.model_selection import train_test_split
 
 from src.metrics import bootstrap, imbalance
 from src.predict.records import Records
+from src.tables import sources
 from src.tables.schema import Schema
 from src.tabular import boosting, features, forest, linear, load
 
 PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "tabular/params.yaml")
+MODELS = ROOT / "models/tabular"
 SEED = 42
 RESAMPLES = 1000
 
@@ -74,26 +79,44 @@ def main() -> None:
     """Measure one of the four, print a table, and write benchmarks/results/tabular-*.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("quality", "predict", "file", "load"))
-    parser.add_argument("places", nargs="+", type=Path)
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        asked.csv = csv_of(asked.csv, asked.times, Path(folder))
         measure = {"quality": quality, "predict": predict, "file": file, "load": reading}
         found = measure[asked.what](asked, Path(folder))
-    write(f"tabular-{asked.what}", {"rounds": asked.rounds, "machine": machine()} | found)
+    write(f"tabular-{asked.what}", {"machine": machine()} | found)
+
+
+def csv_of(path: Path | None, times: int, folder: Path) -> Path:
+    """Bring the file, and repeat its rows."""
+    if path is None:
+        section = PARAMS["load"]
+        (found,) = sources.find(
+            section["source"], folder, section["sha256"], section["max_bytes"], "load.source"
+        )
+        path = found.path
+    if times == 1:
+        return path.resolve()
+    lines = path.read_bytes().splitlines(keepends=True)
+    repeated = folder / "repeated.csv"
+    repeated.write_bytes(lines[0] + b"".join(lines[1:]) * times)
+    return repeated
 
 
 def raw_of(csv: Path, folder: Path) -> Path:
     """Load the file as params.yaml says, from here."""
-    params = PARAMS["load"] | {"source": [str(csv.resolve())]}
+    params = PARAMS["load"] | {"source": [str(csv)]}
     load.main(folder, folder / "raw", folder / "rejected.csv", **params)
     return folder / "raw"
 
 
 def quality(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train all on the article's training rows, and compare on its test rows."""
-    raw = raw_of(asked.places[0], folder)
+    raw = raw_of(asked.csv, folder)
     schema = Schema.read(raw / "schema.json")
     table = pq.read_table(raw / "rows.parquet")
     sides = dict(
@@ -204,8 +227,7 @@ def timed(work: Callable[[], Any], times: int = 1) -> float:
 
 def predict(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:  # noqa: ARG001
     """Ask scikit-learn and the exported model for all test rows and for one, in turns."""
-    data, models = asked.places
-    splits = data / "splits"
+    splits = ROOT / "data/tabular/splits"
     schema, table = Schema.read(splits / "schema.json"), pq.read_table(splits / "test.parquet")
     columns = {c.name: table[c.name].combine_chunks() for c in schema.columns}
     frame = features.frame(schema, table)
@@ -213,8 +235,8 @@ def predict(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:  # noqa:
     found: dict[str, Any] = {}
     head("rows/s, scikit-learn", "rows/s, ONNX", "times as fast", "one, ms", "times as fast")
     for name in ("linear", "forest", "boosting"):
-        pipeline = joblib.load(models / name / "model.joblib")
-        records = Records(models / "exported" / name, threads=2)
+        pipeline = joblib.load(MODELS / name / "model.joblib")
+        records = Records(MODELS / "exported" / name, threads=2)
 
         def batch(records: Records = records) -> Any:
             return records.probabilities(records.features(columns, len(table))[0])
@@ -240,25 +262,23 @@ def predict(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:  # noqa:
             f"{len(table) / medians['ours']:,.0f} | {shown(many)} | "
             f"{1000 * medians['ours_one']:.2f} | {shown(few)} |"
         )
-    return {"rows": found, "test_rows": len(table)}
+    return {"rounds": asked.rounds, "rows": found, "test_rows": len(table)}
 
 
 def file(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Score the whole CSV file into parquet, in turns with pandas and joblib."""
-    csv, models = asked.places
     found = {}
     for name in ("forest", "boosting"):
-        ours: list[object] = [sys.executable, "-m", "src.predict", models / "exported" / name]
-        ours += ["--input", csv.resolve(), "--output", folder / "ours.parquet", "--threads", 2]
-        theirs = [sys.executable, "-c", FILE, models / name / "model.joblib", csv.resolve()]
+        ours: list[object] = [sys.executable, "-m", "src.predict", MODELS / "exported" / name]
+        ours += ["--input", asked.csv, "--output", folder / "ours.parquet", "--threads", 2]
+        theirs = [sys.executable, "-c", FILE, MODELS / name / "model.joblib", asked.csv]
         found[name] = sides(ours, [*theirs, folder / "theirs.parquet"], asked.rounds, folder, name)
-    return {"rows": found}
+    return {"rounds": asked.rounds, "times": asked.times, "rows": found}
 
 
 def reading(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Load and divide the file, in turns with pandas and scikit-learn."""
-    csv = asked.places[0].resolve()
-    words = (PARAMS["load"] | {"source": [str(csv)]}, PARAMS["split"])
+    words = (PARAMS["load"] | {"source": [str(asked.csv)]}, PARAMS["split"])
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import json\n"
         "from src.tabular import load, split\n"
@@ -267,8 +287,10 @@ def reading(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "split.main(folder / 'raw', folder / 'splits', **b)\n"
     )
     ours = [sys.executable, "-c", script, ROOT, folder, json.dumps(words)]
-    theirs = [sys.executable, "-c", LOAD, csv, folder / "train.csv", folder / "test.csv"]
-    return {"rows": {"load and split": sides(ours, theirs, asked.rounds, folder, "load and split")}}
+    theirs = [sys.executable, "-c", LOAD, asked.csv, folder / "train.csv", folder / "test.csv"]
+    name = "load and split"
+    found = {name: sides(ours, theirs, asked.rounds, folder, name)}
+    return {"rounds": asked.rounds, "times": asked.times, "rows": found}
 
 
 def sides(

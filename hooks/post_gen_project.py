@@ -157,7 +157,7 @@ def keep_pipelines() -> None:
     lines = [line for line in text.splitlines(keepends=True) if '"src.tabular' not in line]
     contracts.write_text("".join(lines), encoding="utf-8")
     edit("pyproject.toml", ('"text | tabular | tools"', '"text | tools"'))
-    edit("Makefile", ("run tabular setup", "run setup"))
+    edit("Makefile", ("run tabular bench-tabular setup", "run setup"))
     cut("Makefile", "# The pipeline of tables", "setup: ")
     cut("README.md", "## Tables\n", "## ")
     cut("README.md", "| `tabular` |", "| `")

@@ -15,14 +15,23 @@ PARAMS: dict[str, Any] = YAML(typ="safe").load(FILE) if FILE.exists() else {}
 Row = dict[str, Any]
 
 
-def make_table_model(folder: Path, rows: int) -> Path:
-    """Leave a source x.csv in a folder, its rows in raw, and a forest's exported model in model."""
-    make_table(rows).to_csv(folder / "x.csv", index=False)
-    source = TABULAR["load"] | {"source": [str(folder / "x.csv")]}
+def make_splits(folder: Path, rows: int, labels: int = 2, positive: str = "") -> Path:
+    """Leave a source x.csv in a folder, its rows in raw, and their division in splits."""
+    frame = make_table(rows)
+    if labels == 3:
+        frame["fraud"] = pd.qcut(frame["amount"], 3, labels=["low", "middle", "high"])
+    frame.to_csv(folder / "x.csv", index=False)
+    source = TABULAR["load"] | {"source": [str(folder / "x.csv")], "positive": positive}
     load.main(folder, folder / "raw", folder / "rejected.csv", **source)
     division = TABULAR["split"] | {"strategy": "hash", "column": ""}
+    split.main(folder / "raw", folder / "splits", **division)
+    return folder
+
+
+def make_table_model(folder: Path, rows: int, labels: int = 2) -> Path:
+    """Leave what ``make_splits`` does, and a forest's exported model in model."""
+    make_splits(folder, rows, labels)
     live, splits = folder / "live", folder / "splits"
-    split.main(folder / "raw", splits, **division)
     forest.main(splits, folder / "forest", live, **PARAMS["forest"] | {"n_estimators": 20})
     decide.main(splits, folder / "forest", folder / "decision.json", live, **PARAMS["decide"])
     words = splits, folder / "forest", folder / "decision.json", folder / "model", live

@@ -48,8 +48,14 @@ def expected_calibration_error(labels: Integers, probabilities: Floats) -> float
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """
+    bins, gaps = confidence_bins(labels, probabilities)
+    sums = np.bincount(bins, weights=gaps, minlength=ECE_BINS)
+    return float(np.abs(sums).sum() / len(labels))
+
+
+def confidence_bins(labels: Integers, probabilities: Floats) -> tuple[Integers, Floats]:
+    """Return in which of ``ECE_BINS`` each row is, and how far its confidence is from the truth."""
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
-    bin_of = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=ECE_BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    bins = np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    return bins, correct - confidence

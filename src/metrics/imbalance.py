@@ -20,10 +20,17 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from src.metrics.classification import Floats, Integers, expected_calibration_error
+from src.metrics.classification import (
+    ECE_BINS,
+    Floats,
+    Integers,
+    confidence_bins,
+    expected_calibration_error,
+)
 
 RANKING = ("average_precision", "roc_auc")
-DECIDED = ("balanced_accuracy", "precision", "recall", "f1")
+SURE = ("log_loss", "brier", "ece")
+DECIDED = ("balanced_accuracy", "precision", "recall", "f1", "mcc")
 
 
 def ranking(labels: Integers, probabilities: Floats, positive: int | None) -> dict[str, float]:
@@ -90,6 +97,9 @@ def resampled(
     positive: int | None,
     resamples: int,
     seed: int,
+    *,
+    costs: Floats | None = None,
+    review_rows: int = 0,
 ) -> dict[str, Floats]:
     """Draw the rows anew, and return figures of several models on them.
 
@@ -102,26 +112,70 @@ def resampled(
         positive: the class that is looked for, or None.
         resamples: how often the rows are drawn anew, with replacement.
         seed: of the draws; equal seeds draw equal rows.
+        costs: of a row, by its true class and the one that is decided for; None for no "cost".
+        review_rows: rows of the highest scores that are looked at; 0 for no
+            "precision_of_reviewed". It needs a positive class.
 
     Returns:
-        Each of ``RANKING`` and ``DECIDED``, of shape [models, resamples].
+        Each of ``RANKING``, ``SURE`` and ``DECIDED``, of shape [models, resamples]; and "cost" and
+        "precision_of_reviewed" where they are asked for.
     """
     random = np.random.default_rng(seed)
-    classes = probabilities[0].shape[1]
-    wanted = range(classes) if positive is None else [positive]
-    orders = [[_Order(labels == k, p[:, k]) for k in wanted] for p in probabilities]
-    cells = [labels * classes + each for each in predicted]
-    scores = {name: np.empty((len(cells), resamples)) for name in (*RANKING, *DECIDED)}
+    judges = [
+        _Judge(labels, shares, decided, positive, costs, review_rows)
+        for shares, decided in zip(probabilities, predicted, strict=True)
+    ]
+    names = [*RANKING, *SURE, *DECIDED]
+    names += ["cost"] * (costs is not None) + ["precision_of_reviewed"] * (review_rows > 0)
+    scores = {name: np.empty((len(judges), resamples)) for name in names}
     for resample in range(resamples):
         drawn = random.integers(len(labels), size=len(labels))
         weights = np.bincount(drawn, minlength=len(labels))
-        for model, (cell, order) in enumerate(zip(cells, orders, strict=True)):
-            found = np.mean([one.scores(weights) for one in order], axis=0)
-            counts = np.bincount(cell, weights, classes**2).reshape(classes, classes)
-            figures = (*found, *_decided(counts, positive))
-            for name, figure in zip(scores, figures, strict=True):
+        for model, judge in enumerate(judges):
+            for name, figure in judge.figures(weights).items():
                 scores[name][model, resample] = figure
     return scores
+
+
+class _Judge:
+    """What of a model's rows is worked out once for all draws."""
+
+    def __init__(
+        self,
+        labels: Integers,
+        probabilities: Floats,
+        predicted: Integers,
+        positive: int | None,
+        costs: Floats | None,
+        review_rows: int,
+    ) -> None:
+        self._classes = probabilities.shape[1]
+        self._positive, self._costs, self._review_rows = positive, costs, review_rows
+        wanted = range(self._classes) if positive is None else [positive]
+        self._orders = [_Order(labels == k, probabilities[:, k]) for k in wanted]
+        self._cells = labels * self._classes + predicted
+        rows, eps = np.arange(len(labels)), np.finfo(np.float64).eps
+        self._surprise = -np.log(np.clip(probabilities[rows, labels], eps, 1 - eps))
+        self._square = ((probabilities - np.eye(self._classes)[labels]) ** 2).sum(axis=1)
+        if self._classes == 2:
+            self._square /= 2
+        self._bins, self._gaps = confidence_bins(labels, probabilities)
+
+    def figures(self, weights: Integers) -> dict[str, float]:
+        """Return the figures of rows drawn so often, [rows]."""
+        drawn = [order.drawn(weights) for order in self._orders]
+        rows, shape = weights.sum(), (self._classes, self._classes)
+        gaps = np.bincount(self._bins, weights * self._gaps, ECE_BINS)
+        counts = np.bincount(self._cells, weights, self._classes**2).reshape(shape)
+        found = dict(zip(RANKING, np.mean([_ranked(*one) for one in drawn], axis=0), strict=True))
+        sure = (weights @ self._surprise, weights @ self._square, np.abs(gaps).sum())
+        found |= {name: total / rows for name, total in zip(SURE, sure, strict=True)}
+        found |= dict(zip(DECIDED, _decided(counts, self._positive), strict=True))
+        if self._costs is not None:
+            found["cost"] = (counts * self._costs).sum() / rows
+        if self._review_rows:
+            found["precision_of_reviewed"] = _of_first(*drawn[0], min(self._review_rows, rows))
+        return found
 
 
 class _Order:
@@ -133,23 +187,35 @@ class _Order:
         self._ends = np.flatnonzero(np.append(np.diff(ordered) != 0, True))  # of equal scores
         self._truth = truth[self._rows]
 
-    def scores(self, weights: Integers) -> tuple[float, float]:
-        """Return average precision and the area under the ROC curve of rows drawn so often."""
+    def drawn(self, weights: Integers) -> tuple[Floats, Floats]:
+        """Return the positives and all rows from the top down to each score, drawn so often."""
         drawn = weights[self._rows]
         hits = np.cumsum(drawn * self._truth)[self._ends].astype(float)
-        taken = np.cumsum(drawn)[self._ends].astype(float)
-        misses = taken - hits
-        if not hits[-1] or not misses[-1]:
-            return np.nan, np.nan
-        new = np.diff(hits, prepend=0.0)
-        average_precision = (new * hits / np.maximum(taken, 1)).sum() / hits[-1]
-        wide = np.diff(misses, prepend=0.0)
-        area = (wide * (hits - new / 2)).sum() / (hits[-1] * misses[-1])
-        return float(average_precision), float(area)
+        return hits, np.cumsum(drawn)[self._ends].astype(float)
 
 
-def _decided(counts: npt.NDArray[Any], positive: int | None) -> tuple[float, float, float, float]:
-    """Read balanced accuracy, precision, recall and F1 from a confusion matrix [true, predicted].
+def _ranked(hits: Floats, taken: Floats) -> tuple[float, float]:
+    """Return average precision and the area under the ROC curve; NaN where a class has no row."""
+    misses = taken - hits
+    if not hits[-1] or not misses[-1]:
+        return np.nan, np.nan
+    new = np.diff(hits, prepend=0.0)
+    average_precision = (new * hits / np.maximum(taken, 1)).sum() / hits[-1]
+    wide = np.diff(misses, prepend=0.0)
+    area = (wide * (hits - new / 2)).sum() / (hits[-1] * misses[-1])
+    return float(average_precision), float(area)
+
+
+def _of_first(hits: Floats, taken: Floats, rows: int) -> float:
+    """Return the share of positives among the first rows, as ``precision_of_first``."""
+    end = int(np.searchsorted(taken, rows))  # the first score that takes so many
+    above, hits_above = (taken[end - 1], hits[end - 1]) if end else (0.0, 0.0)
+    share = (hits[end] - hits_above) / (taken[end] - above)
+    return float((hits_above + (rows - above) * share) / rows)
+
+
+def _decided(counts: npt.NDArray[Any], positive: int | None) -> tuple[float, ...]:
+    """Read each of ``DECIDED`` from a confusion matrix [true, predicted].
 
     A class that no row has, or is decided to have, does not count.
     """
@@ -161,4 +227,9 @@ def _decided(counts: npt.NDArray[Any], positive: int | None) -> tuple[float, flo
         (hits[wanted] * factor / np.maximum(below[wanted], 1)).mean()
         for factor, below in ((1, said), (1, true), (2, said + true))
     )
-    return float(recalls.mean()), float(precision), float(recall), float(f1)
+    # Source of the last: Gorodkin, Comparing two K-category assignments by a K-category correlation
+    # coefficient, Computational Biology and Chemistry 28, 2004.
+    rows = counts.sum()
+    spread = (rows**2 - (said**2).sum()) * (rows**2 - (true**2).sum())
+    mcc = (hits.sum() * rows - said @ true) / np.sqrt(spread) if spread else 0.0
+    return float(recalls.mean()), float(precision), float(recall), float(f1), float(mcc)

@@ -186,9 +186,16 @@ def locked(stage: Any) -> dict[str, Any] | None:
     return ran.get(stage.name)
 
 
-def stale(repo: Repo) -> list[str]:
-    """Name the stages that `dvc repro` would run."""
-    return sorted(repo.status())
+def changed(repo: Repo) -> list[str]:
+    """Name the stages that differ from when they ran by more than files that are not here."""
+    return sorted(name for name, why in repo.status().items() if not _absent(why))
+
+
+def _absent(why: Any) -> bool:
+    """Tell whether all that DVC's status says of a stage is that files are not here."""
+    if isinstance(why, str):
+        return why in ("deleted", "not in cache")
+    return all(map(_absent, why.values() if isinstance(why, dict) else why))
 
 
 def experiments() -> set[str]:

@@ -1,15 +1,12 @@
 """Model folders that are served, and are loaded again when they change."""
 
 import contextlib
-import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-import yaml
 from msgspec import UNSET, UnsetType
 
 from src.core.errors import InputError
@@ -17,14 +14,14 @@ from src.predict.classifier import Classifier
 from src.predict.engines import Engine
 from src.predict.foreign import json_object, refusing, verified
 from src.serve.batching import Scorer
+from src.serve.model_card import front_matter
 from src.serve.scorers import RecordScorer, TextScorer
 
 if TYPE_CHECKING:
     from src.predict.records import Records  # which needs more than texts do
+    from src.tables.schema import Column
 
 Files = list[tuple[str, int, int, int]]
-
-FRONT_MATTER = 2**16  # characters of a card's front matter, which is decoded in Python
 
 
 class ColumnInfo(msgspec.Struct, omit_defaults=True):
@@ -149,6 +146,16 @@ class TableModel(Loaded):
     records: "Records"
     importance: list[Importance]
 
+    def leading(self, most: int) -> "list[Column]":
+        """Return the columns that it goes by, at most so many: the most important ones first."""
+        rank = {one.feature: place for place, one in enumerate(self.importance)}
+        places = {
+            column.name: min(rank.get(name, len(rank)) for name in column.features)
+            for column in self.records.schema.columns
+        }
+        ranked = sorted(self.records.schema.columns, key=lambda one: places[one.name])
+        return ranked[:most]
+
     def described(self) -> Described:
         """Describe it for a list of models."""
         usual = self.records.usual
@@ -209,7 +216,7 @@ class Model:
         model = self._load(self._folder)
         manifest = model.manifest
         card = self._listed(manifest, "README.md").decode("utf-8", "replace")
-        top, page = _front_matter(card, self._folder / "README.md")
+        top, page = front_matter(card, self._folder / "README.md")
         if isinstance(model, Classifier):
             scorer = TextScorer(model)
             kind = self._architecture(manifest)
@@ -262,43 +269,3 @@ class Model:
             stats = [(path.name, path.stat()) for path in sorted(self._folder.iterdir())]
             return [(name, s.st_mtime_ns, s.st_size, s.st_ino) for name, s in stats]
         return []
-
-
-class _Loader(yaml.SafeLoader):
-    """A loader without aliases, a few of which make gigabytes of a few lines, or a circle."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias, *, which is not read")
-        return super().compose_node(parent, index)
-
-
-def _front_matter(text: str, path: Path) -> tuple[dict[str, Any], str]:
-    """Read the YAML between two lines of three dashes at the top of a model card, and the rest.
-
-    Raises:
-        InputError: it is too long, or no YAML, or has an alias.
-    """
-    page = text.replace("\r\n", "\n")
-    match = re.match(r"---\n(.*?)\n---\n(.*)", page, re.DOTALL)
-    if match is None:
-        return {}, page
-    if len(match[1]) > FRONT_MATTER:
-        raise InputError(
-            f"The top of {path} has more than {FRONT_MATTER} characters: shorten it, and export "
-            "the model again."
-        )
-    with refusing(f"The top of {path} is not valid YAML"):
-        found = yaml.load(match[1], _Loader)  # noqa: S506, it is a SafeLoader
-        named = _named(found)
-    return (named, match[2]) if isinstance(named, dict) else ({}, page)
-
-
-def _named(value: Any) -> Any:
-    """Replace keys of YAML that JSON can't have by texts."""
-    if isinstance(value, dict):
-        return {
-            json.dumps(key) if key is None or isinstance(key, bool) else key: _named(one)
-            for key, one in value.items()
-        }
-    return [_named(one) for one in value] if isinstance(value, list) else value

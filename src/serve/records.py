@@ -72,7 +72,8 @@ async def answer(
                 for one, row in zip(answers, shares.tolist(), strict=True)
             ]
         )
-    items = model.scorer.items(model.records.varied(features, service.limits.max_words))
+    leading = model.leading(service.limits.max_words)
+    items = model.scorer.items(model.records.varied(features, leading))
     # Nobody sent the records with usual values, so figures do not count them.
     work = service.decided(model, items, until, counted=1)
     shares, answers = await while_wanted(request, work, until)
@@ -81,7 +82,7 @@ async def answer(
     usual = model.records.usual
     changes = [
         Change(column.name, records[0][column.name], usual[column.name], of_label[0] - without)
-        for column, without in zip(model.records.schema.columns, of_label[1:], strict=False)
+        for column, without in zip(leading, of_label[1:], strict=True)
     ]
     return json_answer(
         [
@@ -90,7 +91,7 @@ async def answer(
                 answers[0].probability,
                 dict(zip(model.labels, shares[0].tolist(), strict=True)),
                 sorted(changes, key=lambda one: -abs(one.change)),
-                len(columns) + 1 - len(items),
+                len(columns) - len(leading),
             )
         ]
     )

@@ -80,6 +80,8 @@ def hash_rows(columns: Mapping[str, pa.Array]) -> Hashes:
     """
     total = np.zeros(len(next(iter(columns.values()))), np.uint64)
     for name, values in columns.items():
+        if pa.types.is_boolean(values.type):  # of which one that is missing would change all hashes
+            values = values.cast(pa.string())
         strings = values.to_numpy(zero_copy_only=False)
         hashes = pd.util.hash_array(strings, categorize=False)
         factor = pd.util.hash_array(np.array([name], object), categorize=False)[0] | np.uint64(1)

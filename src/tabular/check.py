@@ -10,46 +10,30 @@ but by --write: then tabular/params.yaml gets the params that are shown, and kee
 
 import json
 import logging
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from src.core import stage
 from src.core.command_line import bind
-from src.core.errors import InputError, closest
+from src.core.errors import InputError
 from src.project import given, params
 from src.tables import guess_encoding, sources
 from src.tables.places import File
 from src.tables.rows import Reader
 from src.tables.schema import Schema, Writing
-from src.tabular import inference, load, quality, split
+from src.tabular import guess, load, quality, split
+from src.tabular.guess import Columns
 from src.tabular.quality_words import sentence
-from src.tabular.wanted import positive_of
 
 PARAMS = Path("tabular/params.yaml")
 ROWS = 20_000  # that columns are judged by
-VALUES = 1000  # of a column, that are looked at for words that mean missing
-LABELS = 20  # of a target that nobody named, at most
 DELIMITERS = (",", ";", "|", "\t")
-SIGNS: tuple[Literal[".", ","], ...] = (".", ",")  # before the digits of a fraction
-# Names of a target, the likeliest first.
-TARGETS = (
-    r"(y|target|label|class|outcome|response)",
-    r".*(churn|fraud|default|surviv|approv|convert|click|diagnos|target|label|outcome).*",
-)
-ID = r"(?i:(.*[_ .-])?(u?u?id|guid|key|nr|no))|.*[a-z]ID"
-MISSING = {
-    *("?", "-", "--", ".", "unknown", "na", "n/a", "#n/a", "nan", "null", "none", "nil"),
-    *("missing", "not available", "not known", "n.a.", "n/d", "n.d.", "s/d", "#nv", "#n/v"),
-    *("k.a.", "k.a", "keine angabe", "unbekannt", "fehlt", "inconnu", "desconocido"),
-}
 
-Columns = dict[str, pa.Array]  # their texts, by name
 Params = dict[str, Any]
 
 
@@ -116,7 +100,7 @@ def _look(
     # What a person said of columns that are here goes on to hold, but for what is said now.
     dropped = [] if given_up else [name for name in section["drop"] if name in columns]
     guessed = {name: texts for name, texts in columns.items() if name not in dropped}
-    section["target"] = _target(columns if target else guessed, target, section["target"])
+    section["target"] = guess.target_of(columns if target else guessed, target, section["target"])
     section["drop"] = given_up or [name for name in dropped if name != section["target"]]
     section["types"] = [one for one in section["types"] if one.rpartition(" ")[0] in columns]
     if {*section["keep"]} <= {*columns}:
@@ -125,15 +109,19 @@ def _look(
     else:  # of another table
         section["keep"] = []
     others = {name: texts for name, texts in columns.items() if name != section["target"]}
-    section["missing"] = _missing(others, section["missing"])
-    section |= _writing(others, section["missing"])
-    section["id_column"] = _ids(others)
-    section["positive"] = _positive(columns[section["target"]], section, positive)
+    section["missing"] = guess.missing_words(others, section["missing"])
+    section |= guess.writing_of(others, section["missing"])
+    section["id_column"] = guess.id_column(others)
+    labels = columns[section["target"]]
+    section["positive"] = guess.positive_label(labels, section["missing"], positive)
     division = settled["split"]
     if division["column"] and division["column"] not in columns:
         division |= {"strategy": "stratified", "column": ""}
-    named = settled["evaluate"]["slices"]
+    named, directed = settled["evaluate"]["slices"], settled["boosting"]["monotonic_cst"]
     settled["evaluate"]["slices"] = [name for name in named if name in columns]
+    settled["boosting"]["monotonic_cst"] = [
+        entry for entry in directed if entry.rpartition(" ")[0] in columns
+    ]
     return _report(settled, guess_encoding.guessed(found, section["encoding"]), folder)
 
 
@@ -188,79 +176,6 @@ def _sample(files: Sequence[File], section: Params) -> Columns:
             break
     writing = Writing((), ".", ())
     return {name: writing.filled(pa.array(values, pa.string())) for name, values in parts.items()}
-
-
-def _target(columns: Columns, named: str, present: str) -> str:
-    if named and named not in columns:
-        raise InputError(
-            f"--target is {named!r}, which is no column: choose among "
-            f"{', '.join(map(repr, columns))}{closest(named, columns)}."
-        )
-    if named or present in columns:
-        return named or present
-    likely = [name for name, texts in columns.items() if 1 < len(texts.unique()) <= LABELS]
-    for pattern in TARGETS:
-        for name in reversed(likely):
-            if re.fullmatch(pattern, name.casefold()):
-                return name
-    last = list(columns)[-1]
-    if last in likely:
-        return last
-    raise InputError(
-        f"Can't tell which column has the labels: pass --target, one of "
-        f"{', '.join(map(repr, columns))}."
-    )
-
-
-def _missing(columns: Columns, present: Sequence[str]) -> list[str]:
-    """Return the words that mean missing, and those of the columns that hardly mean more."""
-    found = [
-        str(text)
-        for texts in columns.values()
-        for text in texts.unique().to_pylist()[:VALUES]
-        if text is not None and text.casefold() in MISSING
-    ]
-    return [*present, *sorted({*found} - {*present})]
-
-
-def _writing(columns: Columns, missing: Sequence[str]) -> Params:
-    """Find the decimal sign by which the most columns are numbers, and forms of dates."""
-    counts: Counter[str] = Counter()
-    filled = {}
-    for name, texts in columns.items():
-        filled[name] = Writing(tuple(missing), ".", ()).filled(texts).drop_null()
-        for sign in SIGNS:
-            writing = Writing((), sign, ())
-            counts[sign] += inference.share(writing.numbers(filled[name])) >= inference.LIKELY
-    sign = SIGNS[counts[","] > counts["."]]
-    plain = Writing((), sign, ())
-    found = (inference.form_of(texts[: inference.SAMPLE], plain) for texts in filled.values())
-    forms = {*filter(None, found)}
-    return {"decimal": sign, "date_formats": sorted(forms)}
-
-
-def _ids(columns: Columns) -> str:
-    """Return a column that is called an id, and names each row."""
-    for name, texts in columns.items():
-        if re.fullmatch(ID, name) and len(texts.unique()) == len(texts) - texts.null_count > 1:
-            return name
-    return ""
-
-
-def _positive(labels: pa.Array, section: Params, named: str) -> str:
-    missing = Writing(tuple(section["missing"]), ".", ())
-    counts: Counter[str] = Counter(missing.filled(labels).drop_null().to_pylist())
-    if named and named not in counts:
-        raise InputError(
-            f"--positive is {named!r}, and the labels are {', '.join(map(repr, counts))}"
-            f"{closest(named, counts)}: name one of them."
-        )
-    if len(counts) != 2:
-        return ""
-    try:
-        return positive_of([*counts], named)
-    except InputError:  # neither of the labels is the opposite of the other
-        return min(counts, key=counts.__getitem__)
 
 
 def _report(settled: Mapping[str, Params], guess: str, folder: Path) -> list[str]:

@@ -66,12 +66,16 @@ class Decision:
             return likeliest
         return np.where(probabilities[:, positive] >= self.threshold, positive, 1 - positive)
 
+    def costs(self, positive: int) -> Floats:
+        """Return what a row costs, [true class, class that is decided for], of two classes."""
+        costs = np.zeros((2, 2))
+        costs[positive, 1 - positive] = self.miss_cost
+        costs[1 - positive, positive] = self.false_alarm_cost
+        return costs
+
     def cost(self, labels: Integers, decided: Integers, positive: int) -> float:
         """Return what the decisions cost a row, on average."""
-        missed = (labels == positive) & (decided != positive)
-        alarms = (labels != positive) & (decided == positive)
-        total = self.miss_cost * missed.sum() + self.false_alarm_cost * alarms.sum()
-        return float(total / len(labels))
+        return float(self.costs(positive)[labels, decided].mean())
 
 
 def fit(

@@ -101,7 +101,7 @@ def main(
     test = judge("test")
     _expect_columns(slices, test.rows.features)
     figures = test.figures(review_rows)
-    figures |= _intervals(test, resamples, confidence, seed)
+    figures |= _intervals(test, review_rows, resamples, confidence, seed)
     size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         validation = judge("validation").figures(review_rows)
@@ -132,9 +132,19 @@ def _expect_columns(slices: list[str], frame: pd.DataFrame) -> None:
             )
 
 
-def _intervals(test: Judged, resamples: int, confidence: float, seed: int) -> dict[str, float]:
+def _intervals(
+    test: Judged, review_rows: int, resamples: int, confidence: float, seed: int
+) -> dict[str, float]:
+    positive = test.positive
     scores = imbalance.resampled(
-        test.rows.labels, [test.probabilities], [test.decided], test.positive, resamples, seed
+        test.rows.labels,
+        [test.probabilities],
+        [test.decided],
+        positive,
+        resamples,
+        seed,
+        costs=None if positive is None else test.decision.costs(positive),
+        review_rows=0 if positive is None else review_rows,
     )
     found: dict[str, float] = {}
     for name, drawn in scores.items():

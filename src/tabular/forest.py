@@ -9,12 +9,13 @@ from src.core import stage
 from src.core.command_line import Count, Interval, Seed, Share
 from src.core.errors import InputError
 from src.tabular import training
+from src.tabular.training import Weight
 
 # The params that have the names of scikit-learn's own.
 FOREST = (
     *("n_estimators", "criterion", "max_depth", "min_samples_split", "min_samples_leaf"),
     *("max_features", "max_leaf_nodes", "min_impurity_decrease", "bootstrap", "max_samples"),
-    *("class_weight", "ccp_alpha", "n_jobs"),
+    *("ccp_alpha", "n_jobs"),
 )
 
 
@@ -37,7 +38,7 @@ def main(
     min_impurity_decrease: Annotated[float, Interval(ge=0)],
     bootstrap: bool,
     max_samples: Literal["none"] | Share,
-    class_weight: Literal["none", "balanced", "balanced_subsample"],
+    class_weight: Literal["none", "balanced", "balanced_subsample"] | Weight,
     ccp_alpha: Annotated[float, Interval(ge=0)],
     n_jobs: Count,
     seed: Seed,
@@ -56,7 +57,8 @@ def main(
         )
     params = {name: value for name, value in locals().items() if not isinstance(value, Path)}
     of = {name: None if params[name] == "none" else params[name] for name in FOREST}
-    forest = RandomForestClassifier(random_state=seed, **of)
+    weights = training.class_weights(splits, "forest", class_weight)
+    forest = RandomForestClassifier(random_state=seed, class_weight=weights, **of)
     preparation = training.one_hot(splits, params, scale=False)
     training.train(splits, model, live, params, preparation, forest, threads=n_jobs)
 

@@ -7,7 +7,9 @@ from sklearn.linear_model import LogisticRegression
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Seed
+from src.core.errors import InputError
 from src.tabular import training
+from src.tabular.training import Weight
 
 
 def main(
@@ -19,8 +21,10 @@ def main(
     missing_indicator: bool,
     min_frequency: Count,
     max_categories: Annotated[int, Interval(ge=2)],
+    solver: Literal["lbfgs", "newton-cholesky", "saga"],
     C: Annotated[float, Interval(gt=0)],  # noqa: N803, scikit-learn's name
-    class_weight: Literal["none", "balanced"],
+    l1_ratio: Annotated[float, Interval(ge=0, le=1)],
+    class_weight: Literal["none", "balanced"] | Weight,
     tol: Annotated[float, Interval(gt=0, lt=1)],
     max_iter: Count,
     seed: Seed,
@@ -28,11 +32,21 @@ def main(
     """Fit the regression on the train split, and score the validation split.
 
     The paths are those of ``training.train``.
+
+    Raises:
+        InputError: params that don't go together.
     """
+    if l1_ratio and solver != "saga":
+        raise InputError(
+            f"linear.l1_ratio is {l1_ratio:g}, and linear.solver {solver} knows no L1 penalty: set "
+            "linear.solver to saga, or l1_ratio to 0."
+        )
     params = {name: value for name, value in locals().items() if not isinstance(value, Path)}
     regression = LogisticRegression(
+        solver=solver,
         C=C,
-        class_weight=None if class_weight == "none" else class_weight,
+        l1_ratio=l1_ratio,
+        class_weight=training.class_weights(splits, "linear", class_weight),
         tol=tol,
         max_iter=max_iter,
         random_state=seed,

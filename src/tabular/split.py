@@ -129,9 +129,6 @@ def _hash(path: Path, columns: Sequence[Column]) -> Hashes:
     parts = []
     for table in examples.scan(path):
         features = {c.name: table[c.name].combine_chunks() for c in columns}
-        for c in columns:
-            if c.kind == "boolean":  # of which one that is missing would change the hashes of all
-                features[c.name] = features[c.name].cast(pa.string())
         parts.append(examples.hash_rows(features))
     return np.concatenate(parts)
 

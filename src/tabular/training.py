@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import joblib
 import numpy as np
@@ -15,6 +15,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
+from src.core.command_line import Interval
 from src.core.errors import InputError
 from src.core.files import replacing
 from src.metrics import imbalance
@@ -23,6 +24,8 @@ from src.tables.schema import Schema
 from src.tabular import features
 from src.tabular.features import NUMBERS
 from src.training import provenance
+
+Weight = Annotated[float, Interval(gt=0)]  # of a row of the positive label; one of the other has 1
 
 PACKAGES = ("scikit-learn", "scipy", "numpy", "joblib")
 
@@ -90,6 +93,24 @@ def _tell(caught: list[warnings.WarningMessage]) -> None:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
+
+
+def class_weights(splits: Path, section: str, given: str | float) -> str | dict[int, float] | None:
+    """Return the weights of the classes as scikit-learn takes them.
+
+    Raises:
+        InputError: the weight of a positive label where none is.
+    """
+    if isinstance(given, str):
+        return None if given == "none" else given
+    names = examples.read_labels(splits)
+    positive = Schema.read(splits / "schema.json").positive_of(names)
+    if positive is None:
+        raise InputError(
+            f"{section}.class_weight is {given:g}, the weight of the positive label, and there are "
+            f"{len(names)} labels of which none is: set it to none or balanced."
+        )
+    return {1 - positive: 1.0, positive: given}
 
 
 def one_hot(splits: Path, params: Mapping[str, Any], *, scale: bool) -> ColumnTransformer:

@@ -144,11 +144,11 @@ def _state(
 
 def _not_run() -> Iterator[str]:
     with graph.project() as repo:
-        stale = graph.stale(repo)
-    if stale:
+        changed = graph.changed(repo)
+    if changed:
         yield ""
         yield (
-            f"**The work tree has changes that were not run**, in {names(stale)}: what stands "
+            f"**The work tree has changes that were not run**, in {names(changed)}: what stands "
             "here is of the last `dvc repro`."
         )
 
@@ -159,6 +159,8 @@ def _verdict(
     if model not in before.models:
         return f" is new: {code(before.name)} has no such model to compare it with."
     change = changes[model]
+    if change is not None and change.same:
+        return ": no difference, its predictions are the same file in both."
     if change is None and not same_splits(model, before, after):
         return (
             ": no verdict, as its predictions are not at hand, and the committed figures are of "

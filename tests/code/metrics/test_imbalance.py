@@ -17,7 +17,10 @@ def drawn(rows: int = 400, classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
 def test_a_draw_has_the_figures_that_scikit_learn_gives_its_rows() -> None:
     labels, probabilities = drawn()
     predicted = (probabilities[:, 1] > 0.5).astype(int)
-    found = imbalance.resampled(labels, [probabilities], [predicted], 1, 3, 7)
+    costs = np.array([[0.0, 2.0], [30.0, 0.0]])
+    found = imbalance.resampled(
+        labels, [probabilities], [predicted], 1, 3, 7, costs=costs, review_rows=20
+    )
     random = np.random.default_rng(7)
     for k in range(3):
         rows = random.integers(len(labels), size=len(labels))
@@ -27,8 +30,12 @@ def test_a_draw_has_the_figures_that_scikit_learn_gives_its_rows() -> None:
         )
         assert found["roc_auc"][0, k] == pytest.approx(roc_auc_score(truth, scores))
         expected = imbalance.decided(truth, predicted[rows], 1)
-        for name in imbalance.DECIDED:
-            assert found[name][0, k] == pytest.approx(expected[name]), name
+        expected |= imbalance.ranking(truth, probabilities[rows], 1)
+        expected["cost"] = costs[truth, predicted[rows]].mean()
+        expected["precision_of_reviewed"] = imbalance.precision_of_first(truth, scores, 20)
+        assert {*found} == {*expected}
+        for name, figure in expected.items():
+            assert found[name][0, k] == pytest.approx(figure), name
 
 
 def test_several_classes_have_means_over_them() -> None:
@@ -38,9 +45,10 @@ def test_several_classes_have_means_over_them() -> None:
     rows = np.random.default_rng(7).integers(len(labels), size=len(labels))
     expected = imbalance.ranking(labels[rows], probabilities[rows], None)
     assert found["average_precision"][0, 0] == pytest.approx(expected["average_precision"])
-    decided = imbalance.decided(labels[rows], predicted[rows], None)
-    for name in imbalance.DECIDED:
-        assert found[name][0, 0] == pytest.approx(decided[name]), name
+    expected |= imbalance.decided(labels[rows], predicted[rows], None)
+    assert {*found} == {*expected}
+    for name, figure in expected.items():
+        assert found[name][0, 0] == pytest.approx(figure), name
 
 
 def test_a_split_without_positives_has_no_ranking() -> None:

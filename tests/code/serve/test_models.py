@@ -26,7 +26,8 @@ from src.predict.classifier import Classifier
 from src.predict.manifest import list_too
 from src.serve import service as serving
 from src.serve.app import Card
-from src.serve.models import FRONT_MATTER, Model
+from src.serve.model_card import FRONT_MATTER
+from src.serve.models import Model
 from src.serve.request import Limits
 from src.serve.service import Service
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import requests
 import tritonclient.http as triton
@@ -22,7 +23,7 @@ from src.predict.manifest import list_too
 from src.predict.records import Records
 from src.serve import __main__ as serve
 from src.serve import scorers
-from src.serve.models import Model
+from src.serve.models import Model, TableModel
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no pipeline of tables")
 
@@ -92,6 +93,43 @@ def test_what_pushed_a_record_is_told(server: str, made: Path, rows: list[Row]) 
         without = probabilities(made, [rows[0] | {one["column"]: usual[one["column"]]}])[0]
         assert one["change"] == pytest.approx(found["probability"] - without)
         assert (one["value"], one["usual"]) == (rows[0][one["column"]], usual[one["column"]])
+
+
+def test_the_columns_that_matter_most_are_tried(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made / "model", tmp_path / "model"))
+    told = {"amount": 0.1, "opened (hour)": 0.05, "shop": 0.2}
+    content = {name: {"importance": value, "spread": 0.0} for name, value in told.items()}
+    (folder / "importance.json").write_text(json.dumps(content))
+    list_too(folder, "importance.json")
+    model = Model(folder, lambda path: Records(path, 1)).now
+    assert isinstance(model, TableModel)
+    assert [column.name for column in model.leading(4)] == ["shop", "amount", "opened", "income"]
+    assert len(model.leading(64)) == 6
+
+
+def test_a_model_of_three_labels_answers(tmp_path: Path) -> None:
+    made = make_table_model(tmp_path, 600, labels=3)
+    records = [row | {"amount": amount} for row in typed(made)[:1] for amount in (1.0, 1e3)]
+    with served(tmp_path / "log.txt", made / "model") as (url, _):
+        low, high = post(url, {"records": records}).json()
+        assert (low["label"], high["label"]) == ("low", "high")
+        assert sum(low["probabilities"].values()) == pytest.approx(1)
+        for one in (low, high):
+            assert one["probability"] == max(one["probabilities"].values())
+        (told,) = post(url, {"records": records[1:], "explain": True}).json()
+        first = told["changes"][0]
+        assert first["column"] == "amount"
+        assert first["change"] > 0.3, "of the label high"
+        (model,) = requests.get(f"{url}/models", timeout=PATIENCE).json()
+        assert (model["positive"], sorted(model["labels"])) == ("", ["high", "low", "middle"])
+        scored = requests.post(
+            f"{url}/score",
+            table(made).head(50).to_csv(index=False),
+            headers={"Content-Type": "text/csv"},
+            timeout=PATIENCE,
+        )
+        found = pd.read_csv(io.StringIO(scored.text))
+        assert (found["label"] == found["fraud"]).mean() > 0.9, scored.text
 
 
 def test_models_are_described(server: str, made: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_worse_model_closes_the_gate(worse: tuple[str, Path], project: Project
     assert "**The gate is closed**: `baseline` got worse by more than the 0.01 of" in page
     assert re.search(r"- \*\*`baseline`\*\*: \*\*worse\*\*. macro F1 [01]\.\d+ → 0\.\d+ \(-", page)
     assert "on the 18 test texts: " in page
-    assert "- **`onnx`** (not of the gate): no difference, it predicts the same label" in page
+    assert "- **`onnx`** (not of the gate): no difference, its predictions are the same" in page
     assert project.git("status", "--porcelain") == ""
 
 
@@ -119,6 +119,13 @@ def test_a_clone_without_remote_says_what_is_lacking_and_how_to_get_it(
     assert "Whoever has them runs `dvc push`" in page
     assert "| `baseline.max_depth` |" in page
     assert "DVC says: `DVC failed to load some plots for following revisions: 'HEAD" in page
+    # What dvc.lock has of both sides alike needs no file.
+    clone.run("python", "-m", "src.tools.report", "HEAD")
+    alike = (clone.root / "report" / "report.md").read_text()
+    assert "**The gate is open**: `baseline`" in alike
+    assert "- **`onnx`** (not of the gate): no difference, its predictions are the same" in alike
+    assert "no verdict" not in alike
+    assert "were not run" not in alike
     # The lock is right all the same, which needs no output.
     assert "dvc.lock matches" in clone.run(".ci/locked")
     set_params(clone, {"baseline.max_depth": 2})

@@ -61,12 +61,19 @@ def test_what_a_person_said_of_columns_goes_on_to_hold(
     frame = bank()
     frame.loc[::50, "amount"] = "k.A."
     frame.to_csv("mine.csv", sep=";", index=False)
-    params.write({"load.types": ["job category", "gone number"]}, check.PARAMS)
+    said = {
+        "load.types": ["job category", "gone number"],
+        "evaluate.slices": ["job", "gone"],
+        "boosting.monotonic_cst": ["gone 1", "duration -1"],
+    }
+    params.write(said, check.PARAMS)
     _, first = looked_at(capsys, drop="duration")
     report, again = looked_at(capsys)
     assert first == again
     assert again["load"]["drop"] == ["duration"]
     assert again["load"]["types"] == ["job category"]
+    assert again["evaluate"]["slices"] == ["job"]
+    assert again["boosting"]["monotonic_cst"] == ["duration -1"]
     assert "k.A." in again["load"]["missing"]
     params.write({"load.keep": ["job", "y", "default", "duration"]}, check.PARAMS)
     _, found = looked_at(capsys, drop="job")

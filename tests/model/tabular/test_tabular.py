@@ -92,6 +92,9 @@ def test_models_learn_and_are_compared(project: Project, tmp_path: Path) -> None
     assert titles >= several | {"Precision-recall", "ROC", "Reliability"}
     for title, found in drawn.items():
         assert all(one["revisions"] == ["workspace"] for one in found), title
+    project.dvc("plots", "show", "-o", str(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("datum['importance'] - datum.spread") == len(MODELS)
 
 
 def test_the_card_says_what_is_shipped(project: Project, tmp_path: Path) -> None:
@@ -149,6 +152,31 @@ def test_the_shipped_model_is_traced_and_registered(project: Project, tmp_path: 
     got = str(tmp_path / "got")
     copy.dvc("artifacts", "get", str(copy.root), "tabular:table-classifier", "--out", got)
     assert digest(tmp_path / "got") == digest(project.root / "models/tabular/shipped")
+
+
+def test_a_colleague_pulls_the_tables_and_gets_the_same_bits(
+    project: Project, tmp_path: Path
+) -> None:
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    copy.dvc("remote", "add", "--default", "storage", str(tmp_path / "remote"))
+    copy.dvc("remote", "modify", "storage", "verify", "true")
+    copy.commit()
+    copy.dvc("push", PIPELINE)
+    clone = copy.clone(tmp_path / "clone")
+    clone.dvc("pull", PIPELINE)
+    assert clone.ran(clone.dvc("repro", PIPELINE)) == []
+    assert digest(clone.root / "models/tabular") == digest(project.root / "models/tabular")
+    # The other pipeline's files are nowhere; of this one doctor has nothing to say.
+    printed = clone.run("python", "-m", "src.tools.doctor", code=1)
+    assert "lack data/" in printed
+    assert "tabular" not in printed
+    printed = clone.run("python", "-m", "src.tools.prove", f"{PIPELINE}:export@linear")
+    assert " agree on dvc.lock, tabular/dvc.lock\n" in printed
+    assert "it is the committed one, byte for byte" in printed
+    set_params(clone, decide={"miss_cost": 3.0})
+    clone.commit()
+    printed = clone.run("python", "-m", "src.tools.doctor", code=1)
+    assert "tabular/dvc.yaml:decide@linear" in printed, printed
 
 
 def test_the_shipped_model_scores_a_table(project: Project, tmp_path: Path) -> None:
@@ -228,7 +256,10 @@ def test_a_worse_forest_closes_the_gate_of_its_pipeline(project: Project, tmp_pa
     was, now = (metrics(p, "evaluate/forest")["test"]["average_precision"] for p in (project, copy))
     judged = f"- **`tabular/forest`**: **worse**. average precision {was:.4f} → {now:.4f} ("
     assert judged in page
-    assert "- **`tabular/boosting`**: no difference, it predicts the same label as before" in page
+    assert (
+        "- **`tabular/boosting`**: no difference, its predictions are the same file in both."
+        in page
+    )
     assert "| `tabular/forest` | `country` `de` | " in page
     assert "| `tabular/params.yaml:report.resamples` | `1000` | `200` |" in page
 
