@@ -18,6 +18,7 @@ pandas.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "tabular/params.yaml")
 MODELS = ROOT / "models/tabular"
 SEED = 42
 RESAMPLES = 1000
+CHUNK = 1 << 20  # bytes that are copied at once
 
 FILE = """
 import sys, joblib, pandas as pd, pyarrow as pa, pyarrow.parquet as pq
@@ -88,7 +90,8 @@ def main() -> None:
         asked.csv = csv_of(asked.csv, asked.times, Path(folder))
         measure = {"quality": quality, "predict": predict, "file": file, "load": reading}
         found = measure[asked.what](asked, Path(folder))
-    write(f"tabular-{asked.what}", {"machine": machine()} | found)
+    often = f"-{asked.times}-times" * (asked.times > 1)
+    write(f"tabular-{asked.what}{often}", {"machine": machine()} | found)
 
 
 def csv_of(path: Path | None, times: int, folder: Path) -> Path:
@@ -101,15 +104,19 @@ def csv_of(path: Path | None, times: int, folder: Path) -> Path:
         path = found.path
     if times == 1:
         return path.resolve()
-    lines = path.read_bytes().splitlines(keepends=True)
     repeated = folder / "repeated.csv"
-    repeated.write_bytes(lines[0] + b"".join(lines[1:]) * times)
+    with path.open("rb") as rows, repeated.open("wb") as file:
+        file.write(rows.readline())
+        start = rows.tell()
+        for _ in range(times):
+            rows.seek(start)
+            shutil.copyfileobj(rows, file, CHUNK)
     return repeated
 
 
 def raw_of(csv: Path, folder: Path) -> Path:
     """Load the file as params.yaml says, from here."""
-    params = PARAMS["load"] | {"source": [str(csv)]}
+    params = PARAMS["load"] | {"source": [str(csv)], "sha256": ""}
     load.main(folder, folder / "raw", folder / "rejected.csv", **params)
     return folder / "raw"
 
@@ -278,7 +285,7 @@ def file(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def reading(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Load and divide the file, in turns with pandas and scikit-learn."""
-    words = (PARAMS["load"] | {"source": [str(asked.csv)]}, PARAMS["split"])
+    words = (PARAMS["load"] | {"source": [str(asked.csv)], "sha256": ""}, PARAMS["split"])
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import json\n"
         "from src.tabular import load, split\n"
