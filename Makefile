@@ -17,7 +17,9 @@ tabular: .venv/installed
 	@echo
 	@cat dvclive/tabular/compare/comparison.md
 
-# What docs/tabular.md says of it beside its peers, measured anew: half an hour.
+# What docs/tabular.md says of it beside its peers, measured anew: half an hour. TABLES names further
+# files to go from `check` to the server.
+TABLES ?=
 bench-tabular: export PYTHONPATH := $(CURDIR)
 bench-tabular: .venv/installed .venv-tabular/installed
 	dvc repro tabular/dvc.yaml
@@ -26,6 +28,7 @@ bench-tabular: .venv/installed .venv-tabular/installed
 	python benchmarks/tabular.py load
 	python benchmarks/tabular.py load --times 10 --rounds 1
 	python benchmarks/tabular.py file --times 4
+	for table in $(TABLES); do python benchmarks/tabular_ready.py $$table || exit; done
 
 setup: .venv/installed
 	@echo "Installed; . .venv/bin/activate puts it on your path."

@@ -27,7 +27,8 @@ NOT_IN_LOCK = {"gs": "dvc-gs==3.1.0", "azure": "dvc-azure==3.1.1"}
 TABLES = (
     *("tabular", "src/tabular", "data/tabular", "tests/tabular.yaml", "docs/tabular.md"),
     *("tests/tabular_model.py", "benchmarks/tabular.py", "benchmarks/tabular_peers.py"),
-    "benchmarks/tabular.txt",
+    *("benchmarks/tabular_ready.py", "benchmarks/tabular.txt"),
+    ".dvc/plots/bar_with_spread.json",
     *("tests/code/tabular", "tests/data/tabular", "tests/model/tabular"),
 )
 LICENSES = {

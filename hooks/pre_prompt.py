@@ -18,6 +18,7 @@ LEFT_OUT = [
     "tests/code/template",
     "benchmarks/results",
     "data/quality.*",
+    "data/tabular/quality.*",
     "dvc.lock",
     "tabular/dvc.lock",
     "dvclive",

@@ -10,7 +10,8 @@ from ruamel.yaml import YAML
 from src.tabular import decide, export, forest, load, split
 
 FILE = ROOT / "tabular/params.yaml"
-PARAMS: dict[str, Any] = YAML(typ="safe").load(FILE) if FILE.exists() else {}
+OWN: dict[str, Any] = YAML(typ="safe").load(FILE) if FILE.exists() else {}
+PARAMS = {name: section | TABULAR.get(name, {}) for name, section in OWN.items()}
 
 Row = dict[str, Any]
 

@@ -78,6 +78,12 @@ def decided(labels: Integers, predicted: Integers, positive: int | None) -> dict
     }
 
 
+def measured(drawn: Floats) -> Floats:
+    """Return the figures of draws that have every label; none where most lack one, as rare ones."""
+    there = drawn[~np.isnan(drawn)]
+    return there if 2 * len(there) >= len(drawn) else there[:0]
+
+
 def precision_of_first(is_positive: Sequence[bool] | Integers, scores: Floats, rows: int) -> float:
     """Return the share of positives among the rows of the highest scores, as many as are reviewed.
 

@@ -188,14 +188,22 @@ def locked(stage: Any) -> dict[str, Any] | None:
 
 def changed(repo: Repo) -> list[str]:
     """Name the stages that differ from when they ran by more than files that are not here."""
-    return sorted(name for name, why in repo.status().items() if not _absent(why))
+    kept = {out.path for out in outs_of(repo) if out.cached}
 
+    def absent(path: str, state: str) -> bool:
+        return path in kept and state in ("deleted", "not in cache") and not Path(path).exists()
 
-def _absent(why: Any) -> bool:
-    """Tell whether all that DVC's status says of a stage is that files are not here."""
-    if isinstance(why, str):
-        return why in ("deleted", "not in cache")
-    return all(map(_absent, why.values() if isinstance(why, dict) else why))
+    def differs(why: list[Any]) -> bool:
+        """Tell whether DVC names another command, params, or a file that is not just absent."""
+        return any(
+            isinstance(entry, str)
+            or any(
+                not absent(path, state) for paths in entry.values() for path, state in paths.items()
+            )
+            for entry in why
+        )
+
+    return sorted(name for name, why in repo.status().items() if differs(why))
 
 
 def experiments() -> set[str]:

@@ -140,7 +140,7 @@ def _load(yaml: YAML, path: Path) -> Any:
 def _put(section: Any, key: str, value: Any) -> None:
     """Give a key another value; the comment over the next key hangs on the end of a list."""
     if isinstance(value, list):
-        old, value = section[key], CommentedSeq(value)
+        old, value = section.get(key, CommentedSeq()), CommentedSeq(value)
         tail = old.ca.items.get(len(old) - 1)
         if tail and value:
             value.ca.items[len(value) - 1] = tail

@@ -87,9 +87,12 @@ def _directions(splits: Path, entries: list[str], features: int) -> list[int] | 
         name, _, word = entry.rpartition(" ")
         if word not in DIRECTIONS or name not in numbers:
             raise InputError(
-                f"boosting.monotonic_cst has {entry!r}: write a column of numbers and 1 or -1, "
-                f"such as '{numbers[0] if numbers else 'income'} 1'{closest(name, numbers)}."
+                f"boosting.monotonic_cst has {entry!r}: write a column of numbers (of a date, one "
+                f"of its four) and 1 or -1, such as '{numbers[0] if numbers else 'income'} 1'"
+                f"{closest(name, numbers)}."
             )
+        if found[numbers.index(name)]:
+            raise InputError(f"boosting.monotonic_cst has {name!r} twice: take one of them out.")
         found[numbers.index(name)] = DIRECTIONS[word] * (1 if positive else -1)
     return found
 

@@ -27,6 +27,7 @@ SCORES = {  # the metrics' names here, and the types and names that Hugging Face
     "brier": ("brier_score", "Brier score"),
     "ece": ("expected_calibration_error", "Expected calibration error"),
     "cost": ("cost", "Cost of a row"),
+    "precision_of_reviewed": ("precision_of_reviewed", "Precision of the rows reviewed"),
 }
 IMPORTANT = 15  # columns of those that matter most
 

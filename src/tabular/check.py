@@ -13,6 +13,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,18 @@ from src.project import given, params
 from src.tables import guess_encoding, sources
 from src.tables.places import File
 from src.tables.rows import Reader
-from src.tables.schema import Schema, Writing
+from src.tables.schema import KINDS, Schema, Writing
 from src.tabular import guess, load, quality, split
+from src.tabular.features import NUMBERS
 from src.tabular.guess import Columns
 from src.tabular.quality_words import sentence
 
 PARAMS = Path("tabular/params.yaml")
 ROWS = 20_000  # that columns are judged by
+LISTS = (  # which may be left out where they are empty
+    *(("load", key) for key in ("column_names", "keep", "drop", "types", "missing")),
+    *(("load", "date_formats"), ("evaluate", "slices"), ("boosting", "monotonic_cst")),
+)
 DELIMITERS = (",", ";", "|", "\t")
 
 Params = dict[str, Any]
@@ -52,14 +58,16 @@ def main(
             "data/tabular/source/mine.csv`."
         )
     present = params.read(PARAMS)
-    settled: dict[str, Params] = {name: dict(present[name]) for name in present}
+    settled: dict[str, Params] = {name: copy(present[name]) for name in present}
+    for section, key in LISTS:
+        settled[section].setdefault(key, [])
     with tempfile.TemporaryDirectory() as folder:
         lines = _look(settled, files, target, positive, drop, Path(folder))
     changes = {
-        f"{section}.{key}": (present[section][key], value)
+        f"{section}.{key}": (present[section].get(key, []), value)
         for section, values in settled.items()
         for key, value in values.items()
-        if present[section][key] != value
+        if present[section].get(key, []) != value
     }
     params.refuse_broken_lines({name: new for name, (_, new) in changes.items()})
     print("\n".join(lines))
@@ -117,12 +125,22 @@ def _look(
     division = settled["split"]
     if division["column"] and division["column"] not in columns:
         division |= {"strategy": "stratified", "column": ""}
-    named, directed = settled["evaluate"]["slices"], settled["boosting"]["monotonic_cst"]
-    settled["evaluate"]["slices"] = [name for name in named if name in columns]
-    settled["boosting"]["monotonic_cst"] = [
-        entry for entry in directed if entry.rpartition(" ")[0] in columns
-    ]
     return _report(settled, guess_encoding.guessed(found, section["encoding"]), folder)
+
+
+def _forget_other_tables(settled: Mapping[str, Params], schema: Schema) -> None:
+    """Take out of the params of later stages what this table does not have."""
+    features, numbers = schema.features(*KINDS), schema.features(*NUMBERS)
+    evaluate, boosting = settled["evaluate"], settled["boosting"]
+    evaluate["slices"] = [name for name in evaluate["slices"] if name in features]
+    boosting["monotonic_cst"] = [
+        entry
+        for entry in boosting["monotonic_cst"]
+        if schema.positive and entry.rpartition(" ")[0] in numbers
+    ]
+    for name in ("linear", "forest", "boosting"):
+        if not schema.positive and not isinstance(settled[name]["class_weight"], str):
+            settled[name]["class_weight"] = "none"
 
 
 def _reader(section: Params) -> Reader:
@@ -192,6 +210,7 @@ def _report(settled: Mapping[str, Params], guess: str, folder: Path) -> list[str
         logging.getLogger("src").setLevel(level)
     figures = json.loads(pages[0].read_text(encoding="utf-8"))
     schema = Schema.read(folder / "splits/schema.json")
+    _forget_other_tables(settled, schema)
     kinds = Counter(column.kind for column in schema.columns)
     dropped = {reason: count for reason, count in figures["dropped"].items() if count}
     classes = ", ".join(f"{name!r} {count}" for name, count in figures["classes"].items())

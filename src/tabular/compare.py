@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 from dvclive.live import Live
 
@@ -126,14 +125,16 @@ def _found(
 
 
 def _difference(model: Model, other: Model, key: str) -> tuple[float, Floats]:
-    drawn = model.resampled[key] - other.resampled[key]
-    return model.test[key] - other.test[key], drawn[~np.isnan(drawn)]
+    drawn = imbalance.measured(model.resampled[key] - other.resampled[key])
+    return model.test[key] - other.test[key], drawn
 
 
 def _record(record: Live, model: Model, first: Model, confidence: float) -> None:
     for key in SHOWN:
         if key in model.test:
             _, drawn = _difference(model, first, key)
+            if not len(drawn):
+                continue
             low, high = bootstrap.interval(drawn, confidence)
             figures = {"low": low, "high": high, "p_value": bootstrap.p_value(drawn)}
             for figure, value in figures.items():
@@ -148,9 +149,11 @@ def _head(metric: Metric, reference: str) -> list[str]:
 def _row(model: Model, first: Model, metric: Metric, confidence: float) -> list[str]:
     cells = [model.name, f"{model.bytes / 1e6:.2g}", f"{model.validation[metric]:.4f}"]
     for key in SHOWN:
-        drawn = model.resampled[key]
-        low, high = bootstrap.interval(drawn[~np.isnan(drawn)], confidence)
-        cells.append(f"{model.test[key]:.4f} ({low:.4f} to {high:.4f})")
+        drawn, cell = imbalance.measured(model.resampled[key]), f"{model.test[key]:.4f}"
+        if len(drawn):
+            low, high = bootstrap.interval(drawn, confidence)
+            cell += f" ({low:.4f} to {high:.4f})"
+        cells.append(cell)
     further = ("log_loss", "ece", "cost")
     cells += [f"{model.test[key]:.4f}" if key in model.test else "" for key in further]
     return [*cells, "" if model is first else _verdict(model, first, metric)]
@@ -158,6 +161,8 @@ def _row(model: Model, first: Model, metric: Metric, confidence: float) -> list[
 
 def _verdict(model: Model, first: Model, metric: Metric) -> str:
     point, drawn = _difference(model, first, metric)
+    if not len(drawn):
+        return f"{point:+.4f}; a label has too few test rows to tell more"
     p_value = bootstrap.p_value(drawn)
     word = "better" if point > 0 else "worse"
     if p_value >= significance.REAL:

@@ -101,7 +101,7 @@ def main(
     test = judge("test")
     _expect_columns(slices, test.rows.features)
     figures = test.figures(review_rows)
-    figures |= _intervals(test, review_rows, resamples, confidence, seed)
+    figures |= _intervals(test, figures, review_rows, resamples, confidence, seed)
     size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         validation = judge("validation").figures(review_rows)
@@ -133,8 +133,19 @@ def _expect_columns(slices: list[str], frame: pd.DataFrame) -> None:
 
 
 def _intervals(
-    test: Judged, review_rows: int, resamples: int, confidence: float, seed: int
+    test: Judged,
+    figures: Mapping[str, float],
+    review_rows: int,
+    resamples: int,
+    confidence: float,
+    seed: int,
 ) -> dict[str, float]:
+    """Return the ends of the interval of each figure, but for those that most draws lack.
+
+    The calibration error is a sum of distances, which drawing anew only makes longer, so its
+    interval is the basic one, turned about the figure; the others' are of percentiles. Source:
+    Davison and Hinkley, Bootstrap Methods and their Application, 1997, sections 5.2 and 5.3.
+    """
     positive = test.positive
     scores = imbalance.resampled(
         test.rows.labels,
@@ -148,7 +159,13 @@ def _intervals(
     )
     found: dict[str, float] = {}
     for name, drawn in scores.items():
-        low, high = bootstrap.interval(drawn[0][~np.isnan(drawn[0])], confidence)
+        measured = imbalance.measured(drawn[0])
+        if not len(measured):
+            log.warning("%s has no interval, as a label has too few test rows", name)
+            continue
+        low, high = bootstrap.interval(measured, confidence)
+        if name == "ece":
+            low, high = (max(0.0, 2 * figures[name] - end) for end in (high, low))
         found |= {f"{name}_low": low, f"{name}_high": high}
         log.info("%s, %g%% between %.4f and %.4f", name, 100 * confidence, low, high)
     return found

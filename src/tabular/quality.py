@@ -60,19 +60,23 @@ def main(
         column.name: _figures(column, train, validation, test, len(names))
         for column in schema.columns
     }
-    repeated = _repeated(train, test)
+    repeated = {
+        "validation": _repeated(validation, train),
+        "test": _repeated(test, train, validation),
+    }
     findings = _findings(columns, counts["classes"], max_missing, max_imbalance)
     for code, key, most in (("tells_label", "auc", leak_auc), ("drift", "drift", max_drift)):
         if high := {name: found[key] for name, found in columns.items() if found[key] >= most}:
             findings.append({"code": code, "columns": high})
-    if repeated:
-        share = repeated / len(test.ids)
-        findings.append({"code": "repeated", "rows": repeated, "share": share})
+    for side, rows in (("validation", validation), ("test", test)):
+        if count := repeated[side]:
+            share = count / len(rows.ids)
+            findings.append({"code": "repeated", "side": side, "rows": count, "share": share})
     for finding in findings:
         log.warning("%s", sentence(finding))
     figures = counts | {
         **{key: {name: found[key] for name, found in columns.items()} for key in SHOWN},
-        "repeated_test_rows": repeated,
+        **{f"repeated_{side}_rows": count for side, count in repeated.items()},
         "left_out": dict(schema.left_out),
         "warnings": len(findings),
         "findings": findings,
@@ -149,10 +153,12 @@ def _outliers(values: npt.NDArray[np.float64]) -> float:
     return float(((there < low - far) | (there > high + far)).mean()) if len(there) else 0.0
 
 
-def _repeated(train: Rows, test: Rows) -> int:
-    """Count the test rows whose columns all equal those of a training row."""
-    known = pd.util.hash_pandas_object(train.features, index=False)
-    return int(pd.util.hash_pandas_object(test.features, index=False).isin(known).sum())
+def _repeated(rows: Rows, *others: Rows) -> int:
+    """Count the rows whose columns all equal those of a row of another side."""
+    hashes, *known = (
+        pd.util.hash_pandas_object(side.features, index=False) for side in (rows, *others)
+    )
+    return int(hashes.isin(pd.concat(known)).sum())
 
 
 def _findings(

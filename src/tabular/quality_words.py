@@ -30,9 +30,9 @@ SENTENCES: dict[str, Callable[..., str]] = {
         f"The label {largest!r} has {times:.0f} times the rows of {smallest!r}: accuracy says "
         "nothing then, so look at average precision, and set decide.threshold by what a miss costs."
     ),
-    "repeated": lambda rows, share: (
-        f"Test rows that equal a training row in all columns: {rows} ({100 * share:.1f} %); on "
-        "them a model need only remember."
+    "repeated": lambda side, rows, share: (
+        f"Rows of {side} that equal one of an earlier side in all columns: {rows} "
+        f"({100 * share:.1f} %); on them a model need only remember."
     ),
 }
 

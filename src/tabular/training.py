@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import joblib
 import numpy as np
 from dvclive.live import Live
+from scipy.linalg import LinAlgWarning
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
@@ -64,6 +65,7 @@ def train(
         )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
+        warnings.simplefilter("always", LinAlgWarning)
         pipeline.fit(rows.features, rows.labels)
     _tell(caught)
     if "n_jobs" in classifier.get_params():  # how fast it was trained, not what was learnt; and
@@ -74,7 +76,7 @@ def train(
     figures = imbalance.ranking(validation.labels, probabilities, positive)
     log.info("validation: %s", figures)
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
-        record.log_params({k: v for k, v in params.items() if isinstance(v, str | int | float)})
+        record.log_params(dict(params))
         for name, figure in figures.items():
             record.log_metric(f"validation/{name}", figure, plot=False)
     with replacing(model) as folder:
@@ -89,6 +91,8 @@ def _tell(caught: list[warnings.WarningMessage]) -> None:
     for warning in caught:
         if issubclass(warning.category, ConvergenceWarning):
             log.warning("the weights still moved in the last pass: raise linear.max_iter")
+        elif issubclass(warning.category, LinAlgWarning):
+            log.warning("newton-cholesky found no way and left the rest to lbfgs: lower linear.C")
         else:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno

@@ -119,7 +119,9 @@ class Revision:
 
     def hashes(self, name: str, kind: Literal["deps", "outs"]) -> dict[str, str]:
         """Read the hash of each dependency or output of a stage, by its path."""
-        return {item["path"]: str(item.get("md5")) for item in self.stages[name].get(kind, [])}
+        found = self.stages[name].get(kind, [])
+        # A folder on a remote that keeps versions has the hashes of its files in place of its own.
+        return {item["path"]: str(item.get("md5") or item.get("files") or "") for item in found}
 
     def text(self, path: str) -> str | None:
         """Read a text file; None if there is none."""

@@ -51,6 +51,14 @@ def test_several_classes_have_means_over_them() -> None:
         assert found[name][0, 0] == pytest.approx(figure), name
 
 
+def test_figures_of_labels_that_most_draws_lack_are_none() -> None:
+    labels = np.arange(30).repeat([200] * 2 + [1] * 28)
+    probabilities = np.full((len(labels), 30), 1 / 30)
+    found = imbalance.resampled(labels, [probabilities], [labels], None, 20, 7)
+    assert len(imbalance.measured(found["roc_auc"][0])) == 0
+    assert len(imbalance.measured(found["f1"][0])) == 20
+
+
 def test_a_split_without_positives_has_no_ranking() -> None:
     found = imbalance.ranking(np.zeros(4, int), np.full((4, 2), 0.5), 1)
     assert "average_precision" not in found

@@ -117,7 +117,7 @@ def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Templat
         for path in (*ROOT.glob("*/tabular"), *ROOT.glob("tests/*/tabular"), ROOT / "tabular")
     ]
     expected = [*LEFT_OUT, *tables, "docs/tabular.md", "tests/tabular.yaml"]
-    expected += ["tests/tabular_model.py", "benchmarks/tabular*"]
+    expected += ["tests/tabular_model.py", "benchmarks/tabular*", ".dvc/plots"]
     assert left - {".gitlab-ci.yml"} == set(template.source.git("ls-files", *expected).split())
     with_tables = template.make(slug="both", pipelines="text and tables")
     assert {"docs/README.md", "Makefile"}.isdisjoint(differing(with_tables, template))

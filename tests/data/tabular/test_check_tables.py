@@ -63,8 +63,8 @@ def test_what_a_person_said_of_columns_goes_on_to_hold(
     frame.to_csv("mine.csv", sep=";", index=False)
     said = {
         "load.types": ["job category", "gone number"],
-        "evaluate.slices": ["job", "gone"],
-        "boosting.monotonic_cst": ["gone 1", "duration -1"],
+        "evaluate.slices": ["job", "gone", "duration", "opened (month)", "y"],
+        "boosting.monotonic_cst": ["gone 1", "duration -1", "job 1", "amount 1", "opened (days) 1"],
     }
     params.write(said, check.PARAMS)
     _, first = looked_at(capsys, drop="duration")
@@ -72,8 +72,8 @@ def test_what_a_person_said_of_columns_goes_on_to_hold(
     assert first == again
     assert again["load"]["drop"] == ["duration"]
     assert again["load"]["types"] == ["job category"]
-    assert again["evaluate"]["slices"] == ["job"]
-    assert again["boosting"]["monotonic_cst"] == ["duration -1"]
+    assert again["evaluate"]["slices"] == ["job", "opened (month)"]
+    assert again["boosting"]["monotonic_cst"] == ["amount 1", "opened (days) 1"]
     assert "k.A." in again["load"]["missing"]
     params.write({"load.keep": ["job", "y", "default", "duration"]}, check.PARAMS)
     _, found = looked_at(capsys, drop="job")
@@ -82,6 +82,32 @@ def test_what_a_person_said_of_columns_goes_on_to_hold(
     _, found = looked_at(capsys, target="default")
     assert (found["load"]["target"], found["load"]["drop"]) == ("default", [])
     assert report.endswith("tabular/params.yaml has all params that this table needs.\n")
+
+
+def test_params_of_a_positive_label_go_where_there_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    frame = make_table(600)
+    frame["fraud"] = pd.qcut(frame["amount"], 3, labels=["low", "middle", "high"])
+    frame.to_csv("mine.csv", index=False)
+    params.write({"forest.class_weight": 20, "boosting.monotonic_cst": ["amount 1"]}, check.PARAMS)
+    _, found = looked_at(capsys, target="fraud")
+    assert found["forest"]["class_weight"] == "none"
+    assert found["boosting"]["monotonic_cst"] == []
+
+
+def test_an_empty_list_may_be_left_out_of_the_params(capsys: pytest.CaptureFixture[str]) -> None:
+    text = check.PARAMS.read_text()
+    for key in ("keep", "drop", "types", "slices", "monotonic_cst"):
+        text = text.replace(f"  {key}: []\n", "")
+    check.PARAMS.write_text(text)
+    make_table(600).to_csv("mine.csv", index=False)
+    _, found = looked_at(capsys, target="fraud", drop="amount")
+    assert found["load"]["drop"] == ["amount"]
+    assert "slices" not in found["evaluate"]
+    check.PARAMS.write_text(check.PARAMS.read_text().replace("  max_bytes:", "  most_bytes:"))
+    with pytest.raises(InputError, match=r"load\.max_bytes is missing in tabular/params\.yaml"):
+        looked_at(capsys)
 
 
 def test_a_few_bad_rows_make_no_other_delimiter(capsys: pytest.CaptureFixture[str]) -> None:

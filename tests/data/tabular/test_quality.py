@@ -101,7 +101,8 @@ def test_values_that_are_missing_drift_or_repeat_are_named(tmp_path: Path) -> No
     found, _ = looked_at(again, tmp_path / "again", strategy="time", column="opened")
     repeated = finding(found, "repeated")
     assert repeated
-    assert repeated["rows"] == 20
+    assert (repeated["side"], repeated["rows"]) == ("test", 20)
+    assert found["repeated_validation_rows"] == 0
 
 
 def test_nothing_is_said_of_a_table_that_is_well(tmp_path: Path) -> None:

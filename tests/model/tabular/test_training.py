@@ -12,7 +12,7 @@ from tabular_model import PARAMS, make_splits
 
 from src.core.errors import InputError
 from src.tables.schema import Schema
-from src.tabular import boosting, features, forest, linear
+from src.tabular import boosting, decide, export, features, forest, linear
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no pipeline of tables")
 
@@ -36,6 +36,14 @@ def train(name: str, splits: Path, folder: Path, **changes: Any) -> Any:
     return joblib.load(folder / "model/model.joblib")
 
 
+def export_model(splits: Path, folder: Path) -> None:
+    """Export what was trained; it stops unless ONNX decides as scikit-learn does."""
+    decision = folder / "decision.json"
+    decide.main(splits, folder / "model", decision, folder / "live", **PARAMS["decide"])
+    words = splits, folder / "model", decision, folder / "exported", folder / "live"
+    export.main(*words, **PARAMS["export"])
+
+
 def rows(splits: Path) -> pd.DataFrame:
     schema = Schema.read(splits / "schema.json")
     return features.read(
@@ -50,6 +58,7 @@ def test_a_weight_is_that_of_a_positive_row(name: str, splits: Path, tmp_path: P
         for weight in (0.1, "none", 20.0)
     ]
     assert means[0] < means[1] < means[2]
+    export_model(splits, tmp_path)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -88,13 +97,16 @@ def test_a_probability_goes_one_way_with_a_column(
     assert (direction * steps >= 0).all()
     if (direction == 1) == (positive == "1"):  # frauds are of large amounts
         assert (direction * steps > 0).any()
+    export_model(splits, tmp_path)
 
 
 def test_a_direction_that_is_none_is_refused(splits: Path, of_three: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="monotonic_cst has 'amount' twice: take one"):
+        train("boosting", splits, tmp_path, monotonic_cst=["amount 1", "amount -1"])
     for entry, hint in (("amounts 1", "amount"), ("amount up", ""), ("country 1", ""), ("1", "")):
         with pytest.raises(InputError) as caught:
             train("boosting", splits, tmp_path, monotonic_cst=[entry])
-        told = f"boosting.monotonic_cst has {entry!r}: write a column of numbers and 1 or -1, such"
+        told = f"boosting.monotonic_cst has {entry!r}: write a column of numbers (of a date"
         assert str(caught.value).startswith(told)
         assert (f"did you mean {hint!r}" in str(caught.value)) == bool(hint)
     with pytest.raises(InputError, match="about the positive label, and there are 3 labels"):
