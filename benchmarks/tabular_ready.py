@@ -3,9 +3,9 @@
     PYTHONPATH=. python benchmarks/tabular_ready.py bank-full.csv
     PYTHONPATH=. python benchmarks/tabular_ready.py bank-full.csv --drop duration
 
-In a clone of the last commit, `check --write`, `dvc repro`, `src.predict` of all rows and one record
-to `src.serve` run one after the other; the table tells how long each took, and the models' average
-precision on the test rows.
+In a clone of the last commit, `check --write`, `dvc repro`, `src.predict` of all rows and one
+record to `src.serve` run one after the other; the table tells how long each took, and the models'
+average precision on the test rows.
 """
 
 import argparse
@@ -35,7 +35,8 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(project)], check=True)
+        words = ["git", "clone", "--quiet", str(ROOT), str(project)]
+        subprocess.run(words, check=True)  # noqa: S603
         source = project / "data/tabular/source/mine.csv"
         shutil.copyfile(asked.csv, source)
         own = source.relative_to(project)
@@ -58,7 +59,7 @@ def main() -> None:
         compared = json.loads((project / "dvclive/tabular/compare/metrics.json").read_text())
     print(f"| {' | '.join(['s', *seconds])} |\n|{' --- |' * (1 + len(seconds))}")
     print(f"| {sum(seconds.values()):.0f} | {' | '.join(f'{s:.1f}' for s in seconds.values())} |")
-    print(judged, compared)
+    print(judged)
     name = f"tabular-ready-{asked.csv.stem}{'-dropped' * bool(asked.drop)}"
     write(
         name,
