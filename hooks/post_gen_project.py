@@ -146,18 +146,26 @@ def keep_ci() -> None:
             path.unlink()
 
 
+def take_out_of_contracts(pipeline: str) -> None:
+    """Take a pipeline, and its files, out of pyproject.toml."""
+    contracts = Path("pyproject.toml")
+    lines = contracts.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if not re.match(rf' *"src[./]{pipeline}\b', line)]
+    contracts.write_text("".join(kept), encoding="utf-8")
+    edit("pyproject.toml", (f" | {pipeline}", ""))
+
+
 def keep_pipelines() -> None:
     """Leave out the pipeline of tables, and what names it, where texts alone are asked for."""
+    take_out_of_contracts("chat")
+    cut("README.md", "| `chat` |", "| `")
+    cut("docs/README.md", "- [Conversations]", "- [")
     if ANSWERS["pipelines"] != "text":
         return
     for name in TABLES:
         path = Path(name)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    contracts = Path("pyproject.toml")
-    text = contracts.read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines(keepends=True) if '"src.tabular' not in line]
-    contracts.write_text("".join(lines), encoding="utf-8")
-    edit("pyproject.toml", ('"text | tabular | tools"', '"text | tools"'))
+    take_out_of_contracts("tabular")
     edit("Makefile", ("run tabular bench-tabular setup", "run setup"))
     cut("Makefile", "# The pipeline of tables", "setup: ")
     cut("README.md", "## Tables\n", "## ")

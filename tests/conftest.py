@@ -402,7 +402,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_rows(source / "small.jsonl", make_texts(60))
             make_checkpoint(source / "checkpoint")
             set_params(project, SMALL)
-            for name in ("tabular", "models/tabular", "dvclive/tabular"):  # with tests of its own
+            # Further pipelines have tests of their own.
+            for name in ("tabular", "models/tabular", "dvclive/tabular", "chat"):
                 shutil.rmtree(root / name, ignore_errors=True)
             records = ("data/quality.json", "data/quality.md", *root.glob("models/*.json"))
             for name in ("dvc.lock", *map(str, records)):

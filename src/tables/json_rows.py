@@ -63,6 +63,8 @@ def json_lines(lines: Lines, decoder: json.JSONDecoder) -> Iterator[Item | Broke
                 yield Item(lines.number, value, line)
         except StopIteration:
             return
+        except UnicodeError:  # which is no fault of one row: the encoding is another one
+            raise
         except (TooLongError, ValueError, RecursionError) as error:
             yield Broken.of(lines.number, _reason(error), line or lines.taken[0])
 

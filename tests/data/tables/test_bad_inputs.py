@@ -143,6 +143,9 @@ def test_08_another_encoding() -> None:
         "'Le café est très agréable et la forê'; put the right encoding first in load.encoding."
     )
     assert loaded("x.csv", encoding=["cp1252"])["text"][0] == row.split(",")[0]
+    for name, text in (("x.jsonl", '{{"text": {}}}\n'), ("x.json", '[{{"text": {}}}]')):
+        csv(text.format('"a"').encode() + text.format('"é"').encode("cp1252"), name)
+        assert refused(name).startswith(f"{here(name)} is not utf-8: it has byte 0xe9 on line ")
     csv(b"text,label\n" + b"a,x\n" * 100_000 + "é,y\n".encode("cp1252"))
     assert "byte 0xe9 on line 100002, at offset 400011" in refused("x.csv")
     csv("text,label\nforêt,x\nété,y\n".encode() + "café,x\n".encode("cp1252"))

@@ -1,0 +1,385 @@
+"""Conversations of other makers, told apart by their keys and turned into ours.
+
+Each form has a function from one object to any number of objects in the form of
+``conversations``, which is checked there; what an object can't be turned into is told here.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from src.chat.conversations import UnusableError
+from src.core.errors import InputError
+from src.tables.encodings import refuse_encoding, refuse_other_files, text_of
+from src.tables.json_rows import TYPED, Item, json_lines, json_list
+from src.tables.lines import Broken, Lines
+from src.tables.places import File
+
+Found = dict[str, Any]
+Format = Literal[
+    "auto",
+    "conversations",
+    "messages",
+    "sharegpt",
+    "alpaca",
+    "prompt",
+    "toolalpaca",
+    "bfcl",
+    "yaml",
+]
+FIELD = 1 << 26  # characters of one line at most
+REFUSAL = "None of the tools that I have can do that."  # where BFCL has no call that fits
+SHAREGPT = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "function_call": "call",
+    "tool_call": "call",
+    "observation": "answer",
+    "function_response": "answer",
+    "tool": "answer",
+}
+
+
+@dataclass(frozen=True)
+class Raw:
+    """An object of a file: the physical line that it begins on, and what it became or why not."""
+
+    line: int
+    found: Found | UnusableError
+
+
+def read(file: File, kind: Format, answers: Mapping[str, Any]) -> Iterator[Raw]:
+    """Yield what a file has, in our form.
+
+    Args:
+        file: JSON lines, a list of JSON, or YAML as ChatterBot's corpus has it.
+        kind: its form; auto to tell it by the keys of each object.
+        answers: of ``answers_of``, for the questions of BFCL.
+
+    Raises:
+        InputError: the file is none of these, or has nothing.
+    """
+    if kind == "yaml" or (kind == "auto" and file.suffix in (".yml", ".yaml")):
+        yield from _yaml(file)
+        return
+    for item in _objects(file):
+        if isinstance(item, Broken):
+            yield Raw(item.line, UnusableError("malformed", item.reason))
+            continue
+        try:
+            for found in _converted(item.value, kind, answers):
+                yield Raw(item.line, found)
+        except UnusableError as error:
+            yield Raw(item.line, error)
+        except RecursionError:
+            yield Raw(item.line, UnusableError("malformed", "values nested too deep"))
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            reason = f"not of its form ({type(error).__name__}: {str(error)[:60]})"
+            yield Raw(item.line, UnusableError("malformed", reason))
+
+
+def answers_of(file: File) -> dict[str, Any] | None:
+    """Read the right calls of BFCL by the ids of their questions; None if the file has others."""
+    if file.suffix in (".yml", ".yaml"):
+        return None
+    found: dict[str, Any] = {}
+    for item in _objects(file):
+        if isinstance(item, Broken):
+            continue
+        if not found and "ground_truth" not in item.value:
+            return None
+        found[str(item.value.get("id"))] = item.value.get("ground_truth")
+    return found or None
+
+
+def _objects(file: File) -> Iterator[Item | Broken]:
+    if not file.path.stat().st_size:
+        raise InputError(f"{file} is empty (0 bytes): get it again, or correct {file.setting}.")
+    with file.open() as stream:
+        refuse_other_files(stream, "JSON", "utf-8", file)
+        try:
+            text = text_of(stream, "utf-8")
+            is_list = stream.peek(1024).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+            yield from (
+                json_list(text, TYPED, FIELD) if is_list else json_lines(Lines(text, FIELD), TYPED)
+            )
+        except UnicodeError:
+            refuse_encoding(file, ["utf-8"])
+
+
+def _converted(found: Found, kind: Format, answers: Mapping[str, Any]) -> Iterator[Found]:
+    form = kind if kind != "auto" else _form(found)
+    if form == "conversations":
+        yield found
+    else:
+        yield from CONVERTERS[form](found, answers)
+
+
+def _form(found: Found) -> str:
+    turns = found.get("conversations")
+    if isinstance(turns, list) and turns:
+        first = turns[0]
+        return "sharegpt" if isinstance(first, dict) and "from" in first else "conversations"
+    for form, keys in KEYS.items():
+        if all(key in found for key in keys):
+            return form
+    listed = ", ".join(sorted(found)[:8])
+    raise UnusableError("malformed", f"an object of no form that is known, with the keys {listed}")
+
+
+def _messages(found: Found, _: Any) -> Iterator[Found]:
+    """OpenAI's: calls by id, whose answers are messages of their own."""
+    turns: list[Found] = []
+    calls: dict[str, Found] = {}
+    given = found["messages"]
+    if not isinstance(given, list):
+        raise UnusableError("malformed", "messages is no list")
+    for place, message in enumerate(given, 1):
+        if not isinstance(message, dict):
+            raise UnusableError("malformed", f"message {place} is no object")
+        role, content = message.get("role"), _plain(message.get("content"), place)
+        if role == "tool":
+            call = calls.pop(str(message.get("tool_call_id")), None)
+            if call is None:
+                raise UnusableError(
+                    "misordered", f"message {place} answers a call that nobody made"
+                )
+            call["observation"] = content
+            continue
+        if content or not message.get("tool_calls"):
+            turns.append({"role": "system" if role == "developer" else role, "content": content})
+            if message.get("weight") == 0:
+                turns[-1]["loss"] = False
+        for one in message.get("tool_calls") or []:
+            if not isinstance(one, dict) or not isinstance(one.get("function"), dict):
+                raise UnusableError("malformed", f"message {place} has a call without a function")
+            turns.append(_call_of(one["function"]))
+            calls[str(one.get("id"))] = turns[-1]
+    yield {"id": found.get("id"), "conversations": turns, "tools": found.get("tools")}
+
+
+def _plain(content: Any, place: int) -> Any:
+    """Join the parts of a message; one that is no text can't be learnt from."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, dict) else None
+        if not isinstance(text, str):
+            raise UnusableError("malformed", f"message {place} has a part that is no text")
+        texts.append(text)
+    return "".join(texts)
+
+
+def _call_of(found: Found) -> Found:
+    """Turn a name and arguments, which may be a text of JSON, into a turn."""
+    arguments = found.get("arguments", found.get("parameters", {}))
+    if isinstance(arguments, str):
+        arguments = _json(arguments or "{}", f"the arguments of {str(found.get('name'))!r}")
+    return {"role": "tool", "name": found.get("name"), "parameters": arguments}
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return TYPED.decode(text.strip())
+    except ValueError as error:
+        raise UnusableError("bad_arguments", f"{what} are not JSON: {str(error)[:80]}") from None
+
+
+def _sharegpt(found: Found, _: Any) -> Iterator[Found]:
+    turns: list[Found] = []
+    if found.get("system"):
+        turns.append({"role": "system", "content": found["system"]})
+    for place, turn in enumerate(found["conversations"], 1):
+        who = turn.get("from") if isinstance(turn, dict) else None
+        role, value = SHAREGPT.get(str(who)), turn.get("value") if isinstance(turn, dict) else None
+        if role is None:
+            raise UnusableError("unknown_role", f"turn {place} is from {str(who)[:40]!r}")
+        if role == "answer":
+            if not turns or turns[-1]["role"] != "tool" or "observation" in turns[-1]:
+                raise UnusableError("misordered", f"turn {place} answers a call that nobody made")
+            turns[-1]["observation"] = value
+        elif role == "call":
+            called = _json(str(value), f"turn {place}: the call")
+            for one in called if isinstance(called, list) else [called]:
+                if not isinstance(one, dict):
+                    raise UnusableError("malformed", f"turn {place} calls what is no object")
+                turns.append(_call_of(one))
+        else:
+            turns.append({"role": role, "content": value})
+    yield {"id": found.get("id"), "conversations": turns, "tools": _tools(found.get("tools"))}
+
+
+def _tools(given: Any) -> Any:
+    if isinstance(given, str):
+        try:
+            given = TYPED.decode(given.strip() or "[]")
+        except ValueError as error:
+            raise UnusableError("broken_tools", f"tools are not JSON: {str(error)[:80]}") from None
+    return given
+
+
+def _alpaca(found: Found, _: Any) -> Iterator[Found]:
+    """One of instruction, input and output, with earlier pairs as ``history``."""
+    turns: list[Found] = []
+    if found.get("system"):
+        turns.append({"role": "system", "content": found["system"]})
+    history = found.get("history") or []
+    if not isinstance(history, list) or not all(
+        isinstance(h, list) and len(h) == 2 for h in history
+    ):
+        raise UnusableError("malformed", "history is no list of pairs")
+    for question, answer in history:
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    asked, more = found.get("instruction", found.get("prompt")), found.get("input")
+    if not isinstance(asked, str) or not isinstance(more, str | None):
+        raise UnusableError("malformed", "instruction or input is no text")
+    answer = next(
+        (found[key] for key in ("output", "response", "completion") if key in found), None
+    )
+    content = f"{asked}\n{more}" if more else asked
+    turns += [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+    yield {"id": found.get("id"), "conversations": turns}
+
+
+def _toolalpaca(found: Found, _: Any) -> Iterator[Found]:
+    """An API with its functions, and conversations in which these are called."""
+    described = found.get("Function_Description")
+    if not isinstance(described, dict):
+        raise UnusableError("broken_tools", "Function_Description is no object")
+    tools = [_described(name, text) for name, text in described.items() if name != "components"]
+    for instance in found["Instances"] if isinstance(found["Instances"], list) else []:
+        turns: list[Found] = [{"role": "user", "content": instance.get("input")}]
+        for step in instance.get("intermediate_steps") or []:
+            (name, arguments, *thought), answer = step[0], step[1]
+            said = _thought(thought[0]) if thought else ""
+            turns += [{"role": "assistant", "content": said}] if said else []
+            call = _call_of({"name": name, "arguments": arguments})
+            turns.append(call | {"observation": answer})
+        final = [instance.get("Final Thought"), instance.get("output")]
+        if text := "\n".join(part for part in final if part):
+            turns.append({"role": "assistant", "content": text})
+        yield {"conversations": turns, "tools": tools}
+
+
+def _thought(log: Any) -> str:
+    """Return what was thought before an action, of the log of an agent."""
+    before = re.split(r"\n\s*(?:ASSISTANT )?Action:", str(log))[0]
+    return before.strip().removeprefix("Thought:").strip()
+
+
+def _described(name: str, text: str) -> Found:
+    """Read "what it does / Parameters: {"year": "Required. integer. The year."}"."""
+    about, _, rest = str(text).partition("\nParameters: ")
+    properties, required = {}, []
+    try:
+        given = TYPED.raw_decode(rest.strip() or "{}")[0]
+    except ValueError as error:
+        raise UnusableError(
+            "broken_tools", f"the parameters of {name!r} are not JSON: {error}"
+        ) from None
+    for key, value in given.items() if isinstance(given, dict) else ():
+        words = re.match(r"(Required\. )?(?:(\w+)(?:\[.*?\])?\. )?(.*)", str(value), re.DOTALL)
+        kind = words[2].lower() if words and words[2] else ""
+        properties[key] = {"description": words[3] if words else ""}
+        if kind in ("string", "integer", "number", "boolean", "array", "object"):
+            properties[key]["type"] = kind
+        if words and words[1]:
+            required.append(key)
+    schema = {"type": "object", "properties": properties, "required": required}
+    return {"name": name, "description": about, "parameters": schema}
+
+
+def _bfcl(found: Found, answers: Mapping[str, Any]) -> Iterator[Found]:
+    """A question of the Berkeley Function Calling Leaderboard, with the right calls."""
+    if "ground_truth" in found:  # which ``answers_of`` has read
+        return
+    name = str(found.get("id"))
+    question = found["question"]
+    turns = question[0] if isinstance(question, list) and question else []
+    turns = [dict(turn) for turn in turns if isinstance(turn, dict)]
+    gold = answers.get(name)
+    if gold is None and "irrelevance" not in name:
+        raise UnusableError(
+            "nothing_to_learn", f"{name} has no answer: add its file of possible_answer"
+        )
+    for call in gold or []:
+        for tool, allowed in call.items():
+            turns.append({"role": "tool", "name": tool, "parameters": _first(allowed)})
+    if not gold:
+        turns.append({"role": "assistant", "content": REFUSAL})
+    yield {"id": name, "conversations": turns, "tools": found["function"], "gold": gold or []}
+
+
+def _first(allowed: Any) -> Any:
+    """Return the first of the allowed values of each argument; "" allows it to be left out."""
+    found = {}
+    for key, values in allowed.items():
+        if values and values[0] != "":
+            found[key] = _plain_value(values[0])
+    return found
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _first(value)
+    return [_plain_value(one) for one in value] if isinstance(value, list) else value
+
+
+def _yaml(file: File) -> Iterator[Raw]:
+    """Yield the dialogs of ChatterBot's corpus: lists of texts that two say in turn.
+
+    The nodes are read and no values made of them, so that yes stays a text, and an alias, by which
+    a few lines become gigabytes, is refused.
+    """
+    with file.open() as stream:
+        refuse_other_files(stream, "YAML", "utf-8", file)
+        content = stream.read()
+    try:
+        text = content.decode("utf-8-sig")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise InputError(f"{file} has an alias, *, which is not read: write it out.")
+        root = yaml.compose(text, yaml.SafeLoader)
+    except UnicodeDecodeError:
+        refuse_encoding(file, ["utf-8"])
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{file} is not valid YAML ({reason}): correct it.") from None
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    dialogs = next((value for key, value in pairs if key.value == "conversations"), None)
+    if not isinstance(dialogs, yaml.SequenceNode):
+        raise InputError(f"{file} has no list of conversations, as ChatterBot's corpus has.")
+    for node in dialogs.value:
+        line = node.start_mark.line + 1
+        said = node.value if isinstance(node, yaml.SequenceNode) else []
+        if not said or not all(isinstance(one, yaml.ScalarNode) for one in said):
+            yield Raw(line, UnusableError("malformed", "a dialog is no list of texts"))
+            continue
+        roles = ("user", "assistant")
+        turns = [{"role": roles[k % 2], "content": one.value} for k, one in enumerate(said)]
+        yield Raw(line, {"conversations": turns})
+
+
+KEYS = {
+    "messages": ("messages",),
+    "toolalpaca": ("Instances", "Function_Description"),
+    "bfcl": ("question", "function"),
+    "answers": ("ground_truth",),
+    "alpaca": ("instruction",),
+    "prompt": ("prompt",),
+}
+CONVERTERS: dict[str, Callable[[Found, Mapping[str, Any]], Iterator[Found]]] = {
+    "messages": _messages,
+    "sharegpt": _sharegpt,
+    "alpaca": _alpaca,
+    "prompt": _alpaca,
+    "toolalpaca": _toolalpaca,
+    "bfcl": _bfcl,
+    "answers": _bfcl,
+}

@@ -1,0 +1,254 @@
+"""From conversations to what a model reads and learns: the one place where its template is asked.
+
+A template that knows tools writes them in its own way. For one that does not, they are written as
+Hermes does, which servers can read: the tools in the system message, a call as JSON between
+``<tool_call>`` tags, an answer between ``<tool_response>`` tags.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+
+from src.chat.conversations import Conversation, Turn
+from src.core.errors import InputError
+
+Message = dict[str, Any]
+
+# The forms of two families, for a model whose folder has none.
+TEMPLATES = {
+    "chatml": (
+        "{% for message in messages %}"
+        "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    ),
+    "gemma": (
+        "{{ bos_token }}"
+        "{% for message in messages %}"
+        "{% if message['role'] not in ['user', 'assistant'] %}"
+        "{{ raise_exception('this template knows the roles user and assistant alone') }}"
+        "{% endif %}"
+        "{% set role = 'model' if message['role'] == 'assistant' else 'user' %}"
+        "{{ '<start_of_turn>' + role + '\\n' + message['content'] + '<end_of_turn>\\n' }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
+    ),
+}
+TOOLS = """\
+You can call these tools, each given as JSON:
+<tools>
+{tools}
+</tools>
+To call one, answer with its name and arguments as JSON between tags, and nothing else:
+<tool_call>
+{{"name": "...", "arguments": {{...}}}}
+</tool_call>
+If none of them fits, say so."""
+PROBE = "qzx"  # what no template holds by itself
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a model reads of a conversation, and what of it it learns."""
+
+    ids: list[int]
+    learnt: list[bool]  # of each token
+
+
+class Renderer:
+    """Writes conversations as a tokenizer's template does.
+
+    Attributes:
+        knows_tools: whether the template writes tools and calls itself.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Try the template of ``tokenizer``.
+
+        Raises:
+            InputError: it has none, or none by which a question can be asked.
+        """
+        self._tokenizer = tokenizer
+        if not tokenizer.chat_template:
+            raise InputError(
+                "The model has no chat template: set base.chat_template to chatml, gemma or a file."
+            )
+        user, reply = (
+            {"role": "user", "content": PROBE},
+            {"role": "assistant", "content": PROBE * 2},
+        )
+        try:
+            asked = self._render([user], (), prompt=True)
+            whole = self._render([user, reply], ())
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"The model's chat template can't write a question and its answer ({error}): set "
+                "base.chat_template to another one."
+            ) from None
+        if (
+            PROBE not in asked
+            or not whole.startswith(asked)
+            or PROBE * 2 not in whole[len(asked) :]
+        ):
+            raise InputError(
+                "The model's chat template does not write an answer after its prompt for one, so "
+                "nobody could tell what is to be learnt: set base.chat_template to another one."
+            )
+        self._has_system = self._writes(
+            [{"role": "system", "content": PROBE * 3}, user], (), PROBE * 3
+        )
+        self.knows_tools = self._knows_tools()
+        answer: Message = {"role": "tool", "name": "a", "content": PROBE * 4}
+        call: Message = {"role": "assistant", "content": PROBE * 2}
+        self._has_tool = self.knows_tools or self._writes([user, call, answer], (), PROBE * 4)
+
+    @property
+    def ends(self) -> list[str]:
+        """Return what the template writes after an answer, and the tokenizer's own end."""
+        user, reply = (
+            {"role": "user", "content": PROBE},
+            {"role": "assistant", "content": PROBE * 2},
+        )
+        tail = self._render([user, reply], ()).rpartition(PROBE * 2)[2]
+        special = {str(token) for token in self._tokenizer.all_special_tokens}
+        special |= {str(token) for token in self._tokenizer.added_tokens_decoder.values()}
+        first = [token for token in special if tail.lstrip().startswith(token)]
+        own = [self._tokenizer.eos_token] if self._tokenizer.eos_token else []
+        return [*dict.fromkeys([*sorted(first, key=len)[-1:], *own])]
+
+    def messages(self, conversation: Conversation) -> list[Message]:
+        """Return what the template is given, in the form of OpenAI's messages."""
+        return [message for _, message in self._numbered(conversation)]
+
+    def prompt(self, conversation: Conversation, turns: int) -> str:
+        """Write the first turns, and the beginning of an answer to them."""
+        part = Conversation(conversation.turns[:turns], conversation.tools)
+        tools = conversation.tools if self.knows_tools else ()
+        return self._render(self.messages(part), tools, prompt=True)
+
+    def rows(self, conversation: Conversation) -> list[Row]:
+        """Return a row, or one for each answer if the template writes earlier answers anew.
+
+        Some templates leave the thoughts of earlier answers out, so what came before one answer is
+        not what came before the next.
+
+        Raises:
+            InputError: the template can't write this conversation.
+        """
+        numbered = self._numbered(conversation)
+        messages = [message for _, message in numbered]
+        tools = conversation.tools if self.knows_tools else ()
+        try:
+            whole = self._render(messages, tools)
+            spans = []
+            for place, (turns, message) in enumerate(numbered):
+                if message["role"] == "assistant" and any(turn.learnt for turn in turns):
+                    prompt = self._render(messages[:place], tools, prompt=True)
+                    spans.append((prompt, self._render(messages[: place + 1], tools)))
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"The model's chat template can't write conversation {conversation.id} ({error}): "
+                "set base.chat_template to another one, or leave the conversation out."
+            ) from None
+        if all(whole.startswith(text) and text.startswith(prompt) for prompt, text in spans):
+            return [self._row(whole, [(len(p), self._end(p, text)) for p, text in spans])]
+        return [self._row(text, [(len(p), self._end(p, text))]) for p, text in spans]
+
+    def _end(self, prompt: str, text: str) -> int:
+        """Return where an answer ends: with the token that ends it, if there is one."""
+        answer = text[len(prompt) :]
+        ends = [answer.rfind(end) + len(end) for end in self.ends if end in answer]
+        return len(prompt) + (max(ends) if ends else len(answer.rstrip()))
+
+    def _row(self, text: str, spans: Sequence[tuple[int, int]]) -> Row:
+        found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        learnt = [
+            any(start <= first and last <= end and last > first for start, end in spans)
+            for first, last in found["offset_mapping"]
+        ]
+        return Row(found["input_ids"], learnt)
+
+    def _numbered(self, conversation: Conversation) -> list[tuple[list[Turn], Message]]:
+        """Return messages, each with the turns that it is made of."""
+        found: list[tuple[list[Turn], Message]] = []
+        turns = [*conversation.turns]
+        system = turns.pop(0) if turns[0].role == "system" else None
+        said = [system.content] if system else []
+        if conversation.tools and not self.knows_tools:
+            tools = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in conversation.tools)
+            said.append(TOOLS.format(tools=tools))
+        head = "\n\n".join(said)
+        if head and self._has_system:
+            found.append(([system] if system else [], {"role": "system", "content": head}))
+            head = ""
+        for turn in turns:
+            if turn.role == "user":
+                content = f"{head}\n\n{turn.content}" if head else turn.content
+                found.append(([turn], {"role": "user", "content": content}))
+                head = ""
+            elif turn.role == "assistant":
+                found.append(([turn], {"role": "assistant", "content": turn.content}))
+            else:
+                self._add_call(found, turn)
+        return found
+
+    def _add_call(self, found: list[tuple[list[Turn], Message]], turn: Turn) -> None:
+        """Add a call to the answer that it belongs to, and what the tool answered."""
+        message = found[-1][1]
+        if message["role"] != "assistant":  # else it goes on with what was said, or a call before
+            message = {"role": "assistant", "content": ""}
+            found.append(([], message))
+        found[-1][0].append(turn)
+        call = {"name": turn.name, "arguments": turn.parameters}
+        if self.knows_tools:
+            message.setdefault("tool_calls", []).append({"type": "function", "function": call})
+        else:
+            text = f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>"
+            message["content"] = f"{message['content']}\n{text}".lstrip("\n")
+        if not turn.answered:
+            return
+        answer: Message = {"role": "tool", "name": turn.name, "content": turn.content}
+        if not self.knows_tools:
+            answer["content"] = f"<tool_response>\n{turn.content}\n</tool_response>"
+        if not self._has_tool:
+            answer = {"role": "user", "content": answer["content"]}
+        found.append(([], answer))
+
+    def _knows_tools(self) -> bool:
+        tool = {
+            "name": f"{PROBE}a",
+            "description": "",
+            "parameters": {"type": "object", "properties": {}},
+        }
+        call = {"name": f"{PROBE}a", "arguments": {f"{PROBE}b": f"{PROBE}c"}}
+        messages: list[Message] = [
+            {"role": "user", "content": "a"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"type": "function", "function": call}],
+            },
+            {"role": "tool", "name": f"{PROBE}a", "content": f"{PROBE}d"},
+        ]
+        listed = self._writes(messages[:1], (tool,), f"{PROBE}a")
+        return listed and all(self._writes(messages, (tool,), f"{PROBE}{k}") for k in "bcd")
+
+    def _writes(
+        self, messages: list[Message], tools: Sequence[Mapping[str, Any]], text: str
+    ) -> bool:
+        try:
+            return text in self._render(messages, tools)
+        except (TemplateError, TypeError, ValueError, KeyError):
+            return False
+
+    def _render(
+        self, messages: list[Message], tools: Sequence[Mapping[str, Any]], prompt: bool = False
+    ) -> str:
+        given = [{"type": "function", "function": dict(tool)} for tool in tools]
+        text: str = self._tokenizer.apply_chat_template(
+            messages, tools=given or None, add_generation_prompt=prompt, tokenize=False
+        )
+        return text

@@ -1,0 +1,118 @@
+"""Conversations that can be used, and the reasons of those that can't."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_model import PARAMS
+
+from src.chat import conversations
+from src.chat.conversations import Conversation, UnusableError
+
+pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
+
+USER = {"role": "user", "content": "Where is it?"}
+REPLY = {"role": "assistant", "content": "Here."}
+YEAR = {"type": "dict", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
+TOOL = {"name": "holidays", "description": "Lists them.", "parameters": YEAR}
+CALL = {"role": "tool", "name": "holidays", "parameters": {"year": 2024}}
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        USER,
+        {"role": "assistant", "content": "I look.", "loss": False},
+        CALL | {"observation": "[]"},
+        REPLY,
+    ]
+    found = Conversation.parse({"id": "a", "conversations": turns, "tools": [TOOL]})
+    conversations.write([found], tmp_path / "a.jsonl")
+    (again,) = conversations.read(tmp_path / "a.jsonl")
+    assert again == found
+    assert [turn.learnt for turn in found.turns] == [False, False, False, True, True]
+    assert found.written()["conversations"] == turns
+    assert found.tools[0]["parameters"]["type"] == "object", "as JSON Schema calls a dict"
+    openai = {"type": "function", "function": TOOL}
+    assert Conversation.parse({"conversations": [USER, CALL], "tools": [openai]}).turns[1].learnt
+
+
+@pytest.mark.parametrize(
+    ("turns", "code", "reason"),
+    [
+        ([], "malformed", "conversations is no list of turns"),
+        ("hello", "malformed", "conversations is no list of turns"),
+        ([USER, "hello"], "malformed", "turn 2 is no object"),
+        ([{"role": "User", "content": "a"}, REPLY], "unknown_role", "did you mean 'user'"),
+        ([{"role": "observation", "content": "a"}], "unknown_role", "one of system, user"),
+        ([USER, {"role": "assistant"}], "malformed", "turn 2 has no content that is a text"),
+        ([USER, {"role": "assistant", "content": 3}], "malformed", "no content that is a text"),
+        (
+            [USER, {"role": "assistant", "content": " \n"}],
+            "empty_turn",
+            "of the assistant, is empty",
+        ),
+        ([USER, REPLY | {"loss": "no"}], "malformed", "turn 2 has loss 'no', not true or false"),
+        ([USER, REPLY | {"loss": False}], "nothing_to_learn", "no turn of an assistant or tool"),
+        ([USER], "misordered", "the last turn is of the user, and nobody answers it"),
+        ([REPLY, USER], "misordered", "turn 1 is of the assistant, first"),
+        ([USER, USER, REPLY], "misordered", "turn 2 is of the user, after the user"),
+        ([USER, REPLY, REPLY], "misordered", "turn 3 is of the assistant, after the assistant"),
+        (
+            [USER, {"role": "system", "content": "a"}, REPLY],
+            "misordered",
+            "turn 2 is of the system",
+        ),
+        ([USER, CALL, REPLY], "misordered", "and turn 2 calls a tool that does not answer"),
+        ([USER, CALL | {"name": ""}], "malformed", "turn 2 calls a tool without a name"),
+        ([USER, CALL | {"name": "holiday"}], "unknown_tool", "(did you mean 'holidays'?)"),
+        ([USER, CALL | {"parameters": [1]}], "bad_arguments", "'holidays' are no object"),
+        ([USER, CALL | {"parameters": {}}], "bad_arguments", "'year' is a required property"),
+        (
+            [USER, CALL | {"parameters": {"year": "x"}}],
+            "bad_arguments",
+            " 'year' 'x' is not of type",
+        ),
+        ([USER, REPLY | {"content": "a\ud800"}], "not_text", "turn 2 has half of a surrogate pair"),
+        ([USER, REPLY | {"content": "a\0"}], "not_text", "turn 2 has a zero byte"),
+    ],
+)
+def test_a_conversation_that_can_not_be_used_says_why(turns: Any, code: str, reason: str) -> None:
+    with pytest.raises(UnusableError) as caught:
+        Conversation.parse({"conversations": turns, "tools": [TOOL]})
+    assert caught.value.code == code
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tools", "code", "reason"),
+    [
+        ("[]", "broken_tools", "tools is no list"),
+        (["holidays"], "broken_tools", "a tool is no object with a name"),
+        ([TOOL, TOOL], "broken_tools", "two tools have one name"),
+        ([TOOL | {"parameters": {"type": "wrong"}}], "broken_tools", "are no JSON Schema"),
+        (
+            [TOOL | {"parameters": {"$ref": "http://127.0.0.1:9/a"}}],
+            "broken_tools",
+            "refers to what",
+        ),
+        ([TOOL | {"parameters": {"$ref": "#"}}], "broken_tools", "refers to what is not in it"),
+        ([TOOL | {"description": "\ud800"}], "not_text", "half of a surrogate pair"),
+        (None, "unknown_tool", "for there are no tools"),
+    ],
+)
+def test_tools_that_are_broken_are_told(tools: Any, code: str, reason: str) -> None:
+    with pytest.raises(UnusableError, match=reason) as caught:
+        Conversation.parse({"conversations": [USER, CALL], "tools": tools})
+    assert caught.value.code == code
+
+
+def test_a_pattern_of_somebody_else_runs_not() -> None:
+    slow = {"type": "object", "properties": {"year": {"type": "string", "pattern": "(a+)+$"}}}
+    call = CALL | {"parameters": {"year": "a" * 40 + "!"}}
+    Conversation.parse({"conversations": [USER, call], "tools": [TOOL | {"parameters": slow}]})
+    deep: Any = {}
+    for _ in range(60):
+        deep = {"properties": {"a": deep}}
+    with pytest.raises(UnusableError, match="nested too deep"):
+        Conversation.parse({"conversations": [USER, CALL], "tools": [TOOL | {"parameters": deep}]})
