@@ -40,8 +40,8 @@ def main(
     sha256: str,
     max_bytes: Count,
     dtype: Literal["bfloat16", "float16", "float32"],
-    chat_template: str,
     end_tokens: list[str],
+    chat_template: str,
 ) -> None:
     """Write the model's folder.
 
