@@ -5,14 +5,14 @@ whoever generates by this folder stops where the others do.
 """
 
 import hashlib
+import json
 import logging
-import struct
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
@@ -26,9 +26,6 @@ from src.tables import sources
 from src.training import pretrained
 
 GGUF = ".gguf"
-# What loading somebody else's file can raise, besides an error of the project.
-BROKEN = (OSError, ValueError, KeyError, IndexError, ImportError, RuntimeError, struct.error)
-
 log = logging.getLogger("src.chat.base")
 
 
@@ -57,6 +54,7 @@ def main(
             model, tokenizer = _of_gguf(checkpoint, sha256, max_bytes, dtype, folder)
         else:
             place = pretrained.resolve(checkpoint, sha256, "base")
+            _refuse_elsewhere(Path(place), checkpoint)
             model, tokenizer = _load(place, checkpoint, dtype)
     if not tokenizer.is_fast:
         raise InputError(
@@ -66,16 +64,23 @@ def main(
     tokenizer.init_kwargs.pop("local_files_only", None)
     if chat_template:
         tokenizer.chat_template = _template(chat_template)
+    elif isinstance(tokenizer.chat_template, dict):  # one of several names
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
     renderer = Renderer(tokenizer)
-    ends = end_tokens or renderer.ends
+    ends = end_tokens or [*dict.fromkeys([*renderer.ends, *_own_ends(model, tokenizer)])]
     model.generation_config.eos_token_id = _ids(tokenizer, ends)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or ends[-1]
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     with replacing(base) as made:
-        _save(model, tokenizer, made)
+        made.mkdir()
+        try:
+            model.save_pretrained(made)
+            tokenizer.save_pretrained(made)
+        except (ValueError, TypeError) as error:  # of settings that don't go together
+            raise _not_a_model(checkpoint, error) from error
         write_json(made / RECORD, _found(model, tokenizer, made, checkpoint, dtype, ends))
-        for path in made.rglob("*"):
+        for path in made.rglob("*.*"):
             path.chmod(0o644)  # safetensors are written for their owner alone
     log.info(
         "%s: %d weights in %s; an answer ends with %s; tools %s",
@@ -88,18 +93,27 @@ def _of_gguf(
     checkpoint: str, expected: str, max_bytes: int, dtype: str, folder: Path
 ) -> tuple[Any, Any]:
     """Load a GGUF file, whose weights are unpacked: they are packed for llama.cpp alone."""
-    (file,) = sources.find([checkpoint], folder, "", max_bytes, "base.checkpoint")
+    (folder / "found").mkdir()
+    found = sources.find([checkpoint], folder / "found", "", max_bytes, "base.checkpoint")
+    if len(found) > 1:
+        raise InputError(f"{checkpoint} stands for {len(found)} files: name one.")
+    file = replace(found[0], name=checkpoint)
+    if file.path.stat().st_size > max_bytes:
+        raise InputError(f"{file} has more than {max_bytes} bytes: raise base.max_bytes.")
     with file.path.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise InputError(f"{file} is no GGUF file by its first bytes: get it again.")
-    found = sha256(file.path) if expected else ""
-    if found != expected:
+    digest = sha256(file.path) if expected else ""
+    if digest != expected:
         raise InputError(
-            f"{file} has changed: its sha256 is {found}, not {expected}; set base.sha256 to the "
+            f"{file} has changed: its sha256 is {digest}, not {expected}; set base.sha256 to the "
             "new one if that is meant."
         )
-    unpacked = {"gguf_file": file.path.name, "quantization_config": GgufConfig(dequantize=True)}
-    return _load(str(file.path.parent), checkpoint, dtype, **unpacked)
+    # By itself, as what lies beside it may be of another model.
+    (alone := folder / "alone").mkdir()
+    (alone / "model.gguf").symlink_to(file.path.resolve())
+    unpacked = {"gguf_file": "model.gguf", "quantization_config": GgufConfig(dequantize=True)}
+    return _load(str(alone), checkpoint, dtype, **unpacked)
 
 
 def _load(place: str, checkpoint: str, dtype: str, **how: Any) -> tuple[Any, Any]:
@@ -116,13 +130,8 @@ def _load(place: str, checkpoint: str, dtype: str, **how: Any) -> tuple[Any, Any
                 output_loading_info=True,
                 **(how or {"use_safetensors": True}),
             )
-    except (*BROKEN, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160].rstrip(". ")
-        raise InputError(
-            f"{checkpoint} can't be loaded as a language model ({reason}): name a folder or a "
-            "Hugging Face model with safetensors weights and a tokenizer, or a GGUF file of a kind "
-            "that transformers knows."
-        ) from error
+    except Exception as error:  # whatever the files of somebody else come to
+        raise _not_a_model(checkpoint, error) from error
     bad = {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
     if bad:
         raise InputError(
@@ -130,6 +139,35 @@ def _load(place: str, checkpoint: str, dtype: str, **how: Any) -> tuple[Any, Any
             f"{min(bad)}: get the model anew."
         )
     return model, tokenizer
+
+
+def _not_a_model(checkpoint: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:160].rstrip(". ") or type(error).__name__
+    return InputError(
+        f"{checkpoint} can't be loaded as a language model ({reason}): name a folder or a Hugging "
+        "Face model with safetensors weights and a tokenizer, or a GGUF file of a kind that "
+        "transformers knows."
+    )
+
+
+def _refuse_elsewhere(folder: Path, checkpoint: str) -> None:
+    """Stop if a model's folder names weights that are not the ones in it."""
+    found = []
+    for name in ("config.json", "model.safetensors.index.json"):
+        try:
+            described = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):  # which loading tells better
+            continue
+        if isinstance(described, dict):
+            weights = described.get("weight_map")
+            found += [*weights.values()] if isinstance(weights, dict) else []
+            found += (
+                [described["transformers_weights"]] if "transformers_weights" in described else []
+            )
+            if name == "config.json" and found:
+                raise InputError(f"{checkpoint} names other weights in its config: get it anew.")
+    if odd := next((one for one in found if Path(str(one)).name != one), None):
+        raise InputError(f"{checkpoint} names weights outside its folder, {odd!r}: get it anew.")
 
 
 def _template(given: str) -> str:
@@ -142,7 +180,10 @@ def _template(given: str) -> str:
             f"one of {', '.join(TEMPLATES)}, the path of a template of Jinja, or '' for the "
             "model's own."
         )
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{given} is not UTF-8: save the template as UTF-8.") from None
 
 
 def _ids(tokenizer: Any, ends: list[str]) -> list[int]:
@@ -162,10 +203,12 @@ def _ids(tokenizer: Any, ends: list[str]) -> list[int]:
     return [known[end] for end in ends]
 
 
-def _save(model: Any, tokenizer: Any, folder: Path) -> None:
-    folder.mkdir()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def _own_ends(model: Any, tokenizer: Any) -> list[str]:
+    """Return the tokens that the model's own settings say end an answer."""
+    own = model.generation_config.eos_token_id
+    ids = own if isinstance(own, list) else [own]
+    tokens = tokenizer.convert_ids_to_tokens([id for id in ids if isinstance(id, int)])
+    return [token for token in tokens if token]
 
 
 def _found(

@@ -7,8 +7,9 @@ In a file each is a JSON object on a line of its own:
     "parameters": {...}, "observation": "..."}, {"role": "assistant", "content": "..."}]}
 
 A turn of role ``tool`` is the model's call, which it learns, and what the tool answered, which it
-does not; without ``observation``, nothing was answered. ``"loss": false`` has a turn not learnt.
-Source: the data format of ChatGLM3's fine-tuning.
+does not; without ``observation``, nothing was answered. ``"loss": false`` has a turn not learnt,
+and ``"parallel": true`` a call made in one breath with the one before it. Source: the data format
+of ChatGLM3's fine-tuning.
 """
 
 import json
@@ -18,13 +19,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from src.core.errors import InputError, closest
 from src.tables.encodings import why_not_text
+from src.tables.examples import fold
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -39,15 +40,15 @@ Code = Literal[
     "unknown_tool",
     "bad_arguments",
     "nothing_to_learn",
+    "unwritable",
 ]
-# What may follow: of the first turn, of each role, and of a call that has no answer.
+# What may follow: of the first turn, and of each role.
 FOLLOWS: Mapping[str, tuple[Role, ...]] = {
     "": ("system", "user"),
     "system": ("user",),
     "user": ("assistant", "tool"),
     "assistant": ("user", "tool"),
     "tool": ("assistant", "tool"),
-    "call": ("tool",),
 }
 # Kinds of values that other makers of tools write, as JSON Schema names them; "" for any.
 KINDS = {"dict": "object", "float": "number", "tuple": "array", "any": "", "int": "integer"}
@@ -59,12 +60,23 @@ KINDS |= {
     "long": "integer",
 }
 DEEP = 50  # levels of a schema
+REFERENCES = 1000  # that are followed for one call: a few lines of them can stand for any number
+TURNS = 400  # of a conversation at most; a template writes all of them anew for each answer
+# Schemas that somebody else wrote: a pattern can take for ever, and another dialect has its own.
+UNTRIED = ("$schema", "$dynamicRef", "pattern", "patternProperties", "format")
+NAMED = ("properties", "$defs", "definitions", "dependentSchemas")  # which hold schemas by name
+VALUES = ("enum", "const", "default", "examples")  # which hold none
 
-# A pattern of somebody else's can take for ever, and a reference of theirs is not fetched.
-_Validator: Any = extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator,
-    dict.fromkeys(("pattern", "patternProperties", "format"), lambda *_: None),
-)
+
+def _follow(validator: Any, place: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    _followed.append(place)
+    if len(_followed) > REFERENCES:
+        raise RecursionError
+    yield from Draft202012Validator.VALIDATORS["$ref"](validator, place, instance, schema) or ()
+
+
+_followed: list[Any] = []  # references, for one call
+_Validator: Any = extend(Draft202012Validator, {"$ref": _follow})  # type: ignore[no-untyped-call]
 
 
 class UnusableError(Exception):
@@ -86,6 +98,7 @@ class Turn:
     name: str = ""  # of the tool that is called
     parameters: Mapping[str, Any] | None = None  # of that call
     answered: bool = True  # whether the tool answered
+    parallel: bool = False  # whether it is made in one message with the call before it
 
 
 @dataclass(frozen=True)
@@ -105,9 +118,12 @@ class Conversation:
         Raises:
             UnusableError: it can't be used.
         """
+        _refuse_no_json(found)
         given = found.get("conversations")
         if not isinstance(given, list) or not given:
             raise UnusableError("malformed", "conversations is no list of turns")
+        if len(given) > TURNS:
+            raise UnusableError("malformed", f"{len(given)} turns, more than {TURNS}")
         tools = tuple(map(_tool, _list(found.get("tools"), "tools")))
         turns = tuple(_turn(place, one) for place, one in enumerate(given, 1))
         _refuse_order(turns)
@@ -126,9 +142,8 @@ class Conversation:
         return found if self.gold is None else found | {"gold": self.gold}
 
     def asked(self) -> str:
-        """Return what its users say, and what they could use, as one text."""
-        says = [turn.content for turn in self.turns if turn.role == "user"]
-        return json.dumps([says, sorted(tool["name"] for tool in self.tools)], ensure_ascii=False)
+        """Return what its users say, as one text that differs by more than form."""
+        return json.dumps([fold(turn.content) for turn in self.turns if turn.role == "user"])
 
 
 def _turn(place: int, found: Any) -> Turn:
@@ -141,16 +156,15 @@ def _turn(place: int, found: Any) -> Turn:
             "unknown_role",
             f"turn {place} has role {str(role)[:40]!r}{hint}: one of {', '.join(ROLES)}",
         )
-    if not isinstance(learnt, bool):
+    if not isinstance(learnt, bool) or not isinstance(found.get("parallel", False), bool):
         raise UnusableError(
-            "malformed", f"turn {place} has loss {str(learnt)[:40]!r}, not true or false"
+            "malformed", f"turn {place} has a loss or parallel that is not true or false"
         )
     if role == "tool":
         return _call(place, found, learnt)
     content = found.get("content")
     if not isinstance(content, str):
         raise UnusableError("malformed", f"turn {place} has no content that is a text")
-    _refuse_text(place, content)
     if not content.strip():
         raise UnusableError("empty_turn", f"turn {place}, of the {role}, is empty")
     return Turn(role, content, learnt and role == "assistant")
@@ -167,14 +181,21 @@ def _call(place: int, found: Mapping[str, Any], learnt: bool) -> Turn:
     answer = found.get("observation")
     if not isinstance(answer, str | None):
         answer = json.dumps(answer, ensure_ascii=False)
-    _refuse_text(place, name, json.dumps(parameters, ensure_ascii=False), answer or "")
-    return Turn("tool", answer or "", learnt, name, parameters, answer is not None)
+    parallel = bool(found.get("parallel"))
+    return Turn("tool", answer or "", learnt, name, parameters, answer is not None, parallel)
 
 
-def _refuse_text(place: int, *texts: str) -> None:
-    for text in texts:
-        if reason := why_not_text(text) or ("a zero byte" if "\0" in text else ""):
-            raise UnusableError("not_text", f"turn {place} has {reason}")
+def _refuse_no_json(found: Mapping[str, Any]) -> None:
+    """Refuse texts that are none, and numbers that JSON does not have."""
+    kept = {key: found.get(key) for key in ("id", "source", "conversations", "tools", "gold")}
+    try:
+        text = json.dumps(kept, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise UnusableError("malformed", "a number that JSON does not have") from None
+    except RecursionError:
+        raise UnusableError("malformed", "values nested too deep") from None
+    if reason := why_not_text(text) or ("a zero byte" if "\\u0000" in text else ""):
+        raise UnusableError("not_text", reason)
 
 
 def _list(found: Any, name: str) -> list[Any]:
@@ -193,14 +214,12 @@ def _tool(found: Any) -> Mapping[str, Any]:
         raise UnusableError("broken_tools", f"a tool is no object with a name: {str(found)[:60]}")
     name = found["name"]
     schema = _schema(found.get("parameters") or {"type": "object", "properties": {}}, name)
-    if reason := why_not_text(json.dumps([found.get("description"), schema], ensure_ascii=False)):
-        raise UnusableError("not_text", f"tool {name!r} has {reason}")
     try:
-        _Validator.check_schema(schema)
-    except SchemaError as error:
+        Draft202012Validator.check_schema(_tried(schema))
+    except Exception as error:  # whatever a schema of somebody else's comes to
+        reason = str(getattr(error, "message", error))[:100]
         raise UnusableError(
-            "broken_tools",
-            f"the parameters of tool {name!r} are no JSON Schema: {error.message[:100]}",
+            "broken_tools", f"the parameters of tool {name!r} are no JSON Schema: {reason}"
         ) from None
     return {"name": name, "description": str(found.get("description") or ""), "parameters": schema}
 
@@ -222,18 +241,43 @@ def _schema(found: Any, name: str, level: int = 0) -> Any:
     return fixed
 
 
+def _tried(schema: Any) -> Any:
+    """Return what of a schema arguments are held against."""
+    if isinstance(schema, list):
+        return [_tried(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {}
+    for key, value in schema.items():
+        if key in NAMED and isinstance(value, dict):
+            kept[key] = {name: _tried(one) for name, one in value.items()}
+        elif key not in UNTRIED:
+            kept[key] = value if key in VALUES else _tried(value)
+    return kept
+
+
 def _refuse_order(turns: Sequence[Turn]) -> None:
-    before = ""
+    before: Turn | None = None
     for place, turn in enumerate(turns, 1):
-        if turn.role not in FOLLOWS[before]:
-            after = f"after the {before}" if before else "first"
-            if before == "call":
-                after = f"and turn {place - 1} calls a tool that does not answer"
+        if turn.role not in FOLLOWS[before.role if before else ""]:
+            after = f"after the {before.role}" if before else "first"
             raise UnusableError("misordered", f"turn {place} is of the {turn.role}, {after}")
-        before = "call" if turn.role == "tool" and not turn.answered else turn.role
-    if before in ("user", "system"):
+        called = before is not None and before.role == "tool"
+        if turn.parallel and not called:
+            raise UnusableError("misordered", f"turn {place} is parallel to no call before it")
+        if before and called and turn.parallel and turn.answered != before.answered:
+            raise UnusableError("misordered", f"of calls {place - 1} and {place} one has no answer")
+        if before and called and not before.answered and not turn.parallel:
+            reason = f"turn {place} is of the {turn.role}, and turn {place - 1} calls a tool that "
+            raise UnusableError("misordered", f"{reason}does not answer")
+        joined = before and turn.role == "tool" and (turn.parallel or before.role == "assistant")
+        if before and joined and turn.learnt != before.learnt:
+            reason = f"turns {place - 1} and {place} are one message, of which a part is not learnt"
+            raise UnusableError("malformed", reason)
+        before = turn
+    if before and before.role in ("user", "system"):
         raise UnusableError(
-            "misordered", f"the last turn is of the {before}, and nobody answers it"
+            "misordered", f"the last turn is of the {before.role}, and nobody answers it"
         )
 
 
@@ -249,8 +293,9 @@ def _refuse_calls(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]]) -> 
             raise UnusableError(
                 "unknown_tool", f"turn {place} calls {turn.name!r}, which is no tool{hint}"
             )
+        _followed.clear()
         try:
-            _Validator(known[turn.name], registry=Registry()).validate(turn.parameters)
+            _Validator(_tried(known[turn.name]), registry=Registry()).validate(turn.parameters)
         except ValidationError as error:
             where = "".join(f" {part!r}" for part in error.path)
             raise UnusableError(
@@ -258,9 +303,11 @@ def _refuse_calls(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]]) -> 
                 f"turn {place} calls {turn.name!r} with what its schema refuses:{where} "
                 f"{error.message[:100]}",
             ) from None
-        except (Unresolvable, RecursionError):
+        except Exception as error:  # whatever a schema of somebody else's comes to
             raise UnusableError(
-                "broken_tools", f"the schema of tool {turn.name!r} refers to what is not in it"
+                "broken_tools",
+                f"nothing can be held against the schema of tool {turn.name!r} "
+                f"({type(error).__name__}): it may refer to what is not in it",
             ) from None
 
 
@@ -269,6 +316,7 @@ def _written(turn: Turn) -> dict[str, Any]:
     if turn.role == "tool":
         found |= {"name": turn.name, "parameters": turn.parameters}
         found |= {"observation": turn.content} if turn.answered else {}
+        found |= {"parallel": True} if turn.parallel else {}
     else:
         found["content"] = turn.content
     if not turn.learnt and turn.role in ("assistant", "tool"):

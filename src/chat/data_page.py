@@ -2,13 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from src.chat.conversations import Conversation
-from src.chat.rendering import Renderer
+from src.chat.reading import Kept
 from src.core.markdown import code, table
 from src.tables.examples import SPLITS
 
@@ -16,37 +14,17 @@ BAR = 30  # characters of the longest bar
 PARTS = 12  # of the picture of lengths
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The tokens of a conversation."""
-
-    tokens: int  # of the longest row that it becomes
-    learnt: int  # of all rows
-    lost: int  # of these, beyond max_length
-
-
-def measure(renderer: Renderer, conversation: Conversation, max_length: int) -> Measured:
-    """Count the tokens of a conversation, and those that a length would cost it."""
-    rows = renderer.rows(conversation)
-    lost = sum(sum(row.learnt[max_length:]) for row in rows)
-    longest = max(len(row.ids) for row in rows)
-    return Measured(longest, sum(sum(row.learnt) for row in rows), lost)
-
-
 def figures(
-    found: Sequence[Conversation],
-    measured: Sequence[Measured],
-    sides: Sequence[int],
-    counts: Mapping[str, int],
-    max_length: int,
+    kept: Sequence[Kept], sides: Sequence[int], counts: Mapping[str, int], max_length: int
 ) -> dict[str, Any]:
     """Return what ``page`` shows, and DVC compares."""
+    found, measured = [one.conversation for one in kept], [one.measured for one in kept]
     by_source: dict[str, Counter[str]] = {}
     for one, side in zip(found, sides, strict=True):
         by_source.setdefault(one.source, Counter())[SPLITS[side]] += 1
-    tokens = np.array([one.tokens for one in measured])
+    tokens = np.array([each.longest for each in measured])
     calls = [turn for one in found for turn in one.turns if turn.role == "tool"]
-    too_long = [one for one in measured if one.tokens > max_length]
+    too_long = [each for each in measured if each.longest > max_length]
     return {
         "rows": counts["rows"],
         "made": sum(one.source.startswith("self_cognition/") for one in found),
@@ -57,16 +35,16 @@ def figures(
         "calls": len(calls),
         "tools": len({tool["name"] for one in found for tool in one.tools}),
         "tokens": {
-            "sum": int(tokens.sum()),
+            "sum": sum(each.tokens for each in measured),
             "median": float(np.median(tokens)),
             "p95": float(np.quantile(tokens, 0.95)),
             "max": int(tokens.max()),
-            "learnt": sum(one.learnt for one in measured),
+            "learnt": sum(each.learnt for each in measured),
         },
         "max_length": max_length,
         "too_long": len(too_long),
-        "learnt_tokens_lost": sum(one.lost for one in measured),
-        "nothing_left_to_learn": sum(one.lost == one.learnt for one in measured),
+        "learnt_tokens_lost": sum(each.lost for each in measured),
+        "nothing_left_to_learn": sum(each.lost == each.learnt for each in measured),
         "lengths": _histogram(tokens),
     }
 

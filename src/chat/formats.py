@@ -5,7 +5,7 @@ Each form has a function from one object to any number of objects in the form of
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import yaml
 
 from src.chat.conversations import UnusableError
 from src.core.errors import InputError
-from src.tables.encodings import refuse_encoding, refuse_other_files, text_of
+from src.tables.encodings import mark_of, text_of
 from src.tables.json_rows import TYPED, Item, json_lines, json_list
 from src.tables.lines import Broken, Lines
 from src.tables.places import File
@@ -31,6 +31,7 @@ Format = Literal[
     "yaml",
 ]
 FIELD = 1 << 26  # characters of one line at most
+ASKING = {"question", "prompt", "instruction", "messages", "conversations"}
 REFUSAL = "None of the tools that I have can do that."  # where BFCL has no call that fits
 SHAREGPT = {
     "human": "user",
@@ -90,11 +91,24 @@ def answers_of(file: File) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = {}
     for item in _objects(file):
-        if isinstance(item, Broken):
-            continue
-        if not found and "ground_truth" not in item.value:
+        answers = (
+            isinstance(item, Item)
+            and "ground_truth" in item.value
+            and not item.value.keys() & ASKING
+        )
+        if not found and not answers:
             return None
-        found[str(item.value.get("id"))] = item.value.get("ground_truth")
+        if isinstance(item, Broken) or not answers:
+            raise InputError(
+                f"{file}, line {item.line} is no answer to a question, as those before it are: "
+                "correct it, or move it to another file."
+            )
+        name = str(item.value.get("id"))
+        if name in found:
+            raise InputError(
+                f"{file}, line {item.line} has a second answer to {name}: take one out."
+            )
+        found[name] = item.value["ground_truth"]
     return found or None
 
 
@@ -102,18 +116,43 @@ def _objects(file: File) -> Iterator[Item | Broken]:
     if not file.path.stat().st_size:
         raise InputError(f"{file} is empty (0 bytes): get it again, or correct {file.setting}.")
     with file.open() as stream:
-        refuse_other_files(stream, "JSON", "utf-8", file)
+        start = stream.peek(1024)
+        _refuse_other_files(start, file, "JSON")
+        is_list = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+        text = text_of(stream, "utf-8")
+        found = json_list(text, TYPED, FIELD) if is_list else json_lines(Lines(text, FIELD), TYPED)
         try:
-            text = text_of(stream, "utf-8")
-            is_list = stream.peek(1024).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
-            yield from (
-                json_list(text, TYPED, FIELD) if is_list else json_lines(Lines(text, FIELD), TYPED)
-            )
+            for item in found:
+                if is_list and isinstance(item, Broken):  # what follows can't be read
+                    raise InputError(
+                        f"{file}, line {item.line} can't be read ({item.reason}): correct it, or "
+                        "write an object a line."
+                    )
+                yield item
         except UnicodeError:
-            refuse_encoding(file, ["utf-8"])
+            raise InputError(f"{file} is not UTF-8{_where(file)}: save it as UTF-8.") from None
 
 
-def _converted(found: Found, kind: Format, answers: Mapping[str, Any]) -> Iterator[Found]:
+def _refuse_other_files(start: bytes, file: File, kind: str) -> None:
+    file.refuse_other_kinds(start, f"a {kind} file")
+    if mark := mark_of(start):
+        raise InputError(f"{file} has the byte-order mark of {mark}: save it as UTF-8.")
+
+
+def _where(file: File) -> str:
+    """Name the first line that is not UTF-8."""
+    with file.open() as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f", by byte 0x{line[error.start]:02x} on line {number}"
+    return ""
+
+
+def _converted(
+    found: Found, kind: Format, answers: Mapping[str, Any]
+) -> Iterator[Found | UnusableError]:
     form = kind if kind != "auto" else _form(found)
     if form == "conversations":
         yield found
@@ -129,14 +168,14 @@ def _form(found: Found) -> str:
     for form, keys in KEYS.items():
         if all(key in found for key in keys):
             return form
-    listed = ", ".join(sorted(found)[:8])
+    listed = ", ".join(repr(key)[1:-1] for key in sorted(found)[:8])
     raise UnusableError("malformed", f"an object of no form that is known, with the keys {listed}")
 
 
 def _messages(found: Found, _: Any) -> Iterator[Found]:
-    """OpenAI's: calls by id, whose answers are messages of their own."""
+    """OpenAI's: calls, whose answers are the messages that follow, by id or in their order."""
     turns: list[Found] = []
-    calls: dict[str, Found] = {}
+    waiting: dict[str, Found] = {}  # calls of the last message, by id
     given = found["messages"]
     if not isinstance(given, list):
         raise UnusableError("malformed", "messages is no list")
@@ -145,22 +184,25 @@ def _messages(found: Found, _: Any) -> Iterator[Found]:
             raise UnusableError("malformed", f"message {place} is no object")
         role, content = message.get("role"), _plain(message.get("content"), place)
         if role == "tool":
-            call = calls.pop(str(message.get("tool_call_id")), None)
+            named = str(message.get("tool_call_id"))
+            call = waiting.pop(named if named in waiting else next(iter(waiting), ""), None)
             if call is None:
                 raise UnusableError(
                     "misordered", f"message {place} answers a call that nobody made"
                 )
             call["observation"] = content
             continue
-        if content or not message.get("tool_calls"):
+        waiting = {}
+        learnt = {"loss": False} if message.get("weight") == 0 else {}
+        calls = message.get("tool_calls") or []
+        if content or not calls:
             turns.append({"role": "system" if role == "developer" else role, "content": content})
-            if message.get("weight") == 0:
-                turns[-1]["loss"] = False
-        for one in message.get("tool_calls") or []:
+            turns[-1] |= learnt if role == "assistant" else {}
+        for number, one in enumerate(calls):
             if not isinstance(one, dict) or not isinstance(one.get("function"), dict):
                 raise UnusableError("malformed", f"message {place} has a call without a function")
-            turns.append(_call_of(one["function"]))
-            calls[str(one.get("id"))] = turns[-1]
+            turns.append(_call_of(one["function"]) | learnt | {"parallel": number > 0})
+            waiting[str(one.get("id") or f"{place}-{number}")] = turns[-1]
     yield {"id": found.get("id"), "conversations": turns, "tools": found.get("tools")}
 
 
@@ -194,6 +236,7 @@ def _json(text: str, what: str) -> Any:
 
 def _sharegpt(found: Found, _: Any) -> Iterator[Found]:
     turns: list[Found] = []
+    waiting: list[Found] = []  # calls of the last turn
     if found.get("system"):
         turns.append({"role": "system", "content": found["system"]})
     for place, turn in enumerate(found["conversations"], 1):
@@ -202,15 +245,18 @@ def _sharegpt(found: Found, _: Any) -> Iterator[Found]:
         if role is None:
             raise UnusableError("unknown_role", f"turn {place} is from {str(who)[:40]!r}")
         if role == "answer":
-            if not turns or turns[-1]["role"] != "tool" or "observation" in turns[-1]:
+            if not waiting:
                 raise UnusableError("misordered", f"turn {place} answers a call that nobody made")
-            turns[-1]["observation"] = value
-        elif role == "call":
+            waiting.pop(0)["observation"] = value
+            continue
+        waiting = []
+        if role == "call":
             called = _json(str(value), f"turn {place}: the call")
-            for one in called if isinstance(called, list) else [called]:
+            for number, one in enumerate(called if isinstance(called, list) else [called]):
                 if not isinstance(one, dict):
                     raise UnusableError("malformed", f"turn {place} calls what is no object")
-                turns.append(_call_of(one))
+                turns.append(_call_of(one) | {"parallel": number > 0})
+                waiting.append(turns[-1])
         else:
             turns.append({"role": role, "content": value})
     yield {"id": found.get("id"), "conversations": turns, "tools": _tools(found.get("tools"))}
@@ -248,24 +294,35 @@ def _alpaca(found: Found, _: Any) -> Iterator[Found]:
     yield {"id": found.get("id"), "conversations": turns}
 
 
-def _toolalpaca(found: Found, _: Any) -> Iterator[Found]:
+def _toolalpaca(found: Found, _: Any) -> Iterator[Found | UnusableError]:
     """An API with its functions, and conversations in which these are called."""
-    described = found.get("Function_Description")
+    described, instances = found["Function_Description"], found["Instances"]
     if not isinstance(described, dict):
         raise UnusableError("broken_tools", "Function_Description is no object")
+    if not isinstance(instances, list) or not instances:
+        raise UnusableError("malformed", "Instances is no list of conversations")
     tools = [_described(name, text) for name, text in described.items() if name != "components"]
-    for instance in found["Instances"] if isinstance(found["Instances"], list) else []:
-        turns: list[Found] = [{"role": "user", "content": instance.get("input")}]
-        for step in instance.get("intermediate_steps") or []:
-            (name, arguments, *thought), answer = step[0], step[1]
-            said = _thought(thought[0]) if thought else ""
-            turns += [{"role": "assistant", "content": said}] if said else []
-            call = _call_of({"name": name, "arguments": arguments})
-            turns.append(call | {"observation": answer})
-        final = [instance.get("Final Thought"), instance.get("output")]
-        if text := "\n".join(part for part in final if part):
-            turns.append({"role": "assistant", "content": text})
-        yield {"conversations": turns, "tools": tools}
+    for number, instance in enumerate(instances, 1):
+        try:
+            yield _instance(instance) | {"tools": tools}
+        except UnusableError as error:
+            yield error
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            reason = f"instance {number} is not of its form ({type(error).__name__})"
+            yield UnusableError("malformed", reason)
+
+
+def _instance(found: Found) -> Found:
+    turns: list[Found] = [{"role": "user", "content": found.get("input")}]
+    for step in found.get("intermediate_steps") or []:
+        (name, arguments, *thought), answer = step[0], step[1]
+        said = _thought(thought[0]) if thought else ""
+        turns += [{"role": "assistant", "content": said}] if said else []
+        turns.append(_call_of({"name": name, "arguments": arguments}) | {"observation": answer})
+    final = [found.get("Final Thought"), found.get("output")]
+    if text := "\n".join(part for part in final if part):
+        turns.append({"role": "assistant", "content": text})
+    return {"conversations": turns}
 
 
 def _thought(log: Any) -> str:
@@ -309,20 +366,28 @@ def _bfcl(found: Found, answers: Mapping[str, Any]) -> Iterator[Found]:
         raise UnusableError(
             "nothing_to_learn", f"{name} has no answer: add its file of possible_answer"
         )
-    for call in gold or []:
-        for tool, allowed in call.items():
-            turns.append({"role": "tool", "name": tool, "parameters": _first(allowed)})
+    needed = {
+        tool.get("name"): (tool.get("parameters") or {}).get("required") or []
+        for tool in found["function"]
+    }
+    calls = [(tool, allowed) for call in gold or [] for tool, allowed in call.items()]
+    for number, (tool, allowed) in enumerate(calls):
+        arguments = _first(allowed, needed.get(tool, []))
+        turns.append({"role": "tool", "name": tool, "parameters": arguments})
+        turns[-1] |= {"parallel": True} if number else {}
     if not gold:
         turns.append({"role": "assistant", "content": REFUSAL})
     yield {"id": name, "conversations": turns, "tools": found["function"], "gold": gold or []}
 
 
-def _first(allowed: Any) -> Any:
+def _first(allowed: Any, needed: Sequence[str] = ()) -> Any:
     """Return the first of the allowed values of each argument; "" allows it to be left out."""
     found = {}
     for key, values in allowed.items():
-        if values and values[0] != "":
-            found[key] = _plain_value(values[0])
+        options = values if isinstance(values, list) else [values]
+        options = [one for one in options if one != ""] if key in needed else options
+        if options and options[0] != "":
+            found[key] = _plain_value(options[0])
     return found
 
 
@@ -339,7 +404,7 @@ def _yaml(file: File) -> Iterator[Raw]:
     a few lines become gigabytes, is refused.
     """
     with file.open() as stream:
-        refuse_other_files(stream, "YAML", "utf-8", file)
+        _refuse_other_files(stream.peek(64), file, "YAML")
         content = stream.read()
     try:
         text = content.decode("utf-8-sig")
@@ -347,8 +412,8 @@ def _yaml(file: File) -> Iterator[Raw]:
             raise InputError(f"{file} has an alias, *, which is not read: write it out.")
         root = yaml.compose(text, yaml.SafeLoader)
     except UnicodeDecodeError:
-        refuse_encoding(file, ["utf-8"])
-    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{file} is not UTF-8{_where(file)}: save it as UTF-8.") from None
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{file} is not valid YAML ({reason}): correct it.") from None
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
@@ -374,7 +439,8 @@ KEYS = {
     "alpaca": ("instruction",),
     "prompt": ("prompt",),
 }
-CONVERTERS: dict[str, Callable[[Found, Mapping[str, Any]], Iterator[Found]]] = {
+Convert = Callable[[Found, Mapping[str, Any]], Iterator[Found | UnusableError]]
+CONVERTERS: dict[str, Convert] = {
     "messages": _messages,
     "sharegpt": _sharegpt,
     "alpaca": _alpaca,

@@ -5,14 +5,13 @@ Hermes does, which servers can read: the tools in the system message, a call as 
 ``<tool_call>`` tags, an answer between ``<tool_response>`` tags.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
-from src.chat.conversations import Conversation, Turn
+from src.chat.conversations import Conversation, Turn, UnusableError
 from src.core.errors import InputError
 
 Message = dict[str, Any]
@@ -48,6 +47,9 @@ To call one, answer with its name and arguments as JSON between tags, and nothin
 </tool_call>
 If none of them fits, say so."""
 PROBE = "qzx"  # what no template holds by itself
+# For templates that write the day: rows must not change with it.
+TODAY = "01 Jan 2025"
+UNDATED = f"{{% macro strftime_now(form) %}}{TODAY}{{% endmacro %}}"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Renderer:
             raise InputError(
                 "The model has no chat template: set base.chat_template to chatml, gemma or a file."
             )
+        dated = "strftime_now" in str(tokenizer.chat_template)
+        self._template = UNDATED * dated + tokenizer.chat_template
         user, reply = (
             {"role": "user", "content": PROBE},
             {"role": "assistant", "content": PROBE * 2},
@@ -83,10 +87,10 @@ class Renderer:
         try:
             asked = self._render([user], (), prompt=True)
             whole = self._render([user, reply], ())
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever a template of somebody else's comes to
             raise InputError(
-                f"The model's chat template can't write a question and its answer ({error}): set "
-                "base.chat_template to another one."
+                "The model's chat template can't write a question and its answer "
+                f"({str(error)[:100]}): set base.chat_template to another one."
             ) from None
         if (
             PROBE not in asked
@@ -96,6 +100,13 @@ class Renderer:
             raise InputError(
                 "The model's chat template does not write an answer after its prompt for one, so "
                 "nobody could tell what is to be learnt: set base.chat_template to another one."
+            )
+        tail = whole[len(asked) :].rpartition(PROBE * 2)[2]
+        self._end = self._special(tail.lstrip())
+        if not self._end:
+            raise InputError(
+                "The model's chat template writes no token that ends an answer, so that no answer "
+                "learnt by it would end: set base.chat_template to another one."
             )
         self._has_system = self._writes(
             [{"role": "system", "content": PROBE * 3}, user], (), PROBE * 3
@@ -108,16 +119,15 @@ class Renderer:
     @property
     def ends(self) -> list[str]:
         """Return what the template writes after an answer, and the tokenizer's own end."""
-        user, reply = (
-            {"role": "user", "content": PROBE},
-            {"role": "assistant", "content": PROBE * 2},
-        )
-        tail = self._render([user, reply], ()).rpartition(PROBE * 2)[2]
+        own = [self._tokenizer.eos_token] if self._tokenizer.eos_token else []
+        return [*dict.fromkeys([self._end, *own])]
+
+    def _special(self, text: str) -> str:
+        """Return the token that a text begins with and that stands for no text, "" for none."""
         special = {str(token) for token in self._tokenizer.all_special_tokens}
         special |= {str(token) for token in self._tokenizer.added_tokens_decoder.values()}
-        first = [token for token in special if tail.lstrip().startswith(token)]
-        own = [self._tokenizer.eos_token] if self._tokenizer.eos_token else []
-        return [*dict.fromkeys([*sorted(first, key=len)[-1:], *own])]
+        found = [token for token in special if token and text.startswith(token)]
+        return max(found, key=len, default="")
 
     def messages(self, conversation: Conversation) -> list[Message]:
         """Return what the template is given, in the form of OpenAI's messages."""
@@ -136,7 +146,7 @@ class Renderer:
         not what came before the next.
 
         Raises:
-            InputError: the template can't write this conversation.
+            UnusableError: the template can't write this conversation.
         """
         numbered = self._numbered(conversation)
         messages = [message for _, message in numbered]
@@ -147,26 +157,34 @@ class Renderer:
             for place, (turns, message) in enumerate(numbered):
                 if message["role"] == "assistant" and any(turn.learnt for turn in turns):
                     prompt = self._render(messages[:place], tools, prompt=True)
-                    spans.append((prompt, self._render(messages[: place + 1], tools)))
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            raise InputError(
-                f"The model's chat template can't write conversation {conversation.id} ({error}): "
-                "set base.chat_template to another one, or leave the conversation out."
+                    text = self._render(messages[: place + 1], tools)
+                    spans.append((prompt, text))
+                    self._refuse_loss(prompt, text, turns)
+        except UnusableError:
+            raise
+        except Exception as error:  # whatever a template of somebody else's comes to
+            raise UnusableError(
+                "unwritable", f"the chat template can't write it ({str(error)[:100]})"
             ) from None
-        if all(whole.startswith(text) and text.startswith(prompt) for prompt, text in spans):
-            return [self._row(whole, [(len(p), self._end(p, text)) for p, text in spans])]
-        return [self._row(text, [(len(p), self._end(p, text))]) for p, text in spans]
+        if all(whole.startswith(text) for _, text in spans):
+            return [self._row(whole, [(len(p), len(text.rstrip())) for p, text in spans])]
+        return [self._row(text, [(len(p), len(text.rstrip()))]) for p, text in spans]
 
-    def _end(self, prompt: str, text: str) -> int:
-        """Return where an answer ends: with the token that ends it, if there is one."""
+    def _refuse_loss(self, prompt: str, text: str, turns: Sequence[Turn]) -> None:
+        """Stop if a template does not write an answer where it asks for one, or not all of it."""
+        if not text.startswith(prompt):
+            raise UnusableError(
+                "unwritable", "the chat template does not write an answer after its prompt for one"
+            )
         answer = text[len(prompt) :]
-        ends = [answer.rfind(end) + len(end) for end in self.ends if end in answer]
-        return len(prompt) + (max(ends) if ends else len(answer.rstrip()))
+        said = [turn.name if turn.role == "tool" else turn.content.strip() for turn in turns]
+        if lost := next((part for part in said if part not in answer), ""):
+            raise UnusableError("unwritable", f"the chat template leaves out {lost[:40]!r}")
 
     def _row(self, text: str, spans: Sequence[tuple[int, int]]) -> Row:
         found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         learnt = [
-            any(start <= first and last <= end and last > first for start, end in spans)
+            any(start <= first < end and last > first for start, end in spans)
             for first, last in found["offset_mapping"]
         ]
         return Row(found["input_ids"], learnt)
@@ -184,7 +202,8 @@ class Renderer:
         if head and self._has_system:
             found.append(([system] if system else [], {"role": "system", "content": head}))
             head = ""
-        for turn in turns:
+        answers: list[Message] = []  # of calls at once, which come after all of them
+        for turn, following in itertools.zip_longest(turns, turns[1:]):
             if turn.role == "user":
                 content = f"{head}\n\n{turn.content}" if head else turn.content
                 found.append(([turn], {"role": "user", "content": content}))
@@ -193,29 +212,33 @@ class Renderer:
                 found.append(([turn], {"role": "assistant", "content": turn.content}))
             else:
                 self._add_call(found, turn)
+                answers += [self._answer(turn)] if turn.answered else []
+            if not (following and following.parallel):
+                found += [([], answer) for answer in answers]
+                answers = []
         return found
 
     def _add_call(self, found: list[tuple[list[Turn], Message]], turn: Turn) -> None:
-        """Add a call to the answer that it belongs to, and what the tool answered."""
-        message = found[-1][1]
-        if message["role"] != "assistant":  # else it goes on with what was said, or a call before
-            message = {"role": "assistant", "content": ""}
-            found.append(([], message))
-        found[-1][0].append(turn)
+        """Add a call to the answer that it belongs to."""
+        if found[-1][1]["role"] != "assistant":  # else it goes on with what was said, or a call
+            found.append(([], {"role": "assistant", "content": ""}))
+        of, message = found[-1]
+        of.append(turn)
         call = {"name": turn.name, "arguments": turn.parameters}
         if self.knows_tools:
             message.setdefault("tool_calls", []).append({"type": "function", "function": call})
         else:
             text = f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>"
             message["content"] = f"{message['content']}\n{text}".lstrip("\n")
-        if not turn.answered:
-            return
-        answer: Message = {"role": "tool", "name": turn.name, "content": turn.content}
+
+    def _answer(self, turn: Turn) -> Message:
+        """Return the message of what a tool answered."""
+        content = turn.content
         if not self.knows_tools:
-            answer["content"] = f"<tool_response>\n{turn.content}\n</tool_response>"
+            content = f"<tool_response>\n{content}\n</tool_response>"
         if not self._has_tool:
-            answer = {"role": "user", "content": answer["content"]}
-        found.append(([], answer))
+            return {"role": "user", "content": content}
+        return {"role": "tool", "name": turn.name, "content": content}
 
     def _knows_tools(self) -> bool:
         tool = {
@@ -241,7 +264,7 @@ class Renderer:
     ) -> bool:
         try:
             return text in self._render(messages, tools)
-        except (TemplateError, TypeError, ValueError, KeyError):
+        except Exception:  # whatever a template of somebody else's comes to
             return False
 
     def _render(
@@ -249,6 +272,11 @@ class Renderer:
     ) -> str:
         given = [{"type": "function", "function": dict(tool)} for tool in tools]
         text: str = self._tokenizer.apply_chat_template(
-            messages, tools=given or None, add_generation_prompt=prompt, tokenize=False
+            messages,
+            tools=given or None,
+            add_generation_prompt=prompt,
+            tokenize=False,
+            chat_template=self._template,
+            date_string=TODAY,
         )
         return text

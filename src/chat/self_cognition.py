@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 
 from src.chat.conversations import Conversation, Turn
+from src.core.errors import InputError
 
 QUESTIONS = {
     "en": (
@@ -50,10 +51,19 @@ def conversations(
     """Make conversations of one question and its answer, as many of each language.
 
     Args:
-        rows: how many, at most one for each pair of a question and an answer.
+        rows: how many.
         names: the name and the author, by language.
         seed: of the draw.
+
+    Raises:
+        InputError: there are not so many pairs of a question and an answer.
     """
+    most = sum(len(QUESTIONS[language]) * len(ANSWERS[language]) for language in names)
+    if rows > most:
+        raise InputError(
+            f"data.self_cognition_rows is {rows}, and there are {most} pairs of a question and an "
+            f"answer: write at most {most}."
+        )
     draw = random.Random(seed)  # noqa: S311, nothing is secret here
     pairs = {}
     for language, (name, author) in names.items():

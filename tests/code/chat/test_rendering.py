@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from chat_model import NATIVE, PARAMS, make_tokenizer
+from transformers import AddedToken
 
-from src.chat.conversations import Conversation
+from src.chat.conversations import Conversation, UnusableError
 from src.chat.rendering import TEMPLATES, Renderer, Row
 from src.core.errors import InputError
 
@@ -54,21 +55,26 @@ def test_a_template_without_tools_gets_them_as_hermes_writes_them() -> None:
     tokenizer = make_tokenizer()
     renderer = Renderer(tokenizer)
     assert not renderer.knows_tools
-    answer = "9 <\ntwo"
+    answers = "9 <\ntwo", "10"
+    calls: list[dict[str, Any]] = [CALL | {"observation": answer} for answer in answers]
+    calls[1] |= {"parallel": True}
     found = conversation(
-        *(user("How large?"), reply("I compute."), CALL, CALL | {"observation": answer}),
-        *(reply("Nine."),),
-        tools=True,
+        user("How large?"), reply("I compute."), *calls, reply("Nine."), tools=True
     )
-    system, _, called, told, said = renderer.messages(found)
+    system, _, called, first, second, said = renderer.messages(found)
     assert json.dumps(TOOL) in system["content"]
     call = '<tool_call>\n{"name": "area", "arguments": {"side": 3}}\n</tool_call>'
     assert called["content"] == f"I compute.\n{call}\n{call}", "two calls at once"
-    assert told["role"] == "tool"
-    assert told["content"] == f"<tool_response>\n{answer}\n</tool_response>"
+    for told, answer in zip((first, second), answers, strict=True):
+        assert told["role"] == "tool"
+        assert told["content"] == f"<tool_response>\n{answer}\n</tool_response>"
     assert said["content"] == "Nine."
     (row,) = renderer.rows(found)
     assert learnt(tokenizer, row) == f"{called['content']}<|im_end|>Nine.<|im_end|>"
+    calls[1] |= {"parallel": False}
+    one_by_one = conversation(user("How large?"), *calls, reply("Nine."), tools=True)
+    roles = [message["role"] for message in renderer.messages(one_by_one)]
+    assert roles == ["system", "user", "assistant", "tool", "assistant", "tool", "assistant"]
 
 
 def test_a_template_that_knows_tools_writes_them_itself() -> None:
@@ -121,9 +127,48 @@ def test_a_template_without_a_role_gets_it_in_what_the_user_says() -> None:
         ("{{ messages[0]['nothing']['more'] }}", "can't write a question and its answer"),
         ("{% for", "can't write a question and its answer"),
         ("{{ messages[-1].content }}", "does not write an answer after its prompt for one"),
+        (
+            "{% for m in messages %}{{ m.content }}{% endfor %}",
+            "writes no token that ends an answer",
+        ),
+        ("{{ 1 / 0 }}", "can't write a question and its answer (division by zero)"),
+        ("{{ 2.0 ** 99999 }}", "can't write a question and its answer"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "can't write a question"),
     ],
 )
 def test_a_template_that_is_none_is_refused(template: str | None, sentence: str) -> None:
     with pytest.raises(InputError) as caught:
         Renderer(make_tokenizer(template))
     assert sentence in str(caught.value)
+
+
+def test_a_conversation_that_a_template_does_not_write_is_told() -> None:
+    loses = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{{ m.content[:30] }}"
+    loses += "{{ '<|im_end|>\\n' }}{% endfor %}"
+    loses += "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    fails = TEMPLATES["chatml"].replace(
+        "{% for", "{% if messages | length == 3 %}{{ 1 / 0 }}{% endif %}{% for", 1
+    )
+    turns = user("a"), reply("an answer that is long, and longer than that")
+    for template, told in ((loses, "leaves out 'an answer that"), (fails, "division by zero")):
+        more = (user("b"), reply("c")) if template is fails else ()
+        renderer, found = Renderer(make_tokenizer(template)), conversation(*turns, *more)
+        with pytest.raises(UnusableError) as caught:
+            renderer.rows(found)
+        assert caught.value.code == "unwritable"
+        assert told in str(caught.value)
+
+
+def test_an_end_that_takes_what_follows_with_it_is_learnt() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [AddedToken("<|im_end|>", rstrip=True, special=True)]}
+    )
+    (row,) = Renderer(tokenizer).rows(conversation(user("a"), reply("b"), user("c"), reply("d")))
+    assert learnt(tokenizer, row) == "b<|im_end|>d<|im_end|>"
+
+
+def test_the_day_is_always_the_same() -> None:
+    dated = "{{ strftime_now('%Y') }}" + TEMPLATES["chatml"]
+    found = conversation(user("a"), reply("b"))
+    assert Renderer(make_tokenizer(dated)).prompt(found, 1)[:11] == "01 Jan 2025"

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+import os
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,48 @@ def test_each_form_is_told_by_its_keys(form: str, model: Path, tmp_path: Path) -
     assert said(make(model, tmp_path / "b", listed).only()) == expected
 
 
+def test_calls_at_once_stay_so_and_get_their_answers(model: Path, tmp_path: Path) -> None:
+    functions = [{"function": {"name": "add", "arguments": {"a": k}}} for k in (1, 2)]
+    asked = {"role": "user", "content": "Sums?"}
+    done = {"role": "assistant", "content": "Done."}
+    by_id = [function | {"id": f"x{k}"} for k, function in enumerate(functions)]
+    answers = [{"role": "tool", "tool_call_id": f"x{k}", "content": f"{k}"} for k in (1, 0)]
+    in_order = [{"role": "tool", "content": f"{k}"} for k in (0, 1)]
+    rows = [
+        {"messages": [asked, {"role": "assistant", "tool_calls": calls}, *told, done]}
+        for calls, told in ((by_id, answers), (functions, in_order))
+    ]
+    rows.append(
+        {
+            "conversations": [
+                {"from": "human", "value": "Sums?"},
+                {"from": "function_call", "value": json.dumps([f["function"] for f in functions])},
+                *({"from": "observation", "value": f"{k}"} for k in (0, 1)),
+                {"from": "gpt", "value": "Done."},
+            ]
+        }
+    )
+    path = lines(tmp_path / "a.jsonl", *(row | {"tools": [CALCULATOR]} for row in rows))
+    made = make(model, tmp_path, path, duplicates="keep")
+    found = [one for one in made.all if one.source == "a.jsonl"]
+    assert len(found) == 3
+    for one in found:
+        _, first, second, _ = one.turns
+        assert (first.parameters, first.content, first.parallel) == ({"a": 1}, "0", False)
+        assert (second.parameters, second.content, second.parallel) == ({"a": 2}, "1", True)
+
+
+def test_an_instance_of_toolalpaca_that_is_none_costs_no_other(model: Path, tmp_path: Path) -> None:
+    row = FORMS["toolalpaca"][0]
+    (good,) = row["Instances"]
+    spoilt = row | {"Instances": [good | {"input": "A?"}, 3, good | {"input": "B?"}]}
+    made = make(model, tmp_path, lines(tmp_path / "a.jsonl", spoilt), max_dropped_fraction=1)
+    assert {one.turns[0].content for one in made.all if one.tools} == {"A?", "B?"}
+    assert [one["reason"] for one in made.rejected] == [
+        "instance 2 is not of its form (AttributeError)"
+    ]
+
+
 def test_a_tool_of_toolalpaca_gets_a_schema(model: Path, tmp_path: Path) -> None:
     found = make(model, tmp_path, lines(tmp_path / "a.jsonl", FORMS["toolalpaca"][0])).only()
     (tool,) = found.tools
@@ -192,6 +234,11 @@ def test_questions_of_bfcl_get_their_answers(model: Path, tmp_path: Path) -> Non
     assert right.gold == GOLD
     assert refused.turns[1].content == "None of the tools that I have can do that."
     assert refused.gold == []
+    lax = [{"geometry.area": {"base": ["", 10], "unit": [{"name": "cm"}]}}]
+    lines(tmp_path / "answers.json", {"id": "simple_0", "ground_truth": lax})
+    made = make(model, tmp_path, questions, str(answers), max_dropped_fraction=1)
+    (odd,) = made.rejected
+    assert "'unit' {'name': 'cm'} is not of type 'string'" in odd["reason"]
     with pytest.raises(InputError, match=r"2 conversations can't be used \(1 nothing_to_learn\)"):
         make(model, tmp_path, questions)
 
@@ -206,7 +253,7 @@ def test_dialogs_of_chatterbot_are_texts_whatever_yaml_makes_of_them(
     made = make(model, tmp_path, path, max_dropped_fraction=0.5)
     assert said(made.only()) == [("user", "Are you there?"), ("assistant", "yes")]
     (odd,) = made.rejected
-    assert (odd["file"], odd["line"], odd["code"]) == (str(path), "5", "misordered")
+    assert (odd["file"], odd["line"], odd["code"]) == (os.path.relpath(path), "5", "misordered")
 
 
 def test_the_name_and_its_maker_are_said_in_both_languages(model: Path, tmp_path: Path) -> None:
@@ -231,7 +278,9 @@ def test_what_asks_the_same_is_on_one_side_and_repeats_go(model: Path, tmp_path:
         {"prompt": "Question 0?", "response": "Answer 0."}
     ]
     first = lines(tmp_path / "a.jsonl", *rows)
-    test = lines(tmp_path / "test.jsonl", rows[10], {"prompt": "Question 9?", "response": "Else."})
+    test = lines(
+        tmp_path / "test.jsonl", rows[10], {"prompt": " question  9? ", "response": "Else."}
+    )
     made = make(model, tmp_path, first, test_source=[str(test)])
     assert made.quality["dropped"] == {"duplicate": 2}
     where: dict[str, set[str]] = {}
@@ -240,7 +289,7 @@ def test_what_asks_the_same_is_on_one_side_and_repeats_go(model: Path, tmp_path:
             where.setdefault(one.asked(), set()).add(side)
     assert all(len(sides) == 1 for sides in where.values())
     tested = {one.turns[0].content for one in made.sides["test"]}
-    assert {"Question 5?", "Question 9?"} <= tested
+    assert {"Question 5?", "Question 9?", " question  9? "} <= tested
     assert 20 < made.quality["sources"]["a.jsonl"]["train"] < 56
     again = make(model, tmp_path, first, test_source=[str(test)])
     assert again.sides == made.sides
@@ -351,11 +400,19 @@ def test_a_row_that_can_not_be_used_is_set_apart(
         (
             "a.jsonl",
             b'{"prompt": "\xff", "response": "b"}',
-            "is not utf-8: it has byte 0xff on line 1",
+            "is not UTF-8, by byte 0xff on line 1: save",
         ),
         ("a.jsonl", b"<!DOCTYPE html>", "is a web page, not a JSON file"),
         ("a.json", b"PK\x03\x04", "is a zip archive"),
+        ("a.json", b'[{"prompt": "a", "response": NaN}, {}]', "line 1 can't be read (NaN"),
+        (
+            "a.jsonl",
+            b'{"id": 1, "ground_truth": []}\n{"id": 1, "ground_truth": []}',
+            "a second answer",
+        ),
+        ("a.jsonl", b'{"id": 1, "ground_truth": []}\n{"prompt": "a"}', "line 2 is no answer to a"),
         ("a.yml", b"conversations: [", "is not valid YAML"),
+        ("a.yml", b'conversations: [["a", "\\UFFFFFFFF"]]', "is not valid YAML"),
         ("a.yml", b"a: &x [1]\nconversations: *x", "has an alias"),
         ("a.yml", b"dialogs: []", "has no list of conversations"),
         ("a.yml", b"[" * 5000, "is not valid YAML"),
@@ -368,12 +425,8 @@ def test_a_file_that_is_none_is_refused(
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
         make(model, tmp_path, path)
-    assert str(caught.value).startswith(f"{path} ")
+    assert str(caught.value).startswith(os.path.relpath(path))
     assert sentence in str(caught.value)
-
-
-def sources(*places: str) -> Sequence[str]:
-    return places
 
 
 def test_places_and_params_that_do_not_fit_are_refused(model: Path, tmp_path: Path) -> None:
@@ -382,7 +435,8 @@ def test_places_and_params_that_do_not_fit_are_refused(model: Path, tmp_path: Pa
         ([path, path], {}, "a.jsonl is in data.source twice"),
         ([tmp_path / "b.jsonl"], {}, "There is no file at"),
         ([path], {"validation_size": 0.5, "test_size": 0.5}, "leave nothing to train on"),
-        ([], {"self_cognition_rows": 0}, "There are no conversations: add places"),
+        ([], {"self_cognition_rows": 0}, "There are no conversations left: add"),
+        ([path], {"self_cognition_rows": 900}, "there are 250 pairs of a question and an answer"),
         ([path], {"self_cognition_rows": 0}, "The division leaves no conversations for"),
     ):
         with pytest.raises(InputError, match=told):

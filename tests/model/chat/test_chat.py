@@ -65,6 +65,11 @@ def test_a_gguf_file_gives_the_same_model(made: Path, tmp_path: Path) -> None:
     text = "<|im_start|>user\nWhere is 小 谱?<|im_end|>\n"
     first, second = (one(text, add_special_tokens=False)["input_ids"] for one in tokenizers)
     assert first == second
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (tmp_path / "again").mkdir()
+    again = start_from(tmp_path / "again", path, dtype="float32")
+    name = "tokenizer_config.json"
+    assert (again / name).read_text() == (folder / name).read_text(), "what lies beside is no part"
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     with pytest.raises(InputError, match=r"tiny\.gguf has changed: its sha256 is .*, not abc; set"):
         start_from(tmp_path, path, sha256="abc")
@@ -77,6 +82,14 @@ def test_a_gguf_file_gives_the_same_model(made: Path, tmp_path: Path) -> None:
     path.write_bytes(b"GGUF" + b"\xff" * 100)
     with pytest.raises(InputError, match=r"tiny\.gguf can't be loaded as a language model"):
         start_from(tmp_path, path)
+
+
+def test_the_ends_that_a_model_knows_stay_ends(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "own"))
+    (folder / "generation_config.json").write_text('{"eos_token_id": [0, 3]}')
+    found = start_from(tmp_path, folder)
+    generation = json.loads((found / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [2, 0, 3]
 
 
 def test_a_model_without_a_template_gets_one(made: Path, tmp_path: Path) -> None:
@@ -95,12 +108,27 @@ def test_a_model_without_a_template_gets_one(made: Path, tmp_path: Path) -> None
     folder = start_from(tmp_path, bare, chat_template=str(own), end_tokens=["<|im_end|>"])
     assert AutoTokenizer.from_pretrained(folder).chat_template == NATIVE
     assert json.loads((folder / "base.json").read_text())["end_tokens"] == ["<|im_end|>"]
+    own.write_bytes(b"\xff\xfe")
     for changes, told in (
+        ({"chat_template": str(own)}, r"own\.jinja is not UTF-8"),
         ({"chat_template": "chatmll"}, r"is 'chatmll', which is no file .did you mean 'chatml'"),
         ({"end_tokens": ["<|end|>"]}, r"'<|end|>' ends an answer, and is no token of the model"),
     ):
         with pytest.raises(InputError, match=told):
             start_from(tmp_path, made, **changes)
+
+
+def config(folder: Path, **changes: Any) -> None:
+    found = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(found | changes))
+
+
+def code_of_its_own(folder: Path) -> None:
+    """Leave code that a model asks for, which would leave a file."""
+    (folder / "own.py").write_text(f"open({str(folder.parent / 'ran')!r}, 'w').close()")
+    config(
+        folder, model_type="own", auto_map={"AutoConfig": "own.A", "AutoModelForCausalLM": "own.B"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,9 +148,23 @@ def test_a_model_without_a_template_gets_one(made: Path, tmp_path: Path) -> None
             ),
             "(can't be loaded|weights that are absent or don't fit)",
         ),
+        (code_of_its_own, "can't be loaded as a language model"),
+        (lambda f: (f / "config.json").write_text("[]"), "can't be loaded as a language model"),
+        (lambda f: (f / "tokenizer.json").write_text("[]"), "can't be loaded as a language model"),
+        (lambda f: config(f, num_attention_heads=0), "can't be loaded as a language model"),
+        (lambda f: config(f, hidden_act=["x"]), "can't be loaded as a language model"),
+        (lambda f: config(f, transformers_weights="b"), "names other weights in its config"),
         (
-            lambda f: (f / "config.json").write_text('{"auto_map": {"AutoConfig": "a.B"}}'),
+            lambda f: (f / "generation_config.json").write_text(
+                '{"temperature": 0.6, "top_k": 0.1}'
+            ),
             "can't be loaded as a language model",
+        ),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "../b.safetensors"}}'
+            ),
+            r"names weights outside its folder, '\.\./b\.safetensors'",
         ),
         (shutil.rmtree, "There is no folder at"),
     ],
@@ -135,6 +177,7 @@ def test_a_folder_that_is_no_language_model_is_refused(
     with pytest.raises(InputError, match=told):
         start_from(tmp_path, folder)
     assert not (tmp_path / "base").exists()
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow
