@@ -22,10 +22,17 @@ from src.core import stage
 from src.core.command_line import Count
 from src.core.errors import InputError, closest
 from src.core.files import replacing, scratch, sha256, write_json
+from src.predict.foreign import one_line, refusing
 from src.tables import sources
 from src.training import pretrained
 
 GGUF = ".gguf"
+NO_MODEL = "can't be loaded as a language model"
+REMEDY = (
+    "name a folder or a Hugging Face model with safetensors weights and a tokenizer, or a GGUF "
+    "file of a kind that transformers knows"
+)
+
 log = logging.getLogger("src.chat.base")
 
 
@@ -78,7 +85,7 @@ def main(
             model.save_pretrained(made)
             tokenizer.save_pretrained(made)
         except (ValueError, TypeError) as error:  # of settings that don't go together
-            raise _not_a_model(checkpoint, error) from error
+            raise InputError(f"{checkpoint} {NO_MODEL} ({one_line(error)}): {REMEDY}.") from error
         write_json(made / RECORD, _found(model, tokenizer, made, checkpoint, dtype, ends))
         for path in made.rglob("*.*"):
             path.chmod(0o644)  # safetensors are written for their owner alone
@@ -118,20 +125,19 @@ def _of_gguf(
 
 def _load(place: str, checkpoint: str, dtype: str, **how: Any) -> tuple[Any, Any]:
     own = {"gguf_file": how["gguf_file"]} if how else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **own)
-            kind: Any = AutoModelForCausalLM
-            model, loaded = kind.from_pretrained(
-                place,
-                dtype=getattr(torch, dtype),
-                trust_remote_code=False,
-                output_loading_info=True,
-                **(how or {"use_safetensors": True}),
-            )
-    except Exception as error:  # whatever the files of somebody else come to
-        raise _not_a_model(checkpoint, error) from error
+    with (
+        refusing(f"{checkpoint} {NO_MODEL}", REMEDY),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **own)
+        kind: Any = AutoModelForCausalLM
+        model, loaded = kind.from_pretrained(
+            place,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            output_loading_info=True,
+            **(how or {"use_safetensors": True}),
+        )
     bad = {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
     if bad:
         raise InputError(
@@ -141,33 +147,23 @@ def _load(place: str, checkpoint: str, dtype: str, **how: Any) -> tuple[Any, Any
     return model, tokenizer
 
 
-def _not_a_model(checkpoint: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:160].rstrip(". ") or type(error).__name__
-    return InputError(
-        f"{checkpoint} can't be loaded as a language model ({reason}): name a folder or a Hugging "
-        "Face model with safetensors weights and a tokenizer, or a GGUF file of a kind that "
-        "transformers knows."
-    )
-
-
 def _refuse_elsewhere(folder: Path, checkpoint: str) -> None:
     """Stop if a model's folder names weights that are not the ones in it."""
-    found = []
-    for name in ("config.json", "model.safetensors.index.json"):
-        try:
-            described = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):  # which loading tells better
-            continue
-        if isinstance(described, dict):
-            weights = described.get("weight_map")
-            found += [*weights.values()] if isinstance(weights, dict) else []
-            found += (
-                [described["transformers_weights"]] if "transformers_weights" in described else []
-            )
-            if name == "config.json" and found:
-                raise InputError(f"{checkpoint} names other weights in its config: get it anew.")
-    if odd := next((one for one in found if Path(str(one)).name != one), None):
+    if "transformers_weights" in _described(folder / "config.json"):
+        raise InputError(f"{checkpoint} names other weights in its config: get it anew.")
+    weights = _described(folder / "model.safetensors.index.json").get("weight_map")
+    named = weights.values() if isinstance(weights, dict) else []
+    if odd := next((one for one in named if Path(str(one)).name != one), None):
         raise InputError(f"{checkpoint} names weights outside its folder, {odd!r}: get it anew.")
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """Read an object of JSON; an empty one where it is none, which loading tells better."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _template(given: str) -> str:

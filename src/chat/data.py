@@ -1,6 +1,5 @@
 """Bring conversations into one form, set unusable ones apart, and divide the others."""
 
-import csv
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from src.core import stage
 from src.core.command_line import Count, Interval, Natural, Seed, Share
 from src.core.errors import InputError
 from src.core.files import replacing, scratch, write_json
-from src.tables import examples, sources
+from src.tables import delimited, examples, sources
 from src.tables.examples import SPLITS
 
 SHOWN = 200  # characters of what can't be used that are kept
@@ -154,7 +153,7 @@ def _refuse_losses(reader: Reader, most: float, rejected: Path) -> None:
 
 def _write(rejected: Sequence[Rejected], path: Path) -> None:
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
+        rows = delimited.writer(file)
         rows.writerow(["file", "line", "code", "reason"])
         rows.writerows([one.file, one.line, one.code, one.reason[:SHOWN]] for one in rejected)
 

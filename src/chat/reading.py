@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from src.chat import formats
-from src.chat.conversations import Code, Conversation, Turn, UnusableError
+from src.chat.conversations import Conversation, Turn
 from src.chat.formats import Format
 from src.chat.rendering import Renderer
+from src.chat.toolbox import Code, UnusableError
 from src.core.errors import InputError
 from src.tables import sources
 from src.tables.places import File

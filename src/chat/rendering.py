@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.chat.conversations import Conversation, Turn, UnusableError
+from src.chat.conversations import Conversation, Turn
+from src.chat.toolbox import UnusableError
 from src.core.errors import InputError
+from src.predict.foreign import refusing
 
 Message = dict[str, Any]
 
@@ -84,14 +86,12 @@ class Renderer:
             {"role": "user", "content": PROBE},
             {"role": "assistant", "content": PROBE * 2},
         )
-        try:
+        with refusing(
+            "The model's chat template can't write a question and its answer",
+            "set base.chat_template to another one",
+        ):
             asked = self._render([user], (), prompt=True)
             whole = self._render([user, reply], ())
-        except Exception as error:  # whatever a template of somebody else's comes to
-            raise InputError(
-                "The model's chat template can't write a question and its answer "
-                f"({str(error)[:100]}): set base.chat_template to another one."
-            ) from None
         if (
             PROBE not in asked
             or not whole.startswith(asked)

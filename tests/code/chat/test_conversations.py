@@ -7,7 +7,8 @@ import pytest
 from chat_model import PARAMS
 
 from src.chat import conversations
-from src.chat.conversations import Conversation, UnusableError
+from src.chat.conversations import Conversation
+from src.chat.toolbox import UnusableError
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
 

@@ -7,8 +7,9 @@ import pytest
 from chat_model import NATIVE, PARAMS, make_tokenizer
 from transformers import AddedToken
 
-from src.chat.conversations import Conversation, UnusableError
+from src.chat.conversations import Conversation
 from src.chat.rendering import TEMPLATES, Renderer, Row
+from src.chat.toolbox import UnusableError
 from src.core.errors import InputError
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")

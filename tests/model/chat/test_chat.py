@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from chat_model import NATIVE, PARAMS, make_gguf, make_language_model
 from conftest import Project, copy_project, digest
-from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from src.chat import base
 from src.chat.rendering import TEMPLATES
 from src.core.errors import InputError
 from src.core.files import sha256
+from src.project import params
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
 
@@ -27,8 +27,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_from(folder: Path, checkpoint: Path | str, **changes: Any) -> Path:
-    params = PARAMS["base"] | {"checkpoint": str(checkpoint), "sha256": ""} | changes
-    base.main(folder, folder / "base", **params)
+    section = PARAMS["base"] | {"checkpoint": str(checkpoint), "sha256": ""} | changes
+    base.main(folder, folder / "base", **section)
     return folder / "base"
 
 
@@ -187,8 +187,13 @@ def test_the_pipeline_runs_and_runs_nothing_twice(made: Path, tmp_path: Path) ->
     shutil.copytree(made, source / "model")
     rows = [{"prompt": f"Question {k}?", "response": "Yes."} for k in range(40)]
     (source / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    set_params(project, "base", checkpoint="data/chat/source/model", sha256="")
-    set_params(project, "data", source=["data/chat/source/*.jsonl"], test_source=[])
+    changes = {
+        "base.checkpoint": "data/chat/source/model",
+        "base.sha256": "",
+        "data.source": ["data/chat/source/*.jsonl"],
+        "data.test_source": [],
+    }
+    params.write(changes, project.root / "chat/params.yaml")
     (project.root / "chat/dvc.lock").unlink(missing_ok=True)
     project.commit()
     assert len(project.ran(project.dvc("repro", PIPELINE))) == 2
@@ -209,12 +214,3 @@ def test_the_pipeline_runs_and_runs_nothing_twice(made: Path, tmp_path: Path) ->
     assert (clone.root / "chat/dvc.lock").read_bytes() == lock
     after = digest(clone.root / "data/chat/conversations"), digest(clone.root / "models/chat")
     assert after == before
-
-
-def set_params(project: Project, section: str, **values: Any) -> None:
-    yaml = YAML()
-    file = project.root / "chat/params.yaml"
-    found = yaml.load(file)
-    assert values.keys() <= found[section].keys()
-    found[section] |= values
-    yaml.dump(found, file)
