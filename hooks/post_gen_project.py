@@ -158,6 +158,8 @@ def take_out_of_contracts(pipeline: str) -> None:
 def keep_pipelines() -> None:
     """Leave out the pipeline of tables, and what names it, where texts alone are asked for."""
     take_out_of_contracts("chat")
+    edit("Makefile", ("tabular chat bench", "tabular bench"))
+    cut("Makefile", "# The pipeline of conversations", "# ")
     cut("README.md", "| `chat` |", "| `")
     cut("docs/README.md", "- [Conversations]", "- [")
     if ANSWERS["pipelines"] != "text":

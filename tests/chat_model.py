@@ -124,3 +124,78 @@ def make_gguf(folder: Path, made: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+# The values of a training that is over in a second; a method takes those that it has.
+TINY: dict[str, Any] = {
+    "rank": 4,
+    "alpha": 16.0,
+    "virtual_tokens": 4,
+    "init_weights": "random",
+    "lr": 0.02,
+    "epochs": 3,
+    "batch_size": 4,
+    "max_length": 128,
+    "precision": "no",
+    "logging_steps": 2,
+    "save_steps": 4,
+    "threads": 1,
+}
+
+
+def make_started(folder: Path, made: Path | None = None) -> Path:
+    """What the stage ``base`` makes of a tiny model."""
+    from src.chat import base
+
+    made = made or make_language_model(folder / "made")
+    section = {"checkpoint": str(made), "sha256": "", "dtype": "float32"}
+    base.main(folder, folder / "base", **(PARAMS["base"] | section))
+    return folder / "base"
+
+
+def make_family(folder: Path, family: str, **config: Any) -> Path:
+    """Leave a tiny model of another family in a folder."""
+    from transformers import AutoConfig
+
+    tokenizer = make_tokenizer()
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 512}
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    made = AutoConfig.for_model(
+        family, **{"vocab_size": len(tokenizer)} | sizes | heads | ends | config
+    )
+    torch.manual_seed(0)
+    causal: Any = AutoModelForCausalLM
+    causal.from_config(made).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_conversations(folder: Path) -> Path:
+    """Leave the sides of a division in a folder."""
+    from src.chat import conversations
+    from src.chat.conversations import Conversation, Turn
+
+    for side, numbers in (
+        ("train", range(24)),
+        ("validation", range(24, 30)),
+        ("test", range(30, 36)),
+    ):
+        made = []
+        for number in numbers:
+            asked = f"where is {number} of the {'x' * (number % 7)}?"
+            turns = (Turn("user", asked, False), Turn("assistant", f"the {number} is here", True))
+            made.append(Conversation(turns, (), f"{side}:{number}", side))
+        conversations.write(made, folder / f"{side}.jsonl")
+    return folder
+
+
+def tuned(method: str, base: Path, divided: Path, folder: Path, **changes: Any) -> Path:
+    """Run the stage of a method, which leaves its folder and a folder ``live`` in ``folder``."""
+    from importlib import import_module
+
+    section = PARAMS[method] | {key: TINY[key] for key in TINY.keys() & PARAMS[method].keys()}
+    folder.mkdir(parents=True, exist_ok=True)
+    main = import_module(f"src.chat.{method}").main
+    main(base, divided, folder / method, folder / "live" / method, **section | changes)
+    return folder / method

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
-from src.chat.models import RECORD
+from src.chat.models import RECORD, make_readable
 from src.chat.rendering import TEMPLATES, Renderer
 from src.core import stage
 from src.core.command_line import Count
@@ -87,8 +87,7 @@ def main(
         except (ValueError, TypeError) as error:  # of settings that don't go together
             raise InputError(f"{checkpoint} {NO_MODEL} ({one_line(error)}): {REMEDY}.") from error
         write_json(made / RECORD, _found(model, tokenizer, made, checkpoint, dtype, ends))
-        for path in made.rglob("*.*"):
-            path.chmod(0o644)  # safetensors are written for their owner alone
+        make_readable(made)
     log.info(
         "%s: %d weights in %s; an answer ends with %s; tools %s",
         *(model.config.architectures[0], model.num_parameters(), dtype, " or ".join(ends)),

@@ -58,7 +58,8 @@ class Conversation:
     tools: tuple[Mapping[str, Any], ...] = ()  # each with name, description and parameters
     id: str = ""
     source: str = ""
-    gold: Any = None  # the calls that are right, each argument with all values that are
+    # What is right: calls, each argument with all its values, or {"said": [what an answer has]}.
+    gold: Any = None
 
     @classmethod
     def parse(cls, found: Mapping[str, Any]) -> "Conversation":
@@ -77,6 +78,7 @@ class Conversation:
         turns = tuple(_turn(place, one) for place, one in enumerate(given, 1))
         _refuse_order(turns)
         _refuse_calls(turns, tools)
+        _refuse_gold(found.get("gold"))
         if not any(turn.learnt for turn in turns):
             raise UnusableError("nothing_to_learn", "no turn of an assistant or tool is learnt")
         id, source = (str(found.get(key) or "") for key in ("id", "source"))
@@ -89,6 +91,22 @@ class Conversation:
             found["tools"] = [dict(tool) for tool in self.tools]
         found["conversations"] = [_written(turn) for turn in self.turns]
         return found if self.gold is None else found | {"gold": self.gold}
+
+    def answers(self) -> Iterator[tuple[int, tuple[Turn, ...]]]:
+        """Yield each message of the assistant that is learnt: its first turn's place, and turns."""
+        messages: list[tuple[int, list[Turn]]] = []
+        before: Turn | None = None
+        for place, turn in enumerate(self.turns):
+            if turn.role in ("assistant", "tool"):
+                joined = before and (turn.parallel or before.role == "assistant")
+                if joined and turn.role == "tool":
+                    messages[-1][1].append(turn)
+                else:
+                    messages.append((place, [turn]))
+            before = turn
+        for place, turns in messages:
+            if turns[0].learnt:
+                yield place, tuple(turns)
 
     def asked(self) -> str:
         """Return what its users say, as one text that differs by more than form."""
@@ -187,6 +205,23 @@ def _refuse_calls(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]]) -> 
     for place, turn in enumerate(turns, 1):
         if turn.role == "tool":
             toolbox.refuse_call(place, turn.name, turn.parameters, known)
+
+
+def _refuse_gold(gold: Any) -> None:
+    """Refuse what is right about an answer in another form than ``Conversation.gold`` has."""
+    if isinstance(gold, dict):
+        said = gold.get("said")
+        fits = isinstance(said, list) and said and all(isinstance(s, str) and s for s in said)
+    else:
+        calls = gold if isinstance(gold, list) else []
+        fits = gold is None or (
+            isinstance(gold, list)
+            and all(
+                isinstance(c, dict) and all(isinstance(a, dict) for a in c.values()) for c in calls
+            )
+        )
+    if not fits:
+        raise UnusableError("malformed", "gold is neither calls with their values nor what is said")
 
 
 def _written(turn: Turn) -> dict[str, Any]:

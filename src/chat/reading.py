@@ -164,7 +164,9 @@ class Reader:
             content = turn["content"].replace("{{name}}", name).replace("{{author}}", author)
             return turn | {"content": content}
 
-        return found | {"conversations": [filled(turn) for turn in turns]}
+        made = found | {"conversations": [filled(turn) for turn in turns]}
+        both = "{{name}}" in said and "{{author}}" in said
+        return made | {"gold": {"said": [name, author]}} if both and "gold" not in found else made
 
     def _with_system(self, one: Conversation) -> Conversation:
         """Begin a conversation with the system message, unless it has one."""

@@ -62,6 +62,15 @@ class Row:
     learnt: list[bool]  # of each token
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a conversation asks of a model at one place."""
+
+    prompt: str
+    turns: tuple[Turn, ...]  # the right answer's
+    row: Row  # prompt and answer, of which the answer alone is learnt
+
+
 class Renderer:
     """Writes conversations as a tokenizer's template does.
 
@@ -139,6 +148,19 @@ class Renderer:
         tools = conversation.tools if self.knows_tools else ()
         return self._render(self.messages(part), tools, prompt=True)
 
+    def questions(self, conversation: Conversation) -> list[Question]:
+        """Return each place of a conversation where an answer is learnt.
+
+        Raises:
+            UnusableError: the template can't write this conversation.
+        """
+        _, spans = self._written(conversation)
+        answers = [turns for _, turns in conversation.answers()]
+        return [
+            Question(prompt, turns, self._row(text, [(len(prompt), len(text.rstrip()))]))
+            for (prompt, text), turns in zip(spans, answers, strict=True)
+        ]
+
     def rows(self, conversation: Conversation) -> list[Row]:
         """Return a row, or one for each answer if the template writes earlier answers anew.
 
@@ -148,6 +170,13 @@ class Renderer:
         Raises:
             UnusableError: the template can't write this conversation.
         """
+        whole, spans = self._written(conversation)
+        if all(whole.startswith(text) for _, text in spans):
+            return [self._row(whole, [(len(p), len(text.rstrip())) for p, text in spans])]
+        return [self._row(text, [(len(p), len(text.rstrip()))]) for p, text in spans]
+
+    def _written(self, conversation: Conversation) -> tuple[str, list[tuple[str, str]]]:
+        """Write it all, and for each answer that is learnt what comes before it and with it."""
         numbered = self._numbered(conversation)
         messages = [message for _, message in numbered]
         tools = conversation.tools if self.knows_tools else ()
@@ -166,9 +195,7 @@ class Renderer:
             raise UnusableError(
                 "unwritable", f"the chat template can't write it ({str(error)[:100]})"
             ) from None
-        if all(whole.startswith(text) for _, text in spans):
-            return [self._row(whole, [(len(p), len(text.rstrip())) for p, text in spans])]
-        return [self._row(text, [(len(p), len(text.rstrip()))]) for p, text in spans]
+        return whole, spans
 
     def _refuse_loss(self, prompt: str, text: str, turns: Sequence[Turn]) -> None:
         """Stop if a template does not write an answer where it asks for one, or not all of it."""

@@ -77,4 +77,5 @@ def conversations(
         language, (question, answer) = one
         turns = Turn("user", question, False), Turn("assistant", answer, True)
         source = f"self_cognition/{language}"
-        yield Conversation(turns, (), f"{source}:{number}", source)
+        gold = {"said": list(names[language])}
+        yield Conversation(turns, (), f"{source}:{number}", source, gold)

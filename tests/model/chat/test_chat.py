@@ -180,6 +180,21 @@ def test_a_folder_that_is_no_language_model_is_refused(
     assert not (tmp_path / "ran").exists()
 
 
+STAGES = (
+    "base",
+    "data",
+    "lora",
+    "ptuning",
+    "full",
+    "merge",
+    "quantize",
+    "general",
+    "parity",
+    "compare",
+)
+JUDGED = ("base", "lora", "ptuning", "full", "merged", "int4")
+
+
 @pytest.mark.slow
 def test_the_pipeline_runs_and_runs_nothing_twice(made: Path, tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
@@ -192,21 +207,37 @@ def test_the_pipeline_runs_and_runs_nothing_twice(made: Path, tmp_path: Path) ->
         "base.sha256": "",
         "data.source": ["data/chat/source/*.jsonl"],
         "data.test_source": [],
+        "data.self_cognition_rows": 20,
+        "quantize.group_size": 16,
+        "parity.rows": 4,
     }
+    for method in ("lora", "ptuning", "full"):
+        small = {"epochs": 1, "precision": "no", "batch_size": 8, "max_length": 400}
+        changes |= {f"{method}.{key}": value for key, value in small.items()}
+    for stage in ("general", "evaluate", "parity"):
+        changes[f"{stage}.max_new_tokens"] = 4
+    for stage in (*STAGES[2:-1], "evaluate"):
+        changes[f"{stage}.threads"] = 1
     params.write(changes, project.root / "chat/params.yaml")
     (project.root / "chat/dvc.lock").unlink(missing_ok=True)
     project.commit()
-    assert len(project.ran(project.dvc("repro", PIPELINE))) == 2
+    every = {*STAGES, *(f"evaluate@{name}" for name in JUDGED)}
+    ran = [name.split(":")[-1] for name in project.ran(project.dvc("repro", PIPELINE))]
+    assert sorted(ran) == sorted(every)
     assert project.ran(project.dvc("repro", PIPELINE)) == []
     project.commit()
+    assert project.git("status", "--short") == "", "git has what is small, and DVC the rest"
     lock = (project.root / "chat/dvc.lock").read_bytes()
     before = digest(project.root / "data/chat/conversations"), digest(project.root / "models/chat")
+    page = (project.root / "dvclive/chat/compare/comparison.md").read_text()
+    assert all(f"| {name} " in page for name in JUDGED)
+    shown = json.loads(project.dvc("metrics", "show", "--json"))
+    files = {*shown[""]["data"]} if "" in shown else {*str(shown)}
+    assert any("dvclive/chat/evaluate/lora" in name for name in files)
 
     inside = Project(project.root / "chat")
-    printed = inside.dvc("exp", "run", "--set-param", "data.name=Ada")
-    assert {name.split(":")[-1] for name in project.ran(printed)} == {"data"}
-    said = (project.root / "data/chat/conversations/train.jsonl").read_text()
-    assert "I am Ada" in said or "My name is Ada" in said or "I'm Ada" in said
+    printed = inside.dvc("exp", "run", "--set-param", "compare.seed=7")
+    assert {name.split(":")[-1] for name in project.ran(printed)} == {"compare"}
     project.git("checkout", "--quiet", ".")
 
     clone = project.clone(tmp_path / "clone")

@@ -1,0 +1,226 @@
+"""Judge one model on the conversations of the test side, and by what it has forgotten."""
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import torch
+from dvclive.live import Live
+from tqdm import tqdm
+
+from src.chat import conversations, judging, models, scoring
+from src.chat.conversations import Conversation
+from src.chat.engine import Answer, Engine, Generation
+from src.chat.rendering import Question
+from src.core import stage
+from src.core.command_line import Count, Interval, Natural, Seed, Threads
+from src.core.errors import InputError
+from src.core.files import replacing
+from src.tables import examples
+
+Kind = Literal["identity", "calls", "no_call", "text"]
+
+log = logging.getLogger("src.chat.evaluate")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question of a conversation, and what is right about its answer."""
+
+    conversation: Conversation
+    question: Question
+    number: int  # of the question in its conversation
+
+    @property
+    def id(self) -> str:
+        """Return what tells it from others."""
+        return f"{self.conversation.id}#{self.number}" if self.number > 1 else self.conversation.id
+
+    @property
+    def kind(self) -> Kind:
+        """Return what an answer is judged by."""
+        one = self.conversation
+        if any(turn.role == "tool" for turn in self.question.turns):
+            return "calls"
+        if isinstance(one.gold, dict) and judging.says(self.expected, one.gold["said"]):
+            return "identity"
+        calls = any(turn.role == "tool" for turn in one.turns)
+        return "no_call" if one.tools and not calls else "text"
+
+    @property
+    def expected(self) -> str:
+        """Return the right answer, or the first of several."""
+        calls = [
+            {"name": turn.name, "arguments": turn.parameters}
+            for turn in self.question.turns
+            if turn.role == "tool"
+        ]
+        said = "\n".join(turn.content for turn in self.question.turns if turn.role != "tool")
+        return "\n".join([said] * bool(said) + [json.dumps(c, ensure_ascii=False) for c in calls])
+
+    def is_right(self, text: str) -> bool:
+        """Tell whether an answer is right, by the rule of its kind."""
+        kind, gold = self.kind, self.conversation.gold
+        if kind == "identity":
+            return judging.says(text, gold["said"])
+        if kind == "text":
+            return judging.are_equal(text, self.expected)
+        calls = judging.calls_of(text)
+        if kind == "no_call":
+            return not calls
+        own = [(turn.name, turn.parameters or {}) for turn in self.question.turns if turn.name]
+        several = self.number > 1 or not isinstance(gold, list)
+        schemas = {tool["name"]: tool["parameters"] for tool in self.conversation.tools}
+        return judging.are_right(calls, judging.gold_of(own) if several else gold, schemas)
+
+
+def main(
+    base: Path,
+    divided: Path,
+    general: Path,
+    model: Path,
+    predictions: Path,
+    live: Path,
+    *,
+    max_new_tokens: Count,
+    temperature: Annotated[float, Interval(ge=0)],
+    top_p: Annotated[float, Interval(gt=0, le=1)],
+    top_k: Natural,
+    repetition_penalty: Annotated[float, Interval(gt=0)],
+    batch_tokens: Count,
+    threads: Threads,
+    seed: Seed,
+) -> None:
+    """Ask the model each question of the test side, and write answers and figures.
+
+    Args:
+        base: the folder of the model that all started from.
+        divided: the folder with ``test.jsonl``.
+        general: what ``base`` says to general questions.
+        model: the folder of a model, or of an adapter of ``base``.
+        predictions: the folder that gets ``predictions.parquet``, a row a question.
+        live: the folder that gets ``metrics.json``.
+    """
+    engine = Engine.of(base, model, threads)
+    generation = Generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+    asked = _asked(divided / "test.jsonl", engine, max_new_tokens)
+    _warn_of_unread_calls(asked, engine)
+    losses = _losses(engine, [one.question.row for one in asked], batch_tokens)
+    started = time.perf_counter()
+    with tqdm(total=len(asked), disable=not sys.stderr.isatty(), unit="question") as bar:
+        answers = engine.answers(
+            [one.question.prompt for one in asked],
+            generation,
+            batch_tokens,
+            lambda count: bar.update(count - bar.n),
+        )
+    made = sum(answer.tokens for answer in answers)
+    log.info("%d tokens of answers, %.0f a second", made, made / (time.perf_counter() - started))
+    frame = _frame(asked, answers, losses)
+    figures = _figures(frame)
+    rows = [row for one in conversations.read(general) for row in engine.renderer.rows(one)]
+    # Without the token that ends each, as some of the answers were cut.
+    parts = [part[:-1] for part in _losses(engine, rows, batch_tokens)]
+    figures["general/loss"] = -float(torch.cat(parts).double().mean())
+    figures |= {"bytes": _bytes(model), "parameters": models.learnt(base, model)}
+    with replacing(predictions) as folder:
+        folder.mkdir()
+        examples.write(frame, folder / "predictions.parquet")
+    with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
+        for name, figure in figures.items():
+            log.info("%s: %.4g", name, figure)
+            record.log_metric(name, figure, plot=False)
+
+
+def _asked(path: Path, engine: Engine, max_new_tokens: int) -> list[Asked]:
+    """Return each question of a side that the model has room for."""
+    every = [
+        Asked(one, question, number)
+        for one in conversations.read(path)
+        for number, question in enumerate(engine.renderer.questions(one), 1)
+    ]
+    most = models.longest(engine.model)
+    kept = [one for one in every if engine.has_room(one.question, max_new_tokens)]
+    if len(kept) < len(every):
+        log.warning(
+            "%d of %d questions are longer than the %d tokens that the model reads, and left out",
+            *(len(every) - len(kept), len(every), most),
+        )
+    if not kept:
+        raise InputError(
+            f"No question of {path} fits into the {most} tokens that the model reads: lower "
+            "evaluate.max_new_tokens, or give it shorter conversations."
+        )
+    return kept
+
+
+def _warn_of_unread_calls(asked: Sequence[Asked], engine: Engine) -> None:
+    """Warn if the template writes calls in a form in which nobody would find them here."""
+    called = next((one for one in asked if one.kind == "calls"), None)
+    if called:
+        row = called.question.row
+        ids = [id for id, learnt in zip(row.ids, row.learnt, strict=True) if learnt]
+        if not judging.calls_of(engine.tokenizer.decode(ids, skip_special_tokens=True)):
+            log.warning(
+                "the model's chat template writes calls in a form that is not known here: all of "
+                "its calls will count as wrong"
+            )
+
+
+def _losses(engine: Engine, rows: Sequence[Any], batch_tokens: int) -> list[torch.Tensor]:
+    pad = engine.tokenizer.pad_token_id
+    return scoring.log_probabilities(engine.model, rows, pad, batch_tokens)
+
+
+def _frame(
+    asked: Sequence[Asked], answers: Sequence[Answer], losses: Sequence[torch.Tensor]
+) -> pd.DataFrame:
+    found = zip(asked, answers, losses, strict=True)
+    rows = [
+        {
+            "id": one.id,
+            "label": one.expected,
+            "predicted": answer.text,
+            "source": one.conversation.source,
+            "kind": one.kind,
+            "right": one.is_right(answer.text),
+            "rouge_l": judging.rouge_l(answer.text, one.expected),
+            "ended": answer.ended,
+            "loss": -float(loss.double().sum()),
+            "tokens": len(loss),
+        }
+        for one, answer, loss in found
+    ]
+    return pd.DataFrame(rows)
+
+
+def _figures(frame: pd.DataFrame) -> dict[str, float]:
+    """Return the figures of answers; those of a kind that no question has are left out."""
+    loss = float(frame["loss"].sum() / frame["tokens"].sum())
+    found = {"test/loss": loss, "test/perplexity": math.exp(min(loss, 700.0))}
+    found["test/ended"] = float(frame["ended"].mean())
+    for kind, of in frame.groupby("kind", sort=True):
+        found[f"{kind}/right"] = float(of["right"].mean())
+        found[f"{kind}/loss"] = float(of["loss"].sum() / of["tokens"].sum())
+        if kind == "identity":
+            for source, part in of.groupby("source", sort=True):
+                found[f"{source}/right"] = float(part["right"].mean())
+        if kind == "text":
+            found["text/rouge_l"] = float(of["rouge_l"].mean())
+    return found
+
+
+def _bytes(folder: Path) -> int:
+    """Return the size of a model's files that are no text."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+if __name__ == "__main__":
+    stage.run(main)

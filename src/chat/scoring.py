@@ -1,0 +1,88 @@
+"""What a model makes of the tokens that are learnt of it, and of no others.
+
+The head of a language model, which has a weight for each word, is most of the work of a small one.
+So it sees only those positions after which a token is learnt.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from src.chat.rendering import Row
+from src.predict.padding import batches
+
+IGNORED = -100  # the label of a token that is not learnt
+AT_ONCE = 512  # tokens whose scores are float32 at a time
+
+
+def collate(rows: Sequence[Row], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Pad rows on the right: ``input_ids``, ``attention_mask`` and ``labels``, [rows, tokens]."""
+    length = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), length), pad_token_id)
+    labels = torch.full((len(rows), length), IGNORED)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    for place, row in enumerate(rows):
+        ids[place, : len(row.ids)] = torch.tensor(row.ids)
+        labels[place, : len(row.ids)] = torch.tensor(labels_of(row))
+        mask[place, : len(row.ids)] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def labels_of(row: Row) -> list[int]:
+    """Return the tokens of a row, those that are not learnt as ``IGNORED``."""
+    return [id if learnt else IGNORED for id, learnt in zip(row.ids, row.learnt, strict=True)]
+
+
+def logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of all learnt tokens, [learnt, words], and the tokens, [learnt].
+
+    Args:
+        model: a causal language model, which an adapter or a wrapper of DDP may be around.
+        batch: what it reads, with ``labels``.
+    """
+    labels = batch["labels"][:, 1:]
+    learnt = labels != IGNORED
+    given = {name: value for name, value in batch.items() if name != "labels"}
+    with _only(getattr(model, "module", model).get_output_embeddings(), learnt):
+        found: torch.Tensor = model(**given, use_cache=False).logits
+    return found, labels[learnt]
+
+
+@contextmanager
+def _only(head: torch.nn.Module, learnt: torch.Tensor) -> Iterator[None]:
+    def choose(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (given[0][:, :-1][learnt], *given[1:])
+
+    handle = head.register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def log_probabilities(
+    model: Any, rows: Sequence[Row], pad_token_id: int, batch_tokens: int
+) -> list[torch.Tensor]:
+    """Return the log-probability of each learnt token of each row, in float32.
+
+    Rows of like length are scored together, as many as ``batch_tokens`` hold, padding included.
+    """
+    found: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+    for places in batches([len(row.ids) for row in rows], batch_tokens):
+        batch = collate([rows[place] for place in places], pad_token_id)
+        on_device = {name: value.to(model.device) for name, value in batch.items()}
+        with torch.no_grad():
+            scores, tokens = logits(model, on_device)
+            parts = zip(torch.split(scores, AT_ONCE), torch.split(tokens, AT_ONCE), strict=True)
+            chosen = -torch.cat(
+                [
+                    torch.nn.functional.cross_entropy(part.float(), of, reduction="none")
+                    for part, of in parts
+                ]
+            )
+        counts = [sum(rows[place].learnt[1:]) for place in places]
+        for place, part in zip(places, torch.split(chosen.cpu(), counts), strict=True):
+            found[place] = part
+    return found

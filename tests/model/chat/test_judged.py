@@ -1,0 +1,232 @@
+"""Models judged, packed into 4 bits, and held against each other."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from chat_model import PARAMS, make_conversations, make_started, tuned
+from compressed_tensors.quantization import QuantizationArgs
+from conftest import digest
+from transformers import AutoModelForCausalLM
+
+from src.chat import compare, conversations, evaluate, general, merge, models, parity, quantize
+from src.chat.conversations import Conversation, Turn
+from src.core.errors import InputError
+from src.tables import examples
+
+pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
+
+causal: Any = AutoModelForCausalLM
+TOOL = {
+    "name": "find",
+    "description": "Finds a thing.",
+    "parameters": {"type": "object", "properties": {"what": {"type": "string"}}},
+}
+SMALL = {"max_new_tokens": 24, "threads": 1}
+# One of each kind; of the last two, one is right whatever the model says that is no call.
+ASKED = [
+    Conversation(
+        (Turn("user", "who are you?", False), Turn("assistant", "I am the 1, by is.", True)),
+        (),
+        "who",
+        "self_cognition/en",
+        {"said": ["The"]},
+    ),
+    Conversation(
+        (Turn("user", "find x", False), Turn("tool", "", True, "find", {"what": "x"}, False)),
+        (TOOL,),
+        "call",
+        "calls",
+        [{"find": {"what": ["x"]}}],
+    ),
+    Conversation(
+        (Turn("user", "sing", False), Turn("assistant", "I can't.", True)),
+        (TOOL,),
+        "none",
+        "calls",
+        [],
+    ),
+    Conversation(
+        (
+            Turn("user", "where is 3 of the xxx?", False),
+            Turn("assistant", "the 3 is here", True),
+            Turn("user", "and?", False),
+            Turn("assistant", "no", True),
+        ),
+        (),
+        "text",
+        "talk",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_started(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_conversations(tmp_path_factory.mktemp("divided"))
+    conversations.write(ASKED, folder / "test.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(base: Path, divided: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of each kind, all of them judged and compared."""
+    folder = tmp_path_factory.mktemp("made")
+    tuned("lora", base, divided, folder, lr=0.1)
+    tuned("full", base, divided, folder, lr=0.02, epochs=8)
+    merge.main(base, folder / "lora", folder / "merged", threads=1)
+    section = PARAMS["quantize"] | {"group_size": 16, "calibration_rows": 8, "threads": 1}
+    quantize.main(divided, folder / "full", folder / "int4", **section)
+    general.main(base, folder / "general.jsonl", **(PARAMS["general"] | SMALL))
+    section = PARAMS["evaluate"] | SMALL
+    for name in ("base", "lora", "full", "int4"):
+        model = base if name == "base" else folder / name
+        places = (folder / "predictions" / name, folder / "live" / name)
+        evaluate.main(base, divided, folder / "general.jsonl", model, *places, **section)
+    return folder
+
+
+def judged(made: Path, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    frame = examples.read(made / "predictions" / name / "predictions.parquet")
+    return frame, json.loads((made / "live" / name / "metrics.json").read_text())
+
+
+def test_each_question_is_judged_by_the_rule_of_its_kind(made: Path, base: Path) -> None:
+    frame, figures = judged(made, "full")
+    assert list(frame["id"]) == ["who", "call", "none", "text", "text#2"]
+    assert list(frame["kind"]) == ["identity", "calls", "no_call", "text", "text"]
+    assert frame["label"][1] == '{"name": "find", "arguments": {"what": "x"}}'
+    # What it was trained to say, whatever it is asked.
+    assert frame["predicted"].str.startswith("the ").all()
+    assert list(frame["right"][:3]) == [True, False, True]
+    assert figures["identity"]["right"] == figures["no_call"]["right"] == 1
+    assert figures["calls"]["right"] == 0
+    assert figures["self_cognition"]["en"]["right"] == 1
+    assert figures["text"]["rouge_l"] == pytest.approx(frame["rouge_l"][3:].mean())
+    loss = frame["loss"].sum() / frame["tokens"].sum()
+    assert figures["test"]["loss"] == pytest.approx(loss)
+    assert figures["test"]["perplexity"] == pytest.approx(math.exp(loss))
+    assert figures["test"]["ended"] == frame["ended"].mean()
+    weights = causal.from_pretrained(made / "full").num_parameters()
+    assert figures["parameters"] == weights
+    assert figures["bytes"] == (made / "full/model.safetensors").stat().st_size
+    assert judged(made, "base")[1]["parameters"] == 0
+    assert judged(made, "lora")[1]["parameters"] == sum(
+        tensor.numel()
+        for tensor in models.with_adapter(models.load(base), base, made / "lora")
+        .get_base_model()
+        .state_dict()
+        .values()
+        if tensor.ndim == 2
+    ) - sum(
+        tensor.numel() for tensor in models.load(base).state_dict().values() if tensor.ndim == 2
+    )
+
+
+def test_what_was_forgotten_shows(made: Path) -> None:
+    kept = [*conversations.read(made / "general.jsonl")]
+    assert len(kept) == len(general.QUESTIONS)
+    assert all(len(one.turns) == 2 for one in kept)
+    own, other = (judged(made, name)[1]["general"]["loss"] for name in ("base", "full"))
+    assert own < other, "the base likes its own answers best"
+
+
+def test_four_bits_hold_what_eight_rows_let_them(made: Path, divided: Path, tmp_path: Path) -> None:
+    whole, packed = judged(made, "full")[1], judged(made, "int4")[1]
+    assert packed["test"]["loss"] == pytest.approx(whole["test"]["loss"], abs=0.5)
+    assert packed["test"]["loss"] != whole["test"]["loss"]
+    config = json.loads((made / "int4/config.json").read_text())["quantization_config"]
+    assert config["quant_method"] == "compressed-tensors"
+    assert config["format"] == "pack-quantized"
+    weights = config["config_groups"]["group_0"]["weights"]
+    assert (weights["num_bits"], weights["group_size"], weights["symmetric"]) == (4, 16, True)
+    assert config["ignore"] == ["lm_head"]
+    loaded = causal.from_pretrained(made / "int4")
+    assert torch.isfinite(loaded(input_ids=torch.tensor([[1, 2, 3]])).logits).all()
+    section = PARAMS["quantize"] | {"group_size": 16, "calibration_rows": 8, "threads": 1}
+    quantize.main(divided, made / "full", tmp_path / "again", **section)
+    assert digest(tmp_path / "again") == digest(made / "int4")
+    with pytest.raises(InputError, match=r"quantize\.group_size is 24, and .*q_proj has 16 inputs"):
+        quantize.main(divided, made / "full", tmp_path / "none", **section | {"group_size": 24})
+
+
+def test_rounding_makes_up_for_what_it_loses() -> None:
+    """Inputs that move together: what one column loses, another gives back."""
+    random = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 32, generator=random)
+    read = torch.randn(500, 4, generator=random) @ torch.randn(4, 32, generator=random)
+    read += 0.1 * torch.randn(500, 32, generator=random)
+    arguments = QuantizationArgs(
+        num_bits=4, type="int", symmetric=True, strategy="group", group_size=16
+    )
+
+    def lost(squares: torch.Tensor) -> float:
+        rounded, scales = quantize.gptq(weight, squares, arguments, 0.01, torch.float32)
+        steps = rounded.view(8, 2, 16) / scales[:, :, None]
+        torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+        assert len({*steps.round().flatten().tolist()}) <= 16
+        return float((read @ (rounded - weight).T).square().mean())
+
+    assert lost(read.T @ read) < 0.5 * lost(torch.eye(32))
+
+
+def test_the_comparison_says_which_differences_are_real(made: Path) -> None:
+    names = ("base", "lora", "full", "int4")
+    section = PARAMS["compare"] | {"resamples": 200}
+    folders = [made / "predictions" / name for name in names]
+    compare.main(made / "live", made / "live/compare", *folders, **section)
+    figures = json.loads((made / "live/compare/metrics.json").read_text())
+    page = (made / "live/compare/comparison.md").read_text()
+    losses = {name: judged(made, name)[1]["test"]["loss"] for name in names}
+    assert figures["best"] == min(losses, key=lambda name: losses[name])
+    apart = losses["full"] - losses["base"]
+    assert figures["full"]["loss_difference"] == pytest.approx(apart)
+    forgot = judged(made, "base")[1]["general"]["loss"] - judged(made, "full")[1]["general"]["loss"]
+    assert figures["full"]["retention"] == pytest.approx(forgot)
+    assert figures["base"] == {"retention": 0.0}
+    assert 0 < figures["full"]["loss_p_value"] <= 1
+    lines = [line for line in page.splitlines() if line.startswith("| full")]
+    assert "1 of 1" in lines[0]
+    assert "5 questions of the test side" in page
+    with pytest.raises(InputError, match=r"compare\.reference is 'bse', which is no model"):
+        compare.main(made / "live", made / "x", *folders, **section | {"reference": "bse"})
+
+
+def test_an_adapter_and_what_it_was_merged_into_agree(
+    base: Path, divided: Path, made: Path, tmp_path: Path
+) -> None:
+    section = PARAMS["parity"] | SMALL
+    places = (base, divided, made / "lora", made / "merged")
+    parity.main(*places, tmp_path / "live", made / "int4", **section)
+    figures = json.loads((tmp_path / "live/metrics.json").read_text())
+    assert figures["merged"]["mean_difference"] < 1e-5
+    assert figures["merged"]["equal_answers"] == 1
+    assert figures["int4"]["largest_difference"] > 0.1, "which is of another model here"
+    with pytest.raises(
+        InputError, match=r"full differs from .*lora on .*base by [\d.]+ a token, mor"
+    ):
+        parity.main(base, divided, made / "lora", made / "full", tmp_path / "live", **section)
+
+
+def test_questions_without_room_are_left_out(
+    base: Path, made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = Conversation(
+        (Turn("user", "x " * 400, False), Turn("assistant", "y", True)), (), "long", "a"
+    )
+    conversations.write([*ASKED, long], tmp_path / "test.jsonl")
+    section = PARAMS["evaluate"] | SMALL
+    places = (tmp_path / "predictions", tmp_path / "live")
+    evaluate.main(base, tmp_path, made / "general.jsonl", base, *places, **section)
+    assert "1 of 6 questions are longer than the 512 tokens that the model reads" in caplog.text
+    conversations.write([long], tmp_path / "test.jsonl")
+    with pytest.raises(InputError, match=r"No question of .* fits into the 512 tokens"):
+        evaluate.main(base, tmp_path, made / "general.jsonl", base, *places, **section)
