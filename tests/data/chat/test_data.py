@@ -67,7 +67,8 @@ class Made:
 def make(model: Path, folder: Path, *sources: Path | str, **changes: Any) -> Made:
     """Run the stage on files, with enough of its own rows that no side is empty."""
     params = PARAMS["data"] | {"source": [str(one) for one in sources], "test_source": []}
-    params |= {"self_cognition_rows": 40, "max_length": 300} | changes
+    usual = {"self_cognition_rows": 40, "max_length": 300, "max_rows": 0, "too_long": "keep"}
+    params |= usual | changes
     words = folder / "conversations", folder / "rejected.csv", folder / "quality.json"
     data.main(folder, model, *words, folder / "quality.md", **params)
     return Made(folder)

@@ -158,6 +158,25 @@ def test_four_bits_hold_what_eight_rows_let_them(made: Path, divided: Path, tmp_
         quantize.main(divided, made / "full", tmp_path / "none", **section | {"group_size": 24})
 
 
+def test_what_is_read_again_is_what_was_rounded(
+    made: Path, divided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, seen = quantize._prepare, {}
+
+    def watched(model: Any, arguments: Any, rounded: Any, scales: Any) -> None:
+        seen.update(rounded)
+        own(model, arguments, rounded, scales)
+
+    monkeypatch.setattr(quantize, "_prepare", watched)
+    section = PARAMS["quantize"] | {"group_size": 16, "calibration_rows": 8, "threads": 1}
+    quantize.main(divided, made / "full", tmp_path / "int4", **section)
+    loaded = causal.from_pretrained(tmp_path / "int4")
+    loaded(input_ids=torch.tensor([[1, 2, 3]]))  # which unpacks the weights
+    assert len(seen) == 14
+    for name, weight in seen.items():
+        torch.testing.assert_close(loaded.get_submodule(name).weight.data, weight)
+
+
 def test_rounding_makes_up_for_what_it_loses() -> None:
     """Inputs that move together: what one column loses, another gives back."""
     random = torch.Generator().manual_seed(0)

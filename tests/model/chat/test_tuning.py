@@ -73,6 +73,9 @@ def test_each_method_learns_and_is_kept_in_its_usual_form(
     else:
         loaded = models.with_adapter(causal.from_pretrained(base), base, folder)
         assert models.record(folder) == models.record(base)
+        config = json.loads((folder / "adapter_config.json").read_text())
+        named = config.get("target_modules") or []
+        assert (len(named), named) == (7 * (method == "lora"), sorted(named)), "as in any process"
         names = {"adapter_config.json", "adapter_model.safetensors", "base.json", "sanity.txt"}
         assert {path.name for path in folder.iterdir()} == names
     with torch.no_grad():
@@ -83,6 +86,34 @@ def test_each_method_learns_and_is_kept_in_its_usual_form(
     assert record["params"]["epochs"] == 3
     assert {"peft", "trl", "transformers"} <= record["packages"].keys()
     assert not list((tmp_path / ".checkpoints").iterdir()), "they are of no use any more"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_epoch_that_validation_likes_best_is_kept(
+    method: str, base: Path, divided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, calls = scoring.log_probabilities, list[None]()
+
+    def worse_after_the_first(*given: Any) -> list[torch.Tensor]:
+        calls.append(None)  # before the first step, after the first epoch, ...
+        return [part - 5 * (len(calls) > 2) for part in own(*given)]
+
+    monkeypatch.setattr(scoring, "log_probabilities", worse_after_the_first)
+    folder = tuned(method, base, divided, tmp_path, lr=0.5 if method == "ptuning" else 0.05)
+    monkeypatch.undo()
+    seen = losses(tmp_path / "live" / method)
+    assert min(seen) == seen[1]
+    told = json.loads((tmp_path / "live" / method / "metrics.json").read_text())
+    assert (told["step"], told["last_step"]) == (6, 18)
+    loaded = causal.from_pretrained(base if method != "full" else folder)
+    if method != "full":
+        loaded = models.with_adapter(loaded, base, folder)
+    renderer = Renderer(models.tokenizer(base))
+    rows = [
+        r for one in conversations.read(divided / "validation.jsonl") for r in renderer.rows(one)
+    ]
+    found = torch.cat(own(loaded.eval(), rows, 0, 500))
+    assert -float(found.mean()) == pytest.approx(seen[1], abs=1e-4)
 
 
 def test_the_first_row_is_shown_token_by_token(base: Path, divided: Path, tmp_path: Path) -> None:

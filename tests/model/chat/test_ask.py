@@ -1,0 +1,119 @@
+"""Questions from the command line, and files of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_model import PARAMS, make_started
+
+from src.chat import ask
+from src.chat.conversations import Conversation, Turn
+from src.chat.engine import Engine, Generation
+from src.core.command_line import bind
+from src.core.errors import InputError
+
+pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_started(tmp_path_factory.mktemp("base"))
+
+
+def asking(base: Path, *words: str) -> None:
+    """Run the command."""
+    positional, options = bind(ask.main, "ask", False, [str(base), *words, "--max-new-tokens", "6"])
+    ask.main(*positional, **options)
+
+
+def write(path: Path, texts: list[str]) -> list[Any]:
+    rows = [{"conversations": [{"role": "user", "content": text}]} for text in texts]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return rows
+
+
+def test_a_question_is_answered_as_it_comes(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asking(base, "where", "is it?", "--system", "You are brief.")
+    engine = Engine(base, threads=1)
+    turns = (Turn("system", "You are brief.", False), Turn("user", "where is it?", False))
+    prompt = engine.renderer.prompt(Conversation(turns), 2)
+    (answer,) = engine.answers([prompt], Generation(6), 100)
+    assert capsys.readouterr().out == f"{answer.text}\n"
+
+
+def test_a_file_is_answered_and_goes_on_where_it_stopped(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ask, "AT_ONCE", 2)
+    questions, answers = tmp_path / "questions.jsonl", tmp_path / "a" / "answers.jsonl"
+    rows = write(questions, [f"where is {k}?" for k in range(5)])
+    words = ("--input", str(questions), "--output", str(answers))
+    asking(base, *words)
+    found = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [one["conversations"][:-1] for one in found] == [r["conversations"] for r in rows]
+    assert all(one["conversations"][-1]["role"] == "assistant" for one in found)
+    whole = answers.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    answers.write_bytes(b"".join(lines[:2]) + lines[2][:9])
+    made: list[int] = []
+    own = Engine.answers
+
+    def counted(engine: Engine, prompts: list[str], *further: Any) -> Any:
+        made.append(len(prompts))
+        return own(engine, prompts, *further)
+
+    monkeypatch.setattr(Engine, "answers", counted)
+    asking(base, *words)
+    assert answers.read_bytes() == whole
+    assert made == [2, 1], "the first two are kept"
+    asking(base, *words)
+    assert made == [2, 1], "all are"
+    told = r"answers\.jsonl, line 1 is no answer of this model to this question by these options"
+    with pytest.raises(InputError, match=told):
+        asking(base, *words, "--temperature", "1")
+    write(questions, ["another?"])
+    with pytest.raises(InputError, match=told):
+        asking(base, *words)
+    assert answers.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "line 2 can't be answered"),
+        ("[]", "line 2 can't be answered .it has no conversations, a list of turns"),
+        ('{"conversations": [{"role": "bot", "content": "a"}]}', "line 2 .*has role 'bot'"),
+        (
+            '{"conversations": [{"role": "user", "content": "a"}, '
+            '{"role": "assistant", "content": "b"}]}',
+            "line 2 .*turn 3 is of the assistant, after the assistant",
+        ),
+        ('{"conversations": [{"role": "user", "content": " "}]}', "line 2 .*is empty"),
+    ],
+)
+def test_what_cant_be_answered_is_told_before_any_work(
+    line: str, told: str, base: Path, tmp_path: Path
+) -> None:
+    questions = tmp_path / "questions.jsonl"
+    write(questions, ["one?"])
+    questions.write_text(questions.read_text() + line)
+    with pytest.raises(InputError, match=told):
+        asking(base, "--input", str(questions), "--output", str(tmp_path / "answers.jsonl"))
+    assert not (tmp_path / "answers.jsonl").exists()
+
+
+def test_words_that_do_not_go_together_are_refused(base: Path, tmp_path: Path) -> None:
+    one = "Give a question, or --input and --output: one of both"
+    for words in ((), ("a?", "--input", "b", "--output", "c"), ("--input", "b")):
+        with pytest.raises(InputError, match=one):
+            asking(base, *words)
+    nothing = tmp_path / "nothing"
+    with pytest.raises(InputError, match=r"There is no file at .*nothing: correct --input"):
+        asking(base, "--input", str(nothing), "--output", "c")
+    nothing.write_bytes(b"\n")
+    with pytest.raises(InputError, match=r"nothing has no conversations: add some"):
+        asking(base, "--input", str(nothing), "--output", "c")
+    nothing.write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"nothing can't be read as UTF-8"):
+        asking(base, "--input", str(nothing), "--output", "c")
