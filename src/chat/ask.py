@@ -53,13 +53,10 @@ def main(
     if bool(question) == bool(input) or bool(input) != bool(output):
         raise InputError("Give a question, or --input and --output: one of both.")
     generation = Generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
-    if question:
-        asked = [_question({"conversations": [{"role": "user", "content": " ".join(question)}]})]
-    else:
-        asked = _read(Path(input))
+    asked = _read(Path(input)) if input else [_asked(" ".join(question))]
     asked = [_with_system(one, system) for one in asked]
     engine = Engine.of(Path(base), model, threads)
-    if not question:
+    if input:
         by = {"model": str(model), **asdict(generation)}
         _answer(engine, asked, Path(output), by, generation, batch_tokens)
         return
@@ -68,6 +65,13 @@ def main(
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
+
+
+def _asked(text: str) -> Conversation:
+    try:
+        return _question({"conversations": [{"role": "user", "content": text}]})
+    except UnusableError as error:
+        raise InputError(f"The question can't be answered ({error}): write another one.") from None
 
 
 def _question(found: Any) -> Conversation:
@@ -129,8 +133,8 @@ def _answer(
             some = asked[start : start + AT_ONCE]
             prompts = [engine.renderer.prompt(one, len(one.turns)) for one in some]
             answers = engine.answers(prompts, generation, batch_tokens)
-            lines = map(_line, some, answers, [by] * len(some))
-            file.write("".join(f"{line}\n" for line in lines))
+            for one, answer in zip(some, answers, strict=True):
+                file.write(f"{_line(one, answer, by)}\n")
             file.flush()
             bar.update(len(some))
 
@@ -152,7 +156,8 @@ def _kept(output: Path, asked: Sequence[Conversation], by: dict[str, Any]) -> in
         return 0
     content = output.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    lines = whole.decode(encoding="utf-8", errors="replace").splitlines()
+    # By line feeds alone: an answer may hold other ends of lines as they are.
+    lines = whole.decode(encoding="utf-8", errors="replace").split("\n")[:-1]
     questions = [one.written()["conversations"] for one in asked]
     for number, line in enumerate(lines):
         try:

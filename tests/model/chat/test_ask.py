@@ -9,7 +9,7 @@ from chat_model import PARAMS, make_started
 
 from src.chat import ask
 from src.chat.conversations import Conversation, Turn
-from src.chat.engine import Engine, Generation
+from src.chat.engine import Answer, Engine, Generation
 from src.core.command_line import bind
 from src.core.errors import InputError
 
@@ -78,6 +78,19 @@ def test_a_file_is_answered_and_goes_on_where_it_stopped(
     assert answers.read_bytes() == whole
 
 
+def test_an_answer_may_hold_any_end_of_a_line(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Answer("one\u2028two\x85three\x1cfour\nfive", 3, True)
+    monkeypatch.setattr(Engine, "answers", lambda _, prompts, *__: [said] * len(prompts))
+    questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    write(questions, ["a\u2028b?", "c?"])
+    for _ in range(2):  # the second finds all of the first
+        asking(base, "--input", str(questions), "--output", str(answers))
+    found = [json.loads(line) for line in answers.read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [one["conversations"][-1]["content"] for one in found] == [said.text] * 2
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -108,6 +121,9 @@ def test_words_that_do_not_go_together_are_refused(base: Path, tmp_path: Path) -
     for words in ((), ("a?", "--input", "b", "--output", "c"), ("--input", "b")):
         with pytest.raises(InputError, match=one):
             asking(base, *words)
+    for odd, told in ((" ", "is empty"), ("\udcff", "not UTF-8")):
+        with pytest.raises(InputError, match=rf"The question can't be answered .*({told})"):
+            asking(base, odd)
     nothing = tmp_path / "nothing"
     with pytest.raises(InputError, match=r"There is no file at .*nothing: correct --input"):
         asking(base, "--input", str(nothing), "--output", "c")
