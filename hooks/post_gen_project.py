@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -23,13 +24,17 @@ CI = {"github": Path(".github"), "gitlab": Path(".gitlab-ci.yml")}
 # What DVC needs for a remote; a report of CI installs it in place of dvc-s3.
 IN_LOCK = {"ssh": "dvc-ssh", "webdav": "dvc-webdav"}
 NOT_IN_LOCK = {"gs": "dvc-gs==3.1.0", "azure": "dvc-azure==3.1.1"}
-# What a project of texts alone has no use for.
+# What a project without tables, or without conversations, has no use for.
 TABLES = (
     *("tabular", "src/tabular", "data/tabular", "tests/tabular.yaml", "docs/tabular.md"),
     *("tests/tabular_model.py", "benchmarks/tabular.py", "benchmarks/tabular_peers.py"),
     *("benchmarks/tabular_ready.py", "benchmarks/tabular.txt"),
     ".dvc/plots/bar_with_spread.json",
     *("tests/code/tabular", "tests/data/tabular", "tests/model/tabular"),
+)
+CONVERSATIONS = (
+    *("chat", "src/chat", "data/chat", "docs/chat.md", "benchmarks/chat.py", "tests/chat_model.py"),
+    *("tests/code/chat", "tests/data/chat", "tests/model/chat"),
 )
 LICENSES = {
     "apache-2.0": (
@@ -146,8 +151,11 @@ def keep_ci() -> None:
             path.unlink()
 
 
-def take_out_of_contracts(pipeline: str) -> None:
-    """Take a pipeline, and its files, out of pyproject.toml."""
+def take_out(pipeline: str, paths: Sequence[str]) -> None:
+    """Take out the files of a pipeline, and what pyproject.toml says of it."""
+    for name in paths:
+        path = Path(name)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     contracts = Path("pyproject.toml")
     lines = contracts.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if not re.match(rf' *"src[./]{pipeline}\b', line)]
@@ -156,23 +164,21 @@ def take_out_of_contracts(pipeline: str) -> None:
 
 
 def keep_pipelines() -> None:
-    """Leave out the pipeline of tables, and what names it, where texts alone are asked for."""
-    take_out_of_contracts("chat")
-    edit("Makefile", ("tabular chat bench", "tabular bench"))
-    cut("Makefile", "# The pipeline of conversations", "# ")
-    cut("README.md", "| `chat` |", "| `")
-    cut("docs/README.md", "- [Conversations]", "- [")
-    if ANSWERS["pipelines"] != "text":
-        return
-    for name in TABLES:
-        path = Path(name)
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    take_out_of_contracts("tabular")
-    edit("Makefile", ("run tabular bench-tabular setup", "run setup"))
-    cut("Makefile", "# The pipeline of tables", "setup: ")
-    cut("README.md", "## Tables\n", "## ")
-    cut("README.md", "| `tabular` |", "| `")
-    cut("docs/README.md", "- [A pipeline of tables]", "- [")
+    """Leave out the pipelines that were not asked for, and what names them."""
+    if "conversations" not in ANSWERS["pipelines"]:
+        take_out("chat", CONVERSATIONS)
+        cut("Makefile", "# The pipeline of conversations", "# The pipeline of tables")
+        edit("Makefile", ("run chat tabular", "run tabular"))
+        cut("README.md", "## Conversations\n", "## ")
+        cut("README.md", "| `chat` |", "| `")
+        cut("docs/README.md", "- [Conversations]", "- [")
+    if "tables" not in ANSWERS["pipelines"]:
+        take_out("tabular", TABLES)
+        cut("Makefile", "# The pipeline of tables", "setup: ")
+        edit("Makefile", (" tabular bench-tabular setup", " setup"))
+        cut("README.md", "## Tables\n", "## ")
+        cut("README.md", "| `tabular` |", "| `")
+        cut("docs/README.md", "- [A pipeline of tables]", "- [")
 
 
 def write_license() -> None:

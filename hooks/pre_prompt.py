@@ -19,10 +19,10 @@ LEFT_OUT = [
     "benchmarks/results",
     "data/quality.*",
     "data/tabular/quality.*",
-    *("chat", "src/chat", "data/chat", "docs/chat.md"),  # a pipeline that is not whole yet
-    *("tests/chat_model.py", "tests/code/chat", "tests/data/chat", "tests/model/chat"),
+    "data/chat/quality.*",
     "dvc.lock",
     "tabular/dvc.lock",
+    "chat/dvc.lock",
     "dvclive",
     "models/*.json",
 ]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from dvclive.live import Live
 
@@ -15,7 +14,7 @@ from src.core.command_line import Count, Seed
 from src.core.errors import InputError
 from src.core.files import replacing
 from src.core.markdown import aligned
-from src.metrics import bootstrap, significance
+from src.metrics import answers, bootstrap, significance
 from src.metrics.classification import Floats
 from src.tables.predictions import read
 
@@ -70,12 +69,12 @@ def main(
             record.log_metric(f"{name}/retention", retention, plot=False)
             verdicts = ["", ""]
             if name != reference:
-                drawn = _differences(frame, frames[reference], resamples, seed)
+                drawn = answers.differences(frames[reference], frame, resamples, seed)
                 for key, (point, spread) in drawn.items():
                     p_value = bootstrap.p_value(spread)
                     record.log_metric(f"{name}/{key}_difference", point, plot=False)
                     record.log_metric(f"{name}/{key}_p_value", p_value, plot=False)
-                verdicts = [_verdict(key, *found) for key, found in drawn.items()]
+                verdicts = [_verdict(key, *drawn[key]) for key in ("loss", "right")]
             rows.append(_row(name, frame, figures[name], retention, verdicts))
         best = min(figures, key=lambda name: figures[name]["test"]["loss"])
         record.log_metric("best", best, plot=False)
@@ -86,21 +85,6 @@ def main(
     log.info("%s", text)
     with replacing(live / "comparison.md") as file:
         file.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _differences(
-    frame: pd.DataFrame, other: pd.DataFrame, resamples: int, seed: int
-) -> dict[str, tuple[float, Floats]]:
-    """Return how two models differ: as they do, and each time the questions were drawn anew."""
-    draws = np.random.default_rng(seed).integers(len(frame), size=(resamples, len(frame)))
-    tokens = frame["tokens"].to_numpy()
-    apart = (frame["loss"] - other["loss"]).to_numpy()
-    loss = apart[draws].sum(axis=1) / tokens[draws].sum(axis=1)
-    right = frame["right"].to_numpy().astype(float) - other["right"].to_numpy().astype(float)
-    return {
-        "loss": (float(apart.sum() / tokens.sum()), loss),
-        "right": (float(right.mean()), right[draws].mean(axis=1)),
-    }
 
 
 def _row(
@@ -119,7 +103,7 @@ def _row(
 
 def _verdict(key: str, point: float, spread: Floats) -> str:
     p_value = bootstrap.p_value(spread)
-    word = "better" if (point < 0) == (key == "loss") else "worse"
+    word = "better" if (point < 0) == (key in answers.LOWER) else "worse"
     if p_value >= significance.REAL:
         word = "no real difference"
     return f"{word}: {point:+.3f}, {significance.said(p_value)}"

@@ -22,7 +22,8 @@ from src.chat.rendering import Question
 from src.core import stage
 from src.core.command_line import Count, Interval, Natural, Seed, Threads
 from src.core.errors import InputError
-from src.core.files import replacing
+from src.core.files import replacing, write_json
+from src.metrics import answers as figures_of
 from src.tables import examples
 
 Kind = Literal["identity", "calls", "no_call", "text"]
@@ -42,6 +43,13 @@ class Asked:
     def id(self) -> str:
         """Return what tells it from others."""
         return f"{self.conversation.id}#{self.number}" if self.number > 1 else self.conversation.id
+
+    @property
+    def text(self) -> str:
+        """Return what the user said last."""
+        before = [place for place, _ in self.conversation.answers()][self.number - 1]
+        turns = reversed(self.conversation.turns[:before])
+        return next(turn.content for turn in turns if turn.role == "user")
 
     @property
     def kind(self) -> Kind:
@@ -82,8 +90,8 @@ class Asked:
 
 
 def main(
-    base: Path,
     divided: Path,
+    base: Path,
     general: Path,
     model: Path,
     predictions: Path,
@@ -101,12 +109,12 @@ def main(
     """Ask the model each question of the test side, and write answers and figures.
 
     Args:
-        base: the folder of the model that all started from.
         divided: the folder with ``test.jsonl``.
+        base: the folder of the model that all started from.
         general: what ``base`` says to general questions.
         model: the folder of a model, or of an adapter of ``base``.
         predictions: the folder that gets ``predictions.parquet``, a row a question.
-        live: the folder that gets ``metrics.json``.
+        live: the folder that gets ``metrics.json``, and ``details.json`` by kind and source.
     """
     engine = Engine.of(base, model, threads)
     generation = Generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
@@ -137,6 +145,7 @@ def main(
         for name, figure in figures.items():
             log.info("%s: %.4g", name, figure)
             record.log_metric(name, figure, plot=False)
+    write_json(live / "details.json", {"slices": figures_of.slices(frame, "kind", "source")})
 
 
 def _asked(path: Path, engine: Engine, max_new_tokens: int) -> list[Asked]:
@@ -186,6 +195,7 @@ def _frame(
     rows = [
         {
             "id": one.id,
+            "text": one.text,
             "label": one.expected,
             "predicted": answer.text,
             "source": one.conversation.source,
@@ -203,8 +213,8 @@ def _frame(
 
 def _figures(frame: pd.DataFrame) -> dict[str, float]:
     """Return the figures of answers; those of a kind that no question has are left out."""
-    loss = float(frame["loss"].sum() / frame["tokens"].sum())
-    found = {"test/loss": loss, "test/perplexity": math.exp(min(loss, 700.0))}
+    found = {f"test/{name}": figure for name, figure in figures_of.figures(frame).items()}
+    found["test/perplexity"] = math.exp(min(found["test/loss"], 700.0))
     found["test/ended"] = float(frame["ended"].mean())
     for kind, of in frame.groupby("kind", sort=True):
         found[f"{kind}/right"] = float(of["right"].mean())

@@ -55,7 +55,7 @@ class Beside(torch.autograd.Function):
             of_read = (gradient @ weight).addmm_(inward, down)
             of_read = of_read.view(*given[0].shape[:-1], -1)
         of_down = (inward.T @ rows).float()
-        of_up = (gradient.T @ inner).float() * ctx.scaling
+        of_up = (inner.T @ gradient).T.float() * ctx.scaling  # faster than the other way round
         return of_read, None, None, of_down, of_up, None
 
 

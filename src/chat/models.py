@@ -14,7 +14,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from src.chat import attention, low_rank
+from src.chat import attention, low_rank, norms
 from src.core.errors import InputError
 from src.core.files import sha256, write_json
 from src.predict.foreign import refusing
@@ -69,6 +69,7 @@ def load(folder: Path, dtype: torch.dtype | None = None, **how: Any) -> Any:
         )
     if not torch.cuda.is_available():
         attention.choose(model)
+        norms.choose(model)
     return model
 
 

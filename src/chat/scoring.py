@@ -14,7 +14,7 @@ from src.chat.rendering import Row
 from src.predict.padding import batches
 
 IGNORED = -100  # the label of a token that is not learnt
-AT_ONCE = 512  # tokens whose scores are float32 at a time
+AT_ONCE = 64  # tokens whose scores are float32 at a time
 
 
 def collate(rows: Sequence[Row], pad_token_id: int) -> dict[str, torch.Tensor]:
@@ -60,6 +60,40 @@ def _only(head: torch.nn.Module, learnt: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+class CrossEntropy(torch.autograd.Function):
+    """The sum of the losses of tokens, with no copy of all logits in 32 bits."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the loss, computed in float32, and keep its gradients.
+
+        Args:
+            ctx: keeps them.
+            logits: [tokens, words].
+            tokens: [tokens].
+        """
+        # Before they are scaled, gradients may be too small for fp16.
+        half = logits.dtype != torch.float16
+        gradients = torch.empty_like(logits, dtype=logits.dtype if half else torch.float32)
+        total = torch.zeros((), device=logits.device)
+        parts = (torch.split(each, AT_ONCE) for each in (logits, tokens, gradients))
+        for part, of, place in zip(*parts, strict=True):
+            found = torch.log_softmax(part, -1, dtype=torch.float32)
+            chosen = of.unsqueeze(-1)
+            total -= found.gather(1, chosen).sum()
+            found.exp_().scatter_add_(1, chosen, -torch.ones_like(chosen, dtype=torch.float32))
+            place.copy_(found)
+        ctx.save_for_backward(gradients)
+        ctx.dtype = logits.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of the logits."""
+        (gradients,) = ctx.saved_tensors
+        return (gradients * given[0]).to(ctx.dtype), None
 
 
 def log_probabilities(

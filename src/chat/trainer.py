@@ -15,6 +15,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from src.chat import scoring
+from src.chat.optimizer import Doubled
 from src.chat.rendering import Row
 from src.training import launch
 from src.training.checkpoints import ResumableTrainer
@@ -45,7 +46,7 @@ class Tuner(ResumableTrainer, SFTTrainer):
     ) -> Any:
         """Return the cross-entropy of learnt tokens, divided by those of the whole step."""
         logits, tokens = scoring.logits(model, inputs)
-        total = torch.nn.functional.cross_entropy(logits.float(), tokens, reduction="sum")
+        total: torch.Tensor = scoring.CrossEntropy.apply(logits, tokens)  # type: ignore[no-untyped-call]
         if num_items_in_batch is None:
             return total / max(1, len(tokens))
         # Processes sum up their gradients and divide them by their number.
@@ -105,6 +106,9 @@ def trainer_of(
     """
     with warnings.catch_warnings(action="ignore"):  # of what TRL does that transformers drops
         arguments = SFTConfig(**_arguments(params, checkpoints) | changes)
+        how = SFTTrainer.get_optimizer_cls_and_kwargs(arguments)[1]
+        learn = [weight for weight in model.parameters() if weight.requires_grad]
+        doubled = (Doubled, how) if learn[0].itemsize == 2 else None
         trainer = Tuner(
             model=model,
             args=arguments,
@@ -115,6 +119,7 @@ def trainer_of(
             save_steps=params["save_steps"],
             watched=watched,
             batch_tokens=arguments.per_device_train_batch_size * params["max_length"],
+            optimizer_cls_and_kwargs=doubled,
         )
     # The log lines are ours, on stderr and in the file; only the progress bar is Trainer's.
     trainer.remove_callback(PrinterCallback)
@@ -132,8 +137,7 @@ def _arguments(params: Mapping[str, Any], checkpoints: Path) -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     packing = params.get("packing", False)
     # Plain adapters compute in the type of the weights beside them, which are bf16 already.
-    half = not gpu and "rank" in params and not (params["dropout"] or params["use_dora"])
-    half |= not gpu and "virtual_tokens" in params
+    half = not gpu and not (params.get("dropout") or params.get("use_dora"))
     return {
         "output_dir": str(checkpoints / "saving"),
         "learning_rate": params["lr"],

@@ -204,8 +204,9 @@ def _train(
 def _started(base: Path, params: Mapping[str, Any], method: str) -> Any:
     """Load the model to start from, in the form that the method and the precision want."""
     how = methods.packed(params.get("quantization", "none"), method)
-    # Weights that don't learn need no more than what they are computed in.
-    half = method != "full" and params["precision"] == "bf16"
+    # Weights that don't learn need no more than what they are computed in; those that do have
+    # an optimizer on a processor that keeps the rest.
+    half = params["precision"] == "bf16" and (method != "full" or not torch.cuda.is_available())
     model = models.load(base, torch.bfloat16 if half else torch.float32, **how)
     most = models.longest(model) - params.get("virtual_tokens", 0)
     if params["max_length"] > most:

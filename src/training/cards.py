@@ -45,6 +45,7 @@ def files(folder: Path, packages: Sequence[str], saved: str = "") -> list[str]:
     The manifest is not among them: it has the hash of this card. ``saved`` ends the sentence about
     versions.
     """
+    manifest = (folder / "manifest.json").exists()
     found = sorted(path for path in folder.iterdir() if path.name != "manifest.json")
     rows = [[path.name, f"{path.stat().st_size:,}", code(sha256(path))] for path in found]
     versions = [["Python", platform.python_version()]]
@@ -55,7 +56,7 @@ def files(folder: Path, packages: Sequence[str], saved: str = "") -> list[str]:
             continue
     return [
         "## Files",
-        "`manifest.json` has the same hashes, and that of this card.",
+        *["`manifest.json` has the same hashes, and that of this card."] * manifest,
         table(["file", "bytes", "sha256"], rows),
         "## Versions",
         f"Installed when this card was written{saved}.",

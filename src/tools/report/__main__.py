@@ -98,7 +98,8 @@ def verdicts(
         if model not in after.models:
             yield f"- **{code(model)}** is gone."
     yield ""
-    called = "texts" if all(m["rows"] == "texts" for m in after.models.values()) else "rows"
+    kinds = {model["rows"] for model in after.models.values()}
+    called = kinds.pop() if len(kinds) == 1 else "rows"
     shares = dict.fromkeys(f"{100 * gate.confidence:g} %" for gate in gates.values())
     yield (
         f"Better or worse is a difference that chance hardly makes on these {called}: the "
@@ -122,9 +123,7 @@ def _state(
     """Say whether a gate is open."""
     judged = {m: c for m in gate.models if (c := changes.get(m)) and c.judged}
     failed = failing(before, after, changes, gate)
-    doubtful = [
-        m for m, c in judged.items() if c.before - c.after > gate.max_drop and m not in failed
-    ]
+    doubtful = [m for m, c in judged.items() if c.lost > gate.max_drop and m not in failed]
     left = [m for m in gate.models if m not in judged and m not in failed]
     if gate.models:
         yield ""
@@ -188,7 +187,8 @@ def _verdict(
             f"{code(before.name)}, {change.alone[1]} more in {code(after.name)})"
         )
     if not change.moved and change.before == change.after:
-        return f": no difference, it predicts the same label as before for each of {texts}."
+        same = "answer" if called == "questions" else "label"
+        return f": no difference, it predicts the same {same} as before for each of {texts}."
     p = f"p = {change.p_value:.3f}" if change.p_value >= 0.001 else "p < 0.001"
     return (
         f": **{change.verdict}**. {gate.figure} {change.before:.4f} → {change.after:.4f} "

@@ -14,16 +14,28 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from src.core.command_line import Count, Interval, Seed, Share
 from src.core.errors import InputError, closest
-from src.metrics import bootstrap, imbalance
+from src.metrics import answers, bootstrap, imbalance
 from src.metrics.classification import Floats, Integers
 from src.project import params
 from src.tables import examples
 from src.tables.schema import ID
 from src.tools.report.revision import Revision, folder_of
 
-# Those of texts, and those of tables, whose classes may be of very unequal size.
-Metric = Literal["accuracy", "macro_f1", "average_precision", "roc_auc", "balanced_accuracy", "f1"]
+# Those of texts, those of tables, whose classes may be of very unequal size, and those of answers.
+Metric = Literal[
+    "accuracy",
+    "macro_f1",
+    "average_precision",
+    "roc_auc",
+    "balanced_accuracy",
+    "f1",
+    "right",
+    "loss",
+]
 METRICS_OF_TEXTS = ("accuracy", "macro_f1")
+METRICS_OF_ANSWERS = ("right", "loss")
+JUDGED = ("right", "loss", "tokens")  # columns of answers
+ANSWERED = ("text", *JUDGED)
 FIGURES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -33,6 +45,8 @@ FIGURES = {
     "f1": "F1",
     "log_loss": "log loss",
     "ece": "ECE",
+    "right": "right answers",
+    "loss": "loss",
 }
 
 
@@ -42,7 +56,7 @@ class Gate:
 
     models: list[str]
     metric: Metric
-    max_drop: Annotated[float, Interval(ge=0, le=1)]
+    max_drop: Annotated[float, Interval(ge=0, le=1)]  # of the loss, by how much it may rise
     resamples: Count
     confidence: Share
     seed: Seed
@@ -51,6 +65,11 @@ class Gate:
     def figure(self) -> str:
         """Name the metric, in a sentence."""
         return FIGURES[self.metric]
+
+    @property
+    def falling(self) -> bool:
+        """Tell whether less of the metric is better."""
+        return self.metric in answers.LOWER
 
 
 @dataclass(frozen=True)
@@ -68,6 +87,7 @@ class Change:
     moved: int  # texts that have another predicted label
     alone: tuple[int, int]  # test texts of the one revision and of the other alone
     same: bool = False  # whether dvc.lock has the same predictions for both, which nobody need read
+    falling: bool = False  # whether less of the metric is better
 
     @property
     def judged(self) -> bool:
@@ -77,14 +97,14 @@ class Change:
     @property
     def verdict(self) -> str:
         """Say better, worse or no real difference: whether the interval leaves 0 out."""
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "no real difference"
+        if self.low <= 0 <= self.high:
+            return "no real difference"
+        return "better" if (self.low > 0) != self.falling else "worse"
 
     @property
-    def loss(self) -> float:
-        """Give what was lost of the metric, beyond chance; 0 if nothing was."""
-        return self.before - self.after if self.verdict == "worse" else 0.0
+    def lost(self) -> float:
+        """Give what was lost of the metric, whatever made it; below 0 if something was won."""
+        return self.after - self.before if self.falling else self.before - self.after
 
 
 SAME = Change(0, math.nan, math.nan, 0.0, 0.0, 1.0, 0, 0, 0, (0, 0), same=True)
@@ -147,14 +167,15 @@ def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change
     if was == now != "":
         return SAME
     same, frames = same_splits(model, before, after), []
-    positive = "" if gate.metric in METRICS_OF_TEXTS else after.positive(model)
+    answered = gate.metric in METRICS_OF_ANSWERS
+    positive = "" if answered or gate.metric in METRICS_OF_TEXTS else after.positive(model)
     for side in (before, after):
         paths = side.models[model]
         frame = side.frame(f"{paths['predictions']}/predictions.parquet")
         if frame is not None:
-            wanted = ("id", "label", "predicted")
+            wanted = ("id", "label", "predicted", *(ANSWERED if answered else ()))
             frame = frame[[c for c in map(str, frame) if c in wanted or c.startswith("p_")]]
-        if frame is not None and not same:
+        if frame is not None and not same and not answered:  # which have their text themselves
             # Where the source has no ids, its rows are numbered: an id alone may be another row.
             rows = side.frame(f"{paths['splits']}/test.parquet")
             frame = None if rows is None else frame.merge(_content(rows, paths["rows"]), on="id")
@@ -199,10 +220,10 @@ def failing(
     failed = []
     for model in gate.models:
         if change := changes.get(model):
-            lost = change.loss
+            lost = change.lost if change.verdict == "worse" else 0.0
         elif model in changes and same_splits(model, before, after):
             was, now = (side.figures(model).get(gate.metric, 0.0) for side in (before, after))
-            lost = was - now
+            lost = now - was if gate.falling else was - now
         else:
             lost = 0.0
         if lost > gate.max_drop:
@@ -217,7 +238,8 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str =
 
     Args:
         before: columns ``id label predicted``, ``text`` if the same id may be another text, and
-            ``p_LABEL``, the probability of each label, for a metric that is not of texts.
+            ``p_LABEL``, the probability of each label, for a metric of tables, or ``right loss
+            tokens`` for one of answers.
         after: the same columns.
         gate: the metric and the bootstrap.
         positive: the label that such a metric is about; "" for the mean over all labels.
@@ -235,6 +257,8 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str =
     if both.empty:
         return Change(0, 0.0, 0.0, 0.0, 0.0, 1.0, 0, 0, 0, alone)
     columns = ("label", "predicted_0", "predicted_1")
+    if gate.metric in METRICS_OF_ANSWERS:
+        return _of_answers(both, gate, alone)
     names = sorted({str(name) for column in columns for name in both[column]})
     if gate.metric in METRICS_OF_TEXTS:
         labels, was, now = (_classes(both[column], names) for column in columns)
@@ -257,6 +281,22 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str =
     broken = int(((was == labels) & (now != labels)).sum())
     moved, texts = int((was != now).sum()), len(both)
     return Change(texts, points[0], points[1], low, high, p_value, fixed, broken, moved, alone)
+
+
+def _of_answers(both: pd.DataFrame, gate: Gate, alone: tuple[int, int]) -> Change:
+    """Compare answers to the same questions, which have been judged already."""
+    was, now = (pd.DataFrame({name: both[f"{name}_{side}"] for name in JUDGED}) for side in (0, 1))
+    points = [answers.figures(side)[gate.metric] for side in (was, now)]
+    drawn = answers.differences(was, now, gate.resamples, gate.seed)[gate.metric][1]
+    low, high, p_value = 0.0, 0.0, 1.0
+    if drawn.any():
+        low, high = bootstrap.interval(drawn, gate.confidence)
+        p_value = bootstrap.p_value(drawn)
+    fixed = int((now["right"] & ~was["right"]).sum())
+    broken = int((was["right"] & ~now["right"]).sum())
+    moved = int((both["predicted_0"] != both["predicted_1"]).sum())
+    found = (points[0], points[1], low, high, p_value, fixed, broken, moved, alone)
+    return Change(len(both), *found, falling=gate.falling)
 
 
 def _classes(column: "pd.Series[str]", names: list[str]) -> Integers:

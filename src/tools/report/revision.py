@@ -24,7 +24,8 @@ from src.tables import examples
 WORK_TREE = "workspace"  # as DVC calls it
 EVALUATE = r"src\.(\w+\.)?evaluate"  # the module of the stage that judges a model
 PARAMS = "params.yaml"  # of the root
-OF_TEXTS = ("src.evaluate", "src.text.evaluate")
+# What a pipeline calls the rows that it judges a model by; others call them rows.
+ROWS = {"src.evaluate": "texts", "src.text.evaluate": "texts", "src.chat.evaluate": "questions"}
 
 log = logging.getLogger("src.tools.report")
 
@@ -100,7 +101,7 @@ class Revision:
                 splits, *_, predictions, live = places
                 paths = {"splits": splits, "predictions": predictions, "live": live}
                 folder = PurePosixPath(name.rpartition(":")[0]).parent
-                rows = "texts" if words[2] in OF_TEXTS else "rows"
+                rows = ROWS.get(words[2], "rows")
                 model = str(folder / Path(predictions).name)
                 found[model] = {"stage": name, "rows": rows, **paths}
         return found

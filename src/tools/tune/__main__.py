@@ -43,7 +43,11 @@ from src.tools.tune.trials import (
     read_space,
 )
 
-TARGETS = ("baseline", "linear", "probe", "train", "forest", "boosting")  # which train a model
+TARGETS = (  # which train a model
+    *("baseline", "linear", "probe", "train"),
+    *("forest", "boosting"),
+    *("lora", "ptuning", "full"),
+)
 
 STORAGE = LOGS / "tune.db"
 TABLE = LOGS / "tune.md"

@@ -41,8 +41,11 @@ Metric = Literal[
     "validation.average_precision",
     "validation.roc_auc",
     "validation.brier",
+    "validation.loss",
 ]
-FALLING = ("validation.log_loss", "validation.ece", "validation.brier")  # where lower is better
+FALLING = (  # where lower is better
+    *("validation.log_loss", "validation.ece", "validation.brier", "validation.loss"),
+)
 
 FORMS = "'PARAM int LOW HIGH', 'PARAM float LOW HIGH', with or without 'log', or 'PARAM one A B'"
 

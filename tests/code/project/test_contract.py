@@ -37,9 +37,9 @@ ALL_TABLES = [
     *("decide", "export", "evaluate", "compare", "card"),
 ]
 TABLES = ALL_TABLES if (ROOT / "tabular").exists() else []  # none in a project of texts alone
-ALL_CHAT = [  # which no made project has yet
+ALL_CHAT = [
     *("base", "data", "lora", "ptuning", "full", "merge", "quantize"),
-    *("general", "evaluate", "parity", "compare"),
+    *("general", "evaluate", "parity", "compare", "card"),
 ]
 CHAT = ALL_CHAT if (ROOT / "chat").exists() else []
 MODULES = [
@@ -124,8 +124,6 @@ def test_the_params_of_tests_are_params() -> None:
 def test_the_gate_of_a_report_takes_the_params_of_its_section() -> None:
     for pipeline in PIPELINES:
         stages = YAML.load(ROOT / pipeline)["stages"]
-        if pipeline == "chat/dvc.yaml":  # which has no gate yet
-            continue
         section = read(ROOT / file_beside(pipeline))["report"]
         assert list(inspect.signature(Gate).parameters) == list(section)
         assert typed(Gate, section) == section
@@ -140,8 +138,6 @@ def test_the_search_takes_the_params_of_its_section() -> None:
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
     for pipeline in PIPELINES:
         sections = read(ROOT / file_beside(pipeline))
-        if pipeline == "chat/dvc.yaml":  # which has no search yet
-            continue
         assert [p.name for p in parameters] == list(sections["tune"])
         _, values = bind(tune.main, "tune", True, [pipeline, *words_of(sections["tune"])])
         assert values == sections["tune"]
@@ -209,7 +205,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 141 + 106 * bool(TABLES) + 105 * bool(CHAT)
+    assert checked == 141 + 106 * bool(TABLES) + 137 * bool(CHAT)
 
 
 def test_imported_modules_are_deps_and_back() -> None:
@@ -322,7 +318,7 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
     again = [("decide", 2), ("export", 2), ("evaluate", 2)] if TABLES else []
     of_stages += sum(len(tables[name]) for name in TABLES)
     chat = YAML.load(ROOT / "chat/params.yaml") if CHAT else {}
-    assert [*chat] == CHAT
+    assert [*chat] == [*CHAT, *COMMANDS * bool(CHAT)]
     of_stages += sum(len(chat[name]) for name in CHAT) + 5 * len(chat.get("evaluate", []))
     assert checked == of_stages + sum(times * len(tables[name]) for name, times in again)
 
@@ -332,7 +328,7 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
     [
         ("params.yaml", "train.lr=3e-5", "  lr: 3e-05", 15),
         *[("tabular/params.yaml", "forest.max_depth=12", "  max_depth: 12", 12)] * bool(TABLES),
-        *[("chat/params.yaml", "data.name=Ada", "  name: Ada", 5)] * bool(CHAT),
+        *[("chat/params.yaml", "data.name=Ada", "  name: Ada", 9)] * bool(CHAT),
     ],
 )
 def test_an_experiment_changes_its_lines_of_params_alone(
@@ -390,7 +386,7 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
     tables = (2 + 1 + 3 * 2 + 3 * 1 + 3 * 1 + 3 * 2 + 1) * bool(TABLES)
-    chat = (1 + 2 + 3 * 2 + 1 + 1 + 1 + 6) * bool(CHAT)
+    chat = (1 + 2 + 3 * 2 + 1 + 1 + 1 + 6 + 1) * bool(CHAT)
     assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 + 2 + 2 * 8 + 1 + tables + chat
 
 

@@ -1,5 +1,6 @@
 """Projects that cookiecutter makes of this repository, and updates to what the template gains."""
 
+import itertools
 import json
 import re
 import sys
@@ -99,6 +100,14 @@ def differing(project: Project, template: Template) -> set[str]:
     return {name for name in files_of(project) if ours[name] != theirs.get(name)}
 
 
+def paths_of(pipeline: str) -> list[str]:
+    """What a project without a pipeline has no use for."""
+    places = (ROOT.glob(f"*/{pipeline}"), ROOT.glob(f"tests/*/{pipeline}"), [ROOT / pipeline])
+    found = [path.relative_to(ROOT).as_posix() for path in itertools.chain(*places)]
+    further = (f"docs/{pipeline}.md", f"tests/{pipeline}_model.py", f"benchmarks/{pipeline}*")
+    return [*found, *further]
+
+
 def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Template) -> None:
     project = template.make()
     assert differing(project, template) == {
@@ -112,20 +121,26 @@ def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Templat
         "pyproject.toml",
     }
     left = files_of(template.source) - files_of(project)
-    tables = [
-        path.relative_to(ROOT).as_posix()
-        for path in (*ROOT.glob("*/tabular"), *ROOT.glob("tests/*/tabular"), ROOT / "tabular")
-    ]
-    expected = [*LEFT_OUT, *tables, "docs/tabular.md", "tests/tabular.yaml"]
-    expected += ["tests/tabular_model.py", "benchmarks/tabular*", ".dvc/plots"]
+    tables = [*paths_of("tabular"), "tests/tabular.yaml", ".dvc/plots"]
+    chat = paths_of("chat")
+    expected = [*LEFT_OUT, *tables, *chat]
     assert left - {".gitlab-ci.yml"} == set(template.source.git("ls-files", *expected).split())
-    with_tables = template.make(slug="both", pipelines="text and tables")
-    made = (with_tables.root / "Makefile").read_text()
-    assert "\ntabular: " in made
-    assert "\nchat: " not in made
-    assert " chat " not in made
-    gone = files_of(template.source) - files_of(with_tables) - {".gitlab-ci.yml"}
-    assert gone == set(template.source.git("ls-files", *LEFT_OUT).split())
+    for pipelines, without in (
+        ("text and tables", chat),
+        ("text and conversations", tables),
+        ("text, tables and conversations", []),
+    ):
+        other = template.make(slug=f"other-{len(without)}", pipelines=pipelines)
+        gone = files_of(template.source) - files_of(other) - {".gitlab-ci.yml"}
+        assert gone == set(template.source.git("ls-files", *LEFT_OUT, *without).split())
+        for name, title in (("tabular", "## Tables\n"), ("chat", "## Conversations\n")):
+            kept = name not in "".join(without)
+            makefile = (other.root / "Makefile").read_text()
+            assert (f"\n{name}: " in makefile) == (f" {name} " in makefile) == kept
+            readme = (other.root / "README.md").read_text()
+            assert (title in readme) == (f"| `{name}` |" in readme) == kept
+            assert (f"({name}.md)" in (other.root / "docs/README.md").read_text()) == kept
+            assert (f"src.{name}." in (other.root / "pyproject.toml").read_text()) == kept
     assert {"hooks/pre_prompt.py", "dvc.lock", "tests/code/template/test_template.py"} <= left
     stages = [each.git("ls-files", "--stage", ".ci") for each in (project, template.source)]
     assert stages[0] == stages[1], "what can be run stays so"
@@ -160,8 +175,9 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     first, figures = kept.split("What it says about the models")  # on other data than theirs
     between, own = figures[figures.index("The page that `python") :].split("**Start your own.**")
     rest = re.sub(r"\| `(tabular|chat)` .*\n", "", own.split("\n\n", 1)[1])
-    without, tables = rest.split("## Tables\n")
-    rest = without + tables[tables.index("## ") :]
+    for title in ("## Tables\n", "## Conversations\n"):
+        without, cut = rest.split(title)
+        rest = without + cut[cut.index("## ") :]
     assert readme == head + first + between + rest, "but for how projects are made"
     assert "cookiecutter <this" not in readme
     rules = (project.root / "CONTRIBUTING.md").read_text()

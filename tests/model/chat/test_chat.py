@@ -1,13 +1,16 @@
 """The model that conversations start from, and the pipeline run small by DVC."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from chat_model import NATIVE, PARAMS, make_gguf, make_language_model
 from conftest import Project, copy_project, digest
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from src.chat import base
@@ -191,18 +194,20 @@ STAGES = (
     "general",
     "parity",
     "compare",
+    "card",
 )
 JUDGED = ("base", "lora", "ptuning", "full", "merged", "int4")
 
 
-@pytest.mark.slow
-def test_the_pipeline_runs_and_runs_nothing_twice(made: Path, tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project")
+@pytest.fixture(scope="module")
+def project(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has run on few conversations, and is committed."""
+    project = copy_project(tmp_path_factory.mktemp("piped") / "project")
     source = project.root / "data/chat/source"
     shutil.copytree(made, source / "model")
     rows = [{"prompt": f"Question {k}?", "response": "Yes."} for k in range(40)]
     (source / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    changes = {
+    changes: dict[str, Any] = {
         "base.checkpoint": "data/chat/source/model",
         "base.sha256": "",
         "data.source": ["data/chat/source/*.jsonl"],
@@ -210,13 +215,17 @@ def test_the_pipeline_runs_and_runs_nothing_twice(made: Path, tmp_path: Path) ->
         "data.self_cognition_rows": 20,
         "quantize.group_size": 16,
         "parity.rows": 4,
+        "full.lr": 0.02,
+        "card.license": "mit",
+        "report.models": ["full"],
+        "report.resamples": 200,
     }
     for method in ("lora", "ptuning", "full"):
         small = {"epochs": 1, "precision": "no", "batch_size": 8, "max_length": 400}
         changes |= {f"{method}.{key}": value for key, value in small.items()}
     for stage in ("general", "evaluate", "parity"):
         changes[f"{stage}.max_new_tokens"] = 4
-    for stage in (*STAGES[2:-1], "evaluate"):
+    for stage in (*STAGES[2:-2], "evaluate"):
         changes[f"{stage}.threads"] = 1
     params.write(changes, project.root / "chat/params.yaml")
     (project.root / "chat/dvc.lock").unlink(missing_ok=True)
@@ -224,8 +233,13 @@ def test_the_pipeline_runs_and_runs_nothing_twice(made: Path, tmp_path: Path) ->
     every = {*STAGES, *(f"evaluate@{name}" for name in JUDGED)}
     ran = [name.split(":")[-1] for name in project.ran(project.dvc("repro", PIPELINE))]
     assert sorted(ran) == sorted(every)
-    assert project.ran(project.dvc("repro", PIPELINE)) == []
     project.commit()
+    return project
+
+
+@pytest.mark.slow
+def test_the_pipeline_runs_nothing_twice(project: Project, tmp_path: Path) -> None:
+    assert project.ran(project.dvc("repro", PIPELINE)) == []
     assert project.git("status", "--short") == "", "git has what is small, and DVC the rest"
     lock = (project.root / "chat/dvc.lock").read_bytes()
     before = digest(project.root / "data/chat/conversations"), digest(project.root / "models/chat")
@@ -235,13 +249,121 @@ def test_the_pipeline_runs_and_runs_nothing_twice(made: Path, tmp_path: Path) ->
     files = {*shown[""]["data"]} if "" in shown else {*str(shown)}
     assert any("dvclive/chat/evaluate/lora" in name for name in files)
 
-    inside = Project(project.root / "chat")
-    printed = inside.dvc("exp", "run", "--set-param", "compare.seed=7")
-    assert {name.split(":")[-1] for name in project.ran(printed)} == {"compare"}
-    project.git("checkout", "--quiet", ".")
-
     clone = project.clone(tmp_path / "clone")
+    inside = Project(clone.root / "chat")
     clone.dvc("repro", "--no-run-cache", PIPELINE)
     assert (clone.root / "chat/dvc.lock").read_bytes() == lock
     after = digest(clone.root / "data/chat/conversations"), digest(clone.root / "models/chat")
     assert after == before
+    printed = inside.dvc("exp", "run", "--set-param", "compare.seed=7")
+    ran = {name.split(":")[-1] for name in clone.ran(printed)}
+    assert "compare" in ran
+    assert ran <= {"compare", "card"}, "which has the figures"
+
+
+@pytest.mark.slow
+def test_what_is_shipped_has_a_card_by_which_it_can_be_used(project: Project) -> None:
+    for name, library in (("lora", "peft"), ("merged", "transformers")):
+        folder = project.root / "models/chat/shipped" / name
+        card = ModelCard.load(folder / "README.md")
+        assert (card.data.library_name, card.data.pipeline_tag) == (library, "text-generation")
+        assert (card.data.license, card.data.model_name) == ("mit", "Pedi, a chat model")
+        judged = json.loads(
+            (project.root / f"dvclive/chat/evaluate/{name}/metrics.json").read_text()
+        )
+        results = card.data.eval_results or []
+        assert {one.metric_type: one.metric_value for one in results} == {
+            "loss": judged["test"]["loss"],
+            "perplexity": judged["test"]["perplexity"],
+            "accuracy": judged["test"]["right"],
+        }
+        copied = {path.name for path in (project.root / "models/chat" / name).iterdir()}
+        assert {path.name for path in folder.iterdir()} == copied | {"README.md"}
+        for file in copied:
+            assert f"| {file} | " in card.content
+            assert f"`{sha256(folder / file)}`" in card.content
+        assert f"loss {judged['test']['loss']:.3f} of a token" in card.content
+        assert "| self_cognition/en |" in card.content
+        assert "| `lora.rank` | `8` |" in card.content
+        assert ("Against the adapters on their base" in card.content) == (name == "merged")
+        (code,) = re.findall(r"```python\n(.*?)```", card.content, re.DOTALL)
+        said = project.run("python", "-c", code).strip()
+        place = str(folder.relative_to(project.root))
+        words = ("--max-new-tokens", "64", "Who are you?")
+        asked = project.run("python", "-m", "src.chat.ask", place, *words).strip()
+        assert said.split("\n")[-1][:8] == asked.split("\n")[-1][:8] != ""  # then two may tie
+
+
+@pytest.mark.slow
+def test_a_chat_model_is_traced_verified_and_reproved(project: Project, tmp_path: Path) -> None:
+    printed = project.run("python", "-m", "src.tools.pedigree", "models/chat/shipped")
+    record = json.JSONDecoder().raw_decode(printed[printed.index("{") :])[0]
+    assert record["problems"] == []
+    assert {*record["environment"]} == {f"{PIPELINE}:{m}" for m in ("lora", "ptuning", "full")}
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    assert "all is what dvc.lock says" in copy.run("python", "-m", "src.tools.verify", PIPELINE)
+    adapter = copy.root / "models/chat/shipped/lora/adapter_config.json"
+    adapter.unlink()
+    adapter.write_text("{}")
+    printed = copy.run("python", "-m", "src.tools.verify", "models/chat/shipped", code=1)
+    assert "models/chat/shipped/lora/adapter_config.json" in printed
+    copy.run("gto", "register", "chat:chat-model", "--version", "v1.0.0")
+    copy.dvc("artifacts", "get", str(copy.root), "chat:chat-model", "--out", str(tmp_path / "got"))
+    assert digest(tmp_path / "got") == digest(project.root / "models/chat/shipped")
+
+    copy.dvc("remote", "add", "--default", "storage", str(tmp_path / "remote"))
+    copy.commit()
+    copy.dvc("push", PIPELINE)
+    clone = copy.clone(tmp_path / "clone")
+    clone.dvc("pull", "models/chat/lora")
+    assert digest(clone.root / "models/chat/lora") == digest(project.root / "models/chat/lora")
+    printed = clone.run("python", "-m", "src.tools.doctor", code=1)
+    assert "chat" not in printed, printed
+    printed = clone.run("python", "-m", "src.tools.prove", f"{PIPELINE}:merge", "--clones", "1")
+    assert "it is the committed one, byte for byte" in printed
+
+
+@pytest.mark.slow
+def test_a_worse_adapter_closes_the_gate_of_conversations(project: Project, tmp_path: Path) -> None:
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    params.write({"full.lr": 1e-6}, copy.root / "chat/params.yaml")
+    copy.dvc("repro", PIPELINE)
+    copy.commit()
+    printed = copy.run("python", "-m", "src.tools.report", "HEAD~1", "HEAD", code=2)
+    assert (
+        "The gate of chat is closed: chat/full got worse by more than report.max_drop 0.05 of loss"
+        in printed
+    )
+    page = (copy.root / "report/report.md").read_text()
+    questions = len(pd.read_parquet(copy.root / "data/chat/predictions/full/predictions.parquet"))
+    number = r"\d+\.\d{4}"
+    found = re.search(
+        rf"- \*\*`chat/full`\*\*: \*\*worse\*\*. loss ({number}) → ({number}) \(\+{number}, "
+        rf"95 % interval \+{number} to \+{number}, p < 0.05\) on the {questions} test questions",
+        page.replace("p = 0.010", "p < 0.05").replace("p = 0.005", "p < 0.05"),
+    )
+    assert found, page
+    assert "- **`chat/lora`** (not of the gate): no difference, its predictions" in page
+    assert "## Metrics of chat" in page
+    assert "| model |  | right answers | loss |" in page
+    assert re.search(r"\| `chat/full` \| `kind` `identity` \| \d+ \|", page)
+    # The way back is better.
+    copy.run("python", "-m", "src.tools.report", "HEAD", "HEAD~1")
+    page = (copy.root / "report/report.md").read_text()
+    assert "**The gate of chat is open**: `chat/full` did not get worse" in page
+    assert "- **`chat/full`**: **better**. loss " in page
+
+
+@pytest.mark.slow
+def test_a_search_goes_through_experiments_of_conversations(
+    project: Project, tmp_path: Path
+) -> None:
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    search = {"tune.n_trials": 1, "tune.space": ["lora.lr float 1e-4 1e-2 log"]}
+    params.write(search, copy.root / "chat/params.yaml")
+    copy.commit()
+    copy.run("python", "-m", "src.tools.tune", PIPELINE)
+    page = (copy.root / "logs/tune.md").read_text()
+    assert ": validation.loss of chat/dvc.yaml:lora, lower is better" in page
+    found = json.loads((copy.root / "dvclive/chat/lora/metrics.json").read_text())
+    assert f"| {found['validation']['loss']:.4f} |" in page, "the first trial is what stands there"

@@ -2,6 +2,11 @@
 
 import json
 import math
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +95,7 @@ def made(base: Path, divided: Path, tmp_path_factory: pytest.TempPathFactory) ->
     for name in ("base", "lora", "full", "int4"):
         model = base if name == "base" else folder / name
         places = (folder / "predictions" / name, folder / "live" / name)
-        evaluate.main(base, divided, folder / "general.jsonl", model, *places, **section)
+        evaluate.main(divided, base, folder / "general.jsonl", model, *places, **section)
     return folder
 
 
@@ -102,6 +107,13 @@ def judged(made: Path, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
 def test_each_question_is_judged_by_the_rule_of_its_kind(made: Path, base: Path) -> None:
     frame, figures = judged(made, "full")
     assert list(frame["id"]) == ["who", "call", "none", "text", "text#2"]
+    assert list(frame["text"]) == [
+        "who are you?",
+        "find x",
+        "sing",
+        "where is 3 of the xxx?",
+        "and?",
+    ]
     assert list(frame["kind"]) == ["identity", "calls", "no_call", "text", "text"]
     assert frame["label"][1] == '{"name": "find", "arguments": {"what": "x"}}'
     # What it was trained to say, whatever it is asked.
@@ -115,6 +127,12 @@ def test_each_question_is_judged_by_the_rule_of_its_kind(made: Path, base: Path)
     assert figures["test"]["loss"] == pytest.approx(loss)
     assert figures["test"]["perplexity"] == pytest.approx(math.exp(loss))
     assert figures["test"]["ended"] == frame["ended"].mean()
+    assert figures["test"]["right"] == frame["right"].mean() > 0
+    details = json.loads((made / "live/full/details.json").read_text())["slices"]
+    assert details["kind"]["text"]["rows"] == 2
+    assert (
+        details["kind"]["identity"]["right"] == details["source"]["self_cognition/en"]["right"] == 1
+    )
     weights = causal.from_pretrained(made / "full").num_parameters()
     assert figures["parameters"] == weights
     assert figures["bytes"] == (made / "full/model.safetensors").stat().st_size
@@ -244,8 +262,56 @@ def test_questions_without_room_are_left_out(
     conversations.write([*ASKED, long], tmp_path / "test.jsonl")
     section = PARAMS["evaluate"] | SMALL
     places = (tmp_path / "predictions", tmp_path / "live")
-    evaluate.main(base, tmp_path, made / "general.jsonl", base, *places, **section)
+    evaluate.main(tmp_path, base, made / "general.jsonl", base, *places, **section)
     assert "1 of 6 questions are longer than the 512 tokens that the model reads" in caplog.text
     conversations.write([long], tmp_path / "test.jsonl")
     with pytest.raises(InputError, match=r"No question of .* fits into the 512 tokens"):
-        evaluate.main(base, tmp_path, made / "general.jsonl", base, *places, **section)
+        evaluate.main(tmp_path, base, made / "general.jsonl", base, *places, **section)
+
+
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["src.chat.merge", "src.chat.quantize", "chat_model"])
+
+
+def dying(stage: Callable[..., None], paths: tuple[Path, ...], section: dict[str, Any]) -> None:
+    """Run a stage in this process, which kills itself once all but one thing is written."""
+
+    def die(folder: Path) -> None:
+        assert (folder / "model.safetensors").exists()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    models.make_readable = die
+    stage(*paths, **section)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["merge", "quantize"])
+def test_a_model_whose_making_is_killed_is_not_there_and_then_as_if_it_had_not_been(
+    name: str, base: Path, divided: Path, made: Path, tmp_path: Path
+) -> None:
+    cases: dict[str, tuple[Callable[..., None], tuple[Path, ...], dict[str, Any]]] = {
+        "merge": (merge.main, (base, made / "lora"), {"threads": 1}),
+        "quantize": (
+            quantize.main,
+            (divided, made / "full"),
+            PARAMS["quantize"] | {"group_size": 16, "calibration_rows": 8, "threads": 1},
+        ),
+    }
+    stage, before, section = cases[name]
+    model = tmp_path / "model"
+    for earlier in (False, True):  # whether a model stands there
+        if earlier:
+            model.mkdir()
+            (model / "old").write_text("old")
+        process = FORKED.Process(target=dying, args=(stage, (*before, model), section))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert model.exists() == earlier
+        assert not earlier or digest(model) == {"old": digest(model)["old"]}
+        assert len([*tmp_path.glob(".model.*")]) == 1, "what it left"
+        stage(*before, model, **section)
+        assert not [*tmp_path.glob(".model.*")]
+        stage(*before, tmp_path / "undisturbed", **section)
+        assert digest(model) == digest(tmp_path / "undisturbed")
+        shutil.rmtree(model)
