@@ -410,9 +410,10 @@ def test_a_local_folder_is_recorded_as_what_can_be_cloned(template: Template) ->
     assert json.loads(record)["template"] == template.url
 
 
-def test_a_project_passes_its_checks(template: Template) -> None:
+@pytest.mark.parametrize("pipelines", ["text", "text, tables and conversations"])
+def test_a_project_passes_its_checks(template: Template, pipelines: str) -> None:
     """Its tests that look at what the answers and the template leave otherwise."""
-    project = template.make(**ODD, remote="local")
+    project = template.make(**ODD, remote="local", pipelines=pipelines)
     project.run("ruff", "check", ".")
     project.run("ruff", "format", "--check", ".")
     chosen = "params or documents or figures or services or comment or merge_request"
