@@ -437,7 +437,7 @@ def test_places_and_params_that_do_not_fit_are_refused(model: Path, tmp_path: Pa
         ([tmp_path / "b.jsonl"], {}, "There is no file at"),
         ([path], {"validation_size": 0.5, "test_size": 0.5}, "leave nothing to train on"),
         ([], {"self_cognition_rows": 0}, "There are no conversations left: add"),
-        ([path], {"self_cognition_rows": 900}, "there are 250 pairs of a question and an answer"),
+        ([path], {"self_cognition_rows": 900}, "there are 600 pairs of a question and an answer"),
         ([path], {"self_cognition_rows": 0}, "The division leaves no conversations for"),
     ):
         with pytest.raises(InputError, match=told):
