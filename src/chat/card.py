@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from src.chat import models
 from src.core import stage
 from src.core.errors import InputError, closest
-from src.core.files import replacing
+from src.core.files import replacing, write_json
 from src.core.markdown import code, plain, public, table
 from src.training import cards
 
@@ -28,6 +28,7 @@ MADE = {  # of the models that can be shipped: what each is, and whose params ma
 }
 # What other stages were told; DVC reads it, as it reads it for them.
 SECTIONS = ("base", "data", "lora", "ptuning", "full", "merge", "quantize")
+SANITY = "sanity.txt"  # which a training leaves beside a model
 START = "base"  # what all are held against
 FIGURES = {  # of the test side: what they are called, and as what type Hugging Face knows them
     "loss": ("Loss of a token of the right answers", "loss"),
@@ -121,7 +122,12 @@ def main(
     with replacing(shipped) as made:
         for one in ship:
             # Without the modes, as files that DVC has linked to its cache are read-only.
-            shutil.copytree(places[one], made / one, copy_function=shutil.copyfile)
+            # A row of the training side is not for everybody.
+            left = shutil.ignore_patterns(SANITY)
+            shutil.copytree(places[one], made / one, copy_function=shutil.copyfile, ignore=left)
+            record = models.record(made / one)
+            record["checkpoint"] = public(record["checkpoint"])
+            write_json(made / one / models.RECORD, record)
             facts = _facts(places[one], base, quality, live, params)
             body = [
                 f"# {title}",
@@ -230,14 +236,17 @@ def _training(facts: Facts) -> list[str]:
 
 
 def _use(facts: Facts, folder: Path) -> str:
-    load = ADAPTER_USE if _is_adapter(facts.folder) else WHOLE_USE
-    needs = ["transformers", "torch", *["peft"] * _is_adapter(facts.folder)]
+    adapter, base = _is_adapter(facts.folder), facts.base.as_posix()
+    load = ADAPTER_USE if adapter else WHOLE_USE
+    needs = ["transformers", "torch", *["peft"] * adapter]
     needs += ["compressed-tensors"] * (facts.name == "int4")
-    words = load.format(base=facts.base.as_posix(), folder=folder.as_posix())
+    words = load.format(base=base, folder=folder.as_posix())
+    pulled = " ".join([folder.parent.as_posix(), *[base] * adapter])
+    beside = f"the folder `{base}`, whose sha256 stands above, and " if adapter else ""
     return (
-        f"In the repository that this model comes from, `dvc pull {folder.parent.as_posix()}` "
+        f"In the repository that this model comes from, `dvc pull {pulled}` "
         f'brings it, and\n\n```\npython -m src.chat.ask {folder.as_posix()} "Who are you?"\n```\n\n'
-        f"asks it. Elsewhere, all that it takes is `pip install {' '.join(needs)}`:\n\n"
+        f"asks it. Elsewhere, all that it takes is {beside}`pip install {' '.join(needs)}`:\n\n"
         f"```python\n{words}\n{ASK.format()}```"
     )
 

@@ -174,9 +174,10 @@ def _verdict(
         )
     called = after.models[model]["rows"]
     if not change.texts:
+        kept = "an `id` of its own" if called == "questions" else "`load.id_column`"
         return (
             f": no verdict, as the revisions have no test {called} in common, by id and label. "
-            "Where the source has no ids, its rows are numbered; `load.id_column` keeps them."
+            f"Where the source has no ids, its rows are numbered; {kept} keeps them."
         )
     if not change.judged:
         return f": no verdict, as a label is of none of the {change.texts} test {called} in common."

@@ -97,9 +97,11 @@ class Change:
     @property
     def verdict(self) -> str:
         """Say better, worse or no real difference: whether the interval leaves 0 out."""
-        if self.low <= 0 <= self.high:
-            return "no real difference"
-        return "better" if (self.low > 0) != self.falling else "worse"
+        if self.low > 0:
+            return "worse" if self.falling else "better"
+        if self.high < 0:
+            return "better" if self.falling else "worse"
+        return "no real difference"
 
     @property
     def lost(self) -> float:
@@ -175,6 +177,8 @@ def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change
         if frame is not None:
             wanted = ("id", "label", "predicted", *(ANSWERED if answered else ()))
             frame = frame[[c for c in map(str, frame) if c in wanted or c.startswith("p_")]]
+            if answered and not {*JUDGED} <= {*frame}:  # of before they were judged one by one
+                frame = None
         if frame is not None and not same and not answered:  # which have their text themselves
             # Where the source has no ids, its rows are numbered: an id alone may be another row.
             rows = side.frame(f"{paths['splits']}/test.parquet")
@@ -220,15 +224,26 @@ def failing(
     failed = []
     for model in gate.models:
         if change := changes.get(model):
+            broken = change.judged and not change.same and not math.isfinite(change.after)
             lost = change.lost if change.verdict == "worse" else 0.0
+            lost = math.inf if broken else lost
         elif model in changes and same_splits(model, before, after):
-            was, now = (side.figures(model).get(gate.metric, 0.0) for side in (before, after))
-            lost = now - was if gate.falling else was - now
+            was, now = (side.figures(model).get(gate.metric) for side in (before, after))
+            lost = _lost(was, now, gate)
         else:
             lost = 0.0
         if lost > gate.max_drop:
             failed.append(model)
     return failed
+
+
+def _lost(was: float | None, now: float | None, gate: Gate) -> float:
+    """Say what was lost between two committed figures, without end if the later one is none."""
+    if was is None:
+        return 0.0
+    if now is None or not math.isfinite(now):
+        return math.inf
+    return now - was if gate.falling else was - now
 
 
 def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str = "") -> Change:
@@ -247,7 +262,7 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str =
     Returns:
         The change; one of 0 texts if they have none in common.
     """
-    keys = [column for column in before if column in ("id", "label", "text")]
+    keys = [c for c in before if c in ("id", "label", "text") and c in after]
     first, second = (
         frame.rename(columns={c: f"{c}_{side}" for c in frame if c not in keys})
         for side, frame in enumerate((before, after))
@@ -286,7 +301,12 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str =
 def _of_answers(both: pd.DataFrame, gate: Gate, alone: tuple[int, int]) -> Change:
     """Compare answers to the same questions, which have been judged already."""
     was, now = (pd.DataFrame({name: both[f"{name}_{side}"] for name in JUDGED}) for side in (0, 1))
-    points = [answers.figures(side)[gate.metric] for side in (was, now)]
+    points = [
+        # pandas would pass over a loss that is no number.
+        math.nan if gate.falling and side["loss"].isna().any() else figure
+        for side in (was, now)
+        for figure in [answers.figures(side)[gate.metric]]
+    ]
     drawn = answers.differences(was, now, gate.resamples, gate.seed)[gate.metric][1]
     low, high, p_value = 0.0, 0.0, 1.0
     if drawn.any():

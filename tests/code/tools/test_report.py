@@ -1,6 +1,7 @@
 """The page about a change, its gate, and the jobs that post it."""
 
 import http.server
+import math
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ from sklearn.metrics import average_precision_score
 from src.core import markdown
 from src.core.errors import InputError
 from src.tools.report import sections
-from src.tools.report.change import Gate, judge
+from src.tools.report.change import Gate, failing, judge
 from src.tools.report.revision import Revision
 
 GATE = Gate(models=["m"], metric="accuracy", max_drop=0.01, resamples=500, confidence=0.95, seed=1)
@@ -233,6 +234,59 @@ def test_tables_are_judged_by_how_rows_are_ordered() -> None:
     rare = before[(before["label"] == "0") | (before.index == labels.argmax())]
     some = [judge(rare, after, replace(gate, resamples=1, seed=seed), "1") for seed in range(20)]
     assert {one.judged for one in some} == {True, False}, "one draw need not have the one row"
+
+
+def answered(right: str, loss: float) -> pd.DataFrame:
+    """Judged answers, "1" for a right one, each of four tokens with a loss of about this."""
+    losses = 4 * loss * (1 + 0.1 * np.sin(np.arange(len(right))))
+    marks = [sign == "1" for sign in right]
+    return frame(right, text="asked").assign(right=marks, loss=losses, tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("metric", "after", "verdict"),
+    [
+        ("right", answered("0" * 30, 1.0), "worse"),
+        ("right", answered("1" * 30, 3.0), "better"),
+        ("loss", answered("1" * 30, 3.0), "worse"),
+        ("loss", answered("0" * 30, 0.5), "better"),
+        ("loss", answered("0" * 30, 1.0), "no real difference"),
+        ("loss", answered("0" * 30, math.nan), "no real difference"),
+    ],
+)
+def test_answers_are_judged_by_what_is_right_and_by_their_loss(
+    metric: Any, after: pd.DataFrame, verdict: str
+) -> None:
+    gate = replace(GATE, metric=metric)
+    before = answered("01" * 15, 1.0)
+    change = judge(before, after, gate)
+    assert (change.texts, change.verdict) == (30, verdict)
+    side: Any = SimpleNamespace()
+    worse = verdict == "worse" or bool(after["loss"].isna().any())
+    assert failing(side, side, {"m": change}, gate) == ["m"] * worse
+    if metric == "right":
+        assert change.fixed - change.broken == after["right"].sum() - 15
+    older = judge(before, after.drop(columns="text"), gate)
+    assert older.texts == 30, "one that has no text is told apart by id and label"
+
+
+def test_a_figure_that_is_gone_closes_the_gate_and_a_new_one_does_not() -> None:
+    lock = {"stage": "s", "splits": "d"}
+
+    def side(**figures: float) -> Any:
+        return SimpleNamespace(
+            models={"m": lock}, hashes=lambda *_: {"d": "1"}, figures=lambda _: figures
+        )
+
+    gate = replace(GATE, metric="loss")
+    for was, now, failed in (
+        ({"loss": 1.0}, {"loss": 2.0}, ["m"]),
+        ({"loss": 2.0}, {"loss": 1.0}, []),
+        ({"loss": 1.0}, {}, ["m"]),
+        ({"loss": 1.0}, {"loss": math.nan}, ["m"]),
+        ({}, {"loss": 1.0}, []),
+    ):
+        assert failing(side(**was), side(**now), {"m": None}, gate) == failed
 
 
 def test_what_users_write_has_no_meaning_in_the_page() -> None:
