@@ -30,13 +30,13 @@ from typing import Any
 import torch
 from measure import ROOT, command, machine, ratios, say, summary, write
 from peft import PeftModel
-from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM
 
 from src.chat import conversations, models, scoring
 from src.chat.conversations import Conversation, Turn
 from src.chat.engine import Engine, Generation
 from src.chat.rendering import Renderer, Row
+from src.project import params
 
 SYSTEM = "You are a helpful assistant."  # said to each, since templates have one of their own
 LR = {"lora": 1e-3, "full": 1e-4, "ptuning": 5e-2}
@@ -78,10 +78,8 @@ def dialogs(path: Path, renderer: Renderer, tokens: int, most: int) -> list[Conv
         turns = [Turn("system", SYSTEM, False)]
         best: tuple[int, Conversation] | None = None
         for turn in one.turns:
-            if turn.role == "user":
-                _say(turns, "user", turn.content)
-            elif turn.role == "assistant":
-                _say(turns, "assistant", turn.content)
+            if turn.role in ("user", "assistant"):
+                _say(turns, turn.role, turn.content)
             elif turn.role == "tool":
                 call = {"name": turn.name, "arguments": turn.parameters}
                 _say(turns, "assistant", json.dumps(call, ensure_ascii=False))
@@ -196,16 +194,11 @@ def swift(
 def ours(method: str, base: Path, folder: Path, seed: int) -> tuple[list[object], Path]:
     """The command of the stage, and where it leaves what it made."""
     output = folder / f"ours-{seed}"
-    section = YAML(typ="safe").load(ROOT / "chat/params.yaml")[method]
+    section = params.read(ROOT / "chat/params.yaml")[method]
     changes = {"lr": LR[method], "epochs": 1, "batch_size": BATCH, "seed": seed, "max_length": 512}
     changes |= {"threads": THREADS, "save_steps": 0}
     words: list[object] = [sys.executable, "-m", f"src.chat.{method}", base, folder / "ours"]
-    words += [output, folder / f"live-{seed}" / method]
-    for key, value in (section | changes).items():
-        if isinstance(value, bool):
-            words.append(f"--{key}" if value else f"--no-{key}")
-        else:
-            words += [f"--{key}", *(value if isinstance(value, list) else [value])]
+    words += [output, folder / f"live-{seed}" / method, *params.words_of(section | changes)]
     return words, output
 
 
@@ -270,8 +263,8 @@ def train(arguments: argparse.Namespace) -> None:
                 if not found:
                     sys.exit(f"{name} told of no time:\n{log.read_text()[-3000:]}")
                 seconds = float("".join(found[-1]))
-                figures = {"tokens_s": tokens / seconds, "loss": 0.0} | weight
-                figures["loss"] = loss_of(method, base, output, judged)
+                loss = loss_of(method, base, output, judged)
+                figures = {"tokens_s": tokens / seconds, "loss": loss} | weight
                 runs[name].append(figures)
                 say(
                     f"round {seed}: {method}, {name}: {figures['tokens_s']:.0f} tokens/s, "

@@ -151,8 +151,8 @@ def keep_ci() -> None:
             path.unlink()
 
 
-def take_out(pipeline: str, paths: Sequence[str]) -> None:
-    """Take out the files of a pipeline, and what pyproject.toml says of it."""
+def take_out(pipeline: str, paths: Sequence[str], heading: str, page: str) -> None:
+    """Take out the files of a pipeline, and what pyproject.toml and both READMEs say of it."""
     for name in paths:
         path = Path(name)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -161,24 +161,21 @@ def take_out(pipeline: str, paths: Sequence[str]) -> None:
     kept = [line for line in lines if not re.match(rf' *"src[./]{pipeline}\b', line)]
     contracts.write_text("".join(kept), encoding="utf-8")
     edit("pyproject.toml", (f" | {pipeline}", ""))
+    cut("README.md", f"## {heading}\n", "## ")
+    cut("README.md", f"| `{pipeline}` |", "| `")
+    cut("docs/README.md", f"- [{page}]", "- [")
 
 
 def keep_pipelines() -> None:
     """Leave out the pipelines that were not asked for, and what names them."""
     if "conversations" not in ANSWERS["pipelines"]:
-        take_out("chat", CONVERSATIONS)
+        take_out("chat", CONVERSATIONS, "Conversations", "Conversations")
         cut("Makefile", "# The pipeline of conversations", "# The pipeline of tables")
         edit("Makefile", ("run chat tabular", "run tabular"))
-        cut("README.md", "## Conversations\n", "## ")
-        cut("README.md", "| `chat` |", "| `")
-        cut("docs/README.md", "- [Conversations]", "- [")
     if "tables" not in ANSWERS["pipelines"]:
-        take_out("tabular", TABLES)
+        take_out("tabular", TABLES, "Tables", "A pipeline of tables")
         cut("Makefile", "# The pipeline of tables", "setup: ")
         edit("Makefile", (" tabular bench-tabular setup", " setup"))
-        cut("README.md", "## Tables\n", "## ")
-        cut("README.md", "| `tabular` |", "| `")
-        cut("docs/README.md", "- [A pipeline of tables]", "- [")
 
 
 def write_license() -> None:

@@ -57,7 +57,7 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 model = AutoModelForCausalLM.from_pretrained("{folder}")
 """
 ASK = """\
-said = [{{"role": "user", "content": "Who are you?"}}]
+said = [{"role": "user", "content": "Who are you?"}]
 given = tokenizer.apply_chat_template(
     said, add_generation_prompt=True, return_tensors="pt", return_dict=True
 )
@@ -185,7 +185,7 @@ def _results(facts: Facts) -> list[str]:
             own, start = (of["slices"]["kind"][kind] for of in (facts.details, facts.start))
             right = [f"{of['right'] * of['rows']:.0f} of {of['rows']}" for of in (own, start)]
             loss = [f"{of['loss']:.3f}" for of in (own, start)]
-            rows.append([words, right[0], right[1], loss[0], loss[1]])
+            rows.append([words, *right, *loss])
     head = ["questions", "right", "of the base", "loss", "of the base"]
     said = [
         "## How it was judged",
@@ -247,7 +247,7 @@ def _use(facts: Facts, folder: Path) -> str:
         f"In the repository that this model comes from, `dvc pull {pulled}` "
         f'brings it, and\n\n```\npython -m src.chat.ask {folder.as_posix()} "Who are you?"\n```\n\n'
         f"asks it. Elsewhere, all that it takes is {beside}`pip install {' '.join(needs)}`:\n\n"
-        f"```python\n{words}\n{ASK.format()}```"
+        f"```python\n{words}\n{ASK}```"
     )
 
 

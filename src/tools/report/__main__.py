@@ -123,7 +123,11 @@ def _state(
     """Say whether a gate is open."""
     judged = {m: c for m in gate.models if (c := changes.get(m)) and c.judged}
     failed = failing(before, after, changes, gate)
-    doubtful = [m for m, c in judged.items() if c.lost > gate.max_drop and m not in failed]
+    doubtful = [
+        m
+        for m, c in judged.items()
+        if not c.same and m not in failed and gate.lost(c.before, c.after) > gate.max_drop
+    ]
     left = [m for m in gate.models if m not in judged and m not in failed]
     if gate.models:
         yield ""

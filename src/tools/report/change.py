@@ -71,6 +71,12 @@ class Gate:
         """Tell whether less of the metric is better."""
         return self.metric in answers.LOWER
 
+    def lost(self, was: float, now: float | None) -> float:
+        """Say what was lost of the metric: below 0 if some was won, without end if it is gone."""
+        if now is None or not math.isfinite(now):
+            return math.inf
+        return now - was if self.falling else was - now
+
 
 @dataclass(frozen=True)
 class Change:
@@ -102,11 +108,6 @@ class Change:
         if self.high < 0:
             return "better" if self.falling else "worse"
         return "no real difference"
-
-    @property
-    def lost(self) -> float:
-        """Give what was lost of the metric, whatever made it; below 0 if something was won."""
-        return self.after - self.before if self.falling else self.before - self.after
 
 
 SAME = Change(0, math.nan, math.nan, 0.0, 0.0, 1.0, 0, 0, 0, (0, 0), same=True)
@@ -224,26 +225,17 @@ def failing(
     failed = []
     for model in gate.models:
         if change := changes.get(model):
-            broken = change.judged and not change.same and not math.isfinite(change.after)
-            lost = change.lost if change.verdict == "worse" else 0.0
-            lost = math.inf if broken else lost
+            gone = change.judged and not change.same and not math.isfinite(change.after)
+            worse = gone or change.verdict == "worse"
+            lost = gate.lost(change.before, change.after) if worse else 0.0
         elif model in changes and same_splits(model, before, after):
             was, now = (side.figures(model).get(gate.metric) for side in (before, after))
-            lost = _lost(was, now, gate)
+            lost = 0.0 if was is None else gate.lost(was, now)
         else:
             lost = 0.0
         if lost > gate.max_drop:
             failed.append(model)
     return failed
-
-
-def _lost(was: float | None, now: float | None, gate: Gate) -> float:
-    """Say what was lost between two committed figures, without end if the later one is none."""
-    if was is None:
-        return 0.0
-    if now is None or not math.isfinite(now):
-        return math.inf
-    return now - was if gate.falling else was - now
 
 
 def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str = "") -> Change:
@@ -271,9 +263,9 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str =
     alone = (len(before) - len(both), len(after) - len(both))
     if both.empty:
         return Change(0, 0.0, 0.0, 0.0, 0.0, 1.0, 0, 0, 0, alone)
-    columns = ("label", "predicted_0", "predicted_1")
     if gate.metric in METRICS_OF_ANSWERS:
         return _of_answers(both, gate, alone)
+    columns = ("label", "predicted_0", "predicted_1")
     names = sorted({str(name) for column in columns for name in both[column]})
     if gate.metric in METRICS_OF_TEXTS:
         labels, was, now = (_classes(both[column], names) for column in columns)
@@ -288,14 +280,18 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str =
         else:
             wanted = names.index(positive) if positive else None
             points, difference = _of_probabilities(labels, probabilities, [was, now], wanted, gate)
-    low, high, p_value = 0.0, 0.0, 1.0
-    if difference.any():
-        low, high = bootstrap.interval(difference, gate.confidence)
-        p_value = bootstrap.p_value(difference)
+    low, high, p_value = _by_chance(difference, gate)
     fixed = int(((now == labels) & (was != labels)).sum())
     broken = int(((was == labels) & (now != labels)).sum())
     moved, texts = int((was != now).sum()), len(both)
     return Change(texts, points[0], points[1], low, high, p_value, fixed, broken, moved, alone)
+
+
+def _by_chance(difference: Floats, gate: Gate) -> tuple[float, float, float]:
+    """Return the interval of a difference that was drawn anew, and its p value."""
+    if not difference.any():
+        return 0.0, 0.0, 1.0
+    return *bootstrap.interval(difference, gate.confidence), bootstrap.p_value(difference)
 
 
 def _of_answers(both: pd.DataFrame, gate: Gate, alone: tuple[int, int]) -> Change:
@@ -308,10 +304,7 @@ def _of_answers(both: pd.DataFrame, gate: Gate, alone: tuple[int, int]) -> Chang
         for figure in [answers.figures(side)[gate.metric]]
     ]
     drawn = answers.differences(was, now, gate.resamples, gate.seed)[gate.metric][1]
-    low, high, p_value = 0.0, 0.0, 1.0
-    if drawn.any():
-        low, high = bootstrap.interval(drawn, gate.confidence)
-        p_value = bootstrap.p_value(drawn)
+    low, high, p_value = _by_chance(drawn, gate)
     fixed = int((now["right"] & ~was["right"]).sum())
     broken = int((was["right"] & ~now["right"]).sum())
     moved = int((both["predicted_0"] != both["predicted_1"]).sum())

@@ -43,9 +43,8 @@ Metric = Literal[
     "validation.brier",
     "validation.loss",
 ]
-FALLING = (  # where lower is better
-    *("validation.log_loss", "validation.ece", "validation.brier", "validation.loss"),
-)
+# Where lower is better.
+FALLING = ("validation.log_loss", "validation.ece", "validation.brier", "validation.loss")
 
 FORMS = "'PARAM int LOW HIGH', 'PARAM float LOW HIGH', with or without 'log', or 'PARAM one A B'"
 

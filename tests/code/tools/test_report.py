@@ -186,7 +186,9 @@ def test_a_verdict_is_of_the_paired_bootstrap(
 ) -> None:
     change = judge(frame(before), frame(after), GATE)
     assert change.verdict == verdict
-    assert (change.verdict == "worse" and change.lost > GATE.max_drop) == fails
+    assert (
+        change.verdict == "worse" and GATE.lost(change.before, change.after) > GATE.max_drop
+    ) == fails
     assert change.before == before.count("1") / 100
     assert change.low <= change.after - change.before <= change.high
     assert change.fixed - change.broken == after.count("1") - before.count("1")
