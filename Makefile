@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run chat tabular bench-tabular setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
+.PHONY: run chat bench-chat tabular bench-tabular setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
 	clean report tune prove update
 
 run: .venv/installed
@@ -16,6 +16,25 @@ chat: .venv/installed
 	dvc repro chat/dvc.yaml
 	@echo
 	@cat dvclive/chat/compare/comparison.md
+
+# What docs/chat.md says of it beside its peers, measured anew: an hour.
+CHAT = python benchmarks/chat.py
+CHAT_OF = data/chat/conversations --base models/chat/base
+CHAT_PEERS = --llamafactory .venv-llamafactory/bin/python --swift .venv-swift/bin/python
+bench-chat: export PYTHONPATH := $(CURDIR)
+bench-chat: .venv/installed .venv-llamafactory/installed .venv-swift/installed
+	dvc repro chat/dvc.yaml:data
+	for method in lora full ptuning; do $(CHAT) train $(CHAT_OF) $(CHAT_PEERS) --method $$method || exit; done
+	$(CHAT) generate $(CHAT_OF)
+
+# It asks for torchaudio, of which there is no build for processors alone, and uses it for sound: an
+# empty module stands in its place.
+.venv-llamafactory/installed: benchmarks/llamafactory.txt
+	$(PYTHON) -m venv .venv-llamafactory
+	.venv-llamafactory/bin/python -m pip install --requirement $<
+	.venv-llamafactory/bin/python -m pip install --no-deps llamafactory==0.9.5
+	touch "$$(.venv-llamafactory/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchaudio.py"
+	touch $@
 
 # The pipeline of tables: credit-card payments, of which 0.17 % are frauds.
 tabular: .venv/installed

@@ -10,6 +10,9 @@ messages, the same batches, rate, epochs and threads, bfloat16, and learns what 
 time is that of the training loop, ours with its validation and its checkpoint; CPU time and peak
 memory are of the whole command. What each made is then judged by the same loss on the same rows
 that it did not see. Peers take turns in each round, with a seed of the round's own.
+
+Answers have all the same number of tokens, the likeliest in bfloat16, where few ties are broken
+alike: how good they are is told by how likely each way's are to the same model in float32.
 """
 
 import argparse
@@ -17,17 +20,18 @@ import json
 import os
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from chat_peers import BATCH, LR, MARKED, llamafactory, swift, trl
 from measure import ROOT, command, machine, ratios, say, summary, write
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
@@ -39,33 +43,8 @@ from src.chat.rendering import Renderer, Row
 from src.project import params
 
 SYSTEM = "You are a helpful assistant."  # said to each, since templates have one of their own
-LR = {"lora": 1e-3, "full": 1e-4, "ptuning": 5e-2}
-BATCH, THREADS = 4, 2
+THREADS = 2
 EACH_ALONE = 8  # prompts that transformers is asked one by one in a round, of all
-# A template that says to TRL what the model learns; with other words it writes the same.
-MARKED = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
-    "{% if m.role == 'assistant' %}{% generation %}{{ m.content + '<|im_end|>' }}"
-    "{% endgeneration %}{{ '\\n' }}{% else %}{{ m.content + '<|im_end|>\\n' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-# What TRL's command line has no words for: keys and values before each layer.
-PREFIX = """
-import sys
-from datasets import load_dataset
-from peft import PrefixTuningConfig
-from transformers import HfArgumentParser
-from trl import SFTConfig, SFTTrainer
-base, rows, *words = sys.argv[1:]
-(arguments,) = HfArgumentParser(SFTConfig).parse_args_into_dataclasses(words)
-config = PrefixTuningConfig(num_virtual_tokens=32, init_weights="zero", task_type="CAUSAL_LM")
-trainer = SFTTrainer(
-    base, arguments, train_dataset=load_dataset(rows, split="train"), peft_config=config
-)
-trainer.train()
-trainer.save_model()
-"""
 
 
 def dialogs(path: Path, renderer: Renderer, tokens: int, most: int) -> list[Conversation]:
@@ -110,85 +89,6 @@ def _say(turns: list[Turn], role: Any, content: str) -> None:
 def messages(one: Conversation) -> list[dict[str, str]]:
     """A conversation as OpenAI has it."""
     return [{"role": turn.role, "content": turn.content} for turn in one.turns]
-
-
-def trl(method: str, base: Path, folder: Path, seed: int) -> tuple[list[object], Path]:
-    """The command of TRL, and where it leaves what it made."""
-    output = folder / f"trl-{seed}"
-    words: list[object] = [
-        *("--per_device_train_batch_size", BATCH, "--num_train_epochs", 1),
-        *("--learning_rate", LR[method], "--lr_scheduler_type", "cosine", "--warmup_steps", 0.1),
-        *("--weight_decay", 0.0, "--bf16", "true", "--use_cpu", "true", "--seed", seed),
-        *("--assistant_only_loss", "true", "--max_length", 512, "--save_strategy", "epoch"),
-        *("--report_to", "none", "--output_dir", output, "--logging_steps", 5),
-        *("--gradient_checkpointing", "false"),
-    ]
-    rows = folder / "trl"
-    if method == "ptuning":
-        return [sys.executable, "-c", PREFIX, base, rows, *words], output
-    lora = ["--use_peft", "--lora_r", 8, "--lora_alpha", 16, "--lora_dropout", 0.0]
-    lora += ["--lora_target_modules", "all-linear"]
-    start = [Path(sys.executable).parent / "trl", "sft", "--model_name_or_path", base]
-    start += ["--dataset_name", rows, "--dtype", "bfloat16"]
-    return [*start, *words, *(lora if method == "lora" else [])], output
-
-
-def llamafactory(
-    python: str, method: str, base: Path, folder: Path, seed: int
-) -> tuple[list[object], Path]:
-    """The command of LLaMA-Factory, and where it leaves what it made."""
-    output = folder / f"llamafactory-{seed}"
-    lora = {"lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.0, "lora_target": "all"}
-    config = {
-        "model_name_or_path": str(base),
-        "stage": "sft",
-        "do_train": True,
-        "finetuning_type": method,
-        "dataset_dir": str(folder / "llamafactory"),
-        "dataset": "rows",
-        "template": "chatml",
-        "cutoff_len": 512,
-        "output_dir": str(output),
-        "per_device_train_batch_size": BATCH,
-        "learning_rate": LR[method],
-        "num_train_epochs": 1,
-        "lr_scheduler_type": "cosine",
-        "warmup_ratio": 0.1,
-        "bf16": True,
-        "use_cpu": True,
-        "seed": seed,
-        "save_strategy": "epoch",
-        "logging_steps": 5,
-        "report_to": "none",
-        "overwrite_cache": True,
-        "disable_gradient_checkpointing": True,
-        **(lora if method == "lora" else {}),
-    }
-    path = folder / f"llamafactory-{seed}.yaml"
-    path.write_text(json.dumps(config))
-    return [Path(python).parent / "llamafactory-cli", "train", path], output
-
-
-def swift(
-    python: str, method: str, base: Path, folder: Path, seed: int
-) -> tuple[list[object], Path]:
-    """The command of ms-swift, and where it leaves what it made."""
-    output = folder / f"swift-{seed}"
-    lora = ["--lora_rank", 8, "--lora_alpha", 16, "--lora_dropout", 0.0]
-    lora += ["--target_modules", "all-linear"]
-    words: list[object] = [
-        *(Path(python).parent / "swift", "sft", "--model", base, "--model_type", "llama"),
-        *("--template", "chatml", "--tuner_type", method, "--torch_dtype", "bfloat16"),
-        *("--dataset", folder / "swift.jsonl", "--split_dataset_ratio", 0),
-        *("--per_device_train_batch_size", BATCH, "--gradient_accumulation_steps", 1),
-        *("--learning_rate", LR[method], "--num_train_epochs", 1, "--lr_scheduler_type", "cosine"),
-        *("--warmup_ratio", 0.1, "--weight_decay", 0.0, "--bf16", "true", "--use_cpu", "true"),
-        *("--seed", seed, "--data_seed", seed, "--max_length", 512, "--save_strategy", "epoch"),
-        *("--report_to", "none", "--output_dir", output, "--add_version", "false"),
-        *("--logging_steps", 5, "--gradient_checkpointing", "false", "--device_map", "cpu"),
-        *(lora if method == "lora" else []),
-    ]
-    return words, output
 
 
 def ours(method: str, base: Path, folder: Path, seed: int) -> tuple[list[object], Path]:
@@ -327,9 +227,20 @@ def _report(
             f"({found['loss']['min']:.4f} to {found['loss']['max']:.4f}) |"
         )
     print(f"\n{machine()['processor']}, {', '.join(machine()['instructions'])}")
-    versions = {name: version(name) for name in ("trl", "peft")}
+    versions = _versions(sys.executable, "torch", "transformers", "trl", "peft")
+    for python, name in ((arguments.llamafactory, "llamafactory"), (arguments.swift, "ms-swift")):
+        if python and method != "ptuning":
+            versions |= _versions(python, name)
     report = {"tokens": tokens, "loss_before": before, "versions": versions, "rows": rows}
     write(f"chat-{method}", report)
+
+
+def _versions(python: str, *packages: str) -> dict[str, str]:
+    code = "import sys, importlib.metadata as m; print(*map(m.version, sys.argv[1:]))"
+    made = subprocess.run(  # noqa: S603
+        [python, "-c", code, *packages], check=True, capture_output=True, text=True
+    )
+    return dict(zip(packages, made.stdout.split(), strict=True))
 
 
 def generate(arguments: argparse.Namespace) -> None:
@@ -365,7 +276,7 @@ def generate(arguments: argparse.Namespace) -> None:
         return list(tokenizer.batch_decode(made, skip_special_tokens=True))
 
     def own() -> list[str]:
-        return [one.text for one in engine.answers(prompts, Generation(arguments.new), 8192)]
+        return [one.text for one in engine.answers(prompts, Generation(arguments.new), 16384)]
 
     ways = {"one by one": alone, "one padded batch": padded, "Pedigree": own}
     runs: dict[str, list[float]] = defaultdict(list)
@@ -378,26 +289,45 @@ def generate(arguments: argparse.Namespace) -> None:
             share = EACH_ALONE / len(prompts) if name == "one by one" else 1
             runs[name].append(seconds / share)
             say(f"round {number}: {name}: {runs[name][-1]:.1f} s")
+    judge = kind.from_pretrained(base, dtype=torch.float32).eval()
+    likely = {name: _likely(judge, tokenizer, prompts, texts) for name, texts in said.items()}
     equal = sum(a == b for a, b in zip(said["Pedigree"], said["one padded batch"], strict=True))
     alike = sum(a == b for a, b in zip(said["one padded batch"], said["one by one"], strict=False))
     rows: dict[str, Any] = {
         name: {
             "seconds": statistics.median(seconds),
             "faster": ratios(seconds, runs["Pedigree"]),
+            "log_probability": likely[name],
             "runs": seconds,
         }
         for name, seconds in runs.items()
     }
-    print("| | seconds | Pedigree is faster (range) |\n| --- | --- | --- |")
+    print("| | seconds | Pedigree is faster (range) | log-probability of a token |")
+    print("| --- | --- | --- | --- |")
     for name, row in rows.items():
         ratio = row["faster"]
         print(
             f"| {name} | {row['seconds']:.1f} | {ratio['median']:.2f} "
-            f"({ratio['min']:.2f} to {ratio['max']:.2f}) |"
+            f"({ratio['min']:.2f} to {ratio['max']:.2f}) | {row['log_probability']:.4f} |"
         )
     print(f"{equal} of {len(prompts)} answers as in the batch; {alike} of {EACH_ALONE} there alone")
     report = {"prompts": len(prompts), "new": arguments.new, "equal": equal, "rows": rows}
-    write("chat-generate", report | {"alike_alone": [alike, EACH_ALONE]})
+    versions = _versions(sys.executable, "torch", "transformers")
+    write("chat-generate", report | {"alike_alone": [alike, EACH_ALONE], "versions": versions})
+
+
+def _likely(model: Any, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]) -> float:
+    """Return the log-probability of a token of the first answers, as many as all ways have."""
+    rows = []
+    for prompt, answer in zip(prompts[:EACH_ALONE], answers, strict=False):
+        asked, whole = (
+            tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (prompt, prompt + answer)
+        )
+        learnt = len(whole) - len(asked)
+        rows.append(Row(whole, [False] * len(asked) + [True] * learnt))
+    found = scoring.log_probabilities(model, rows, tokenizer.pad_token_id, 4096)
+    return float(torch.cat(found).double().mean())
 
 
 def main() -> None:

@@ -33,7 +33,9 @@ TABLES = (
     *("tests/code/tabular", "tests/data/tabular", "tests/model/tabular"),
 )
 CONVERSATIONS = (
-    *("chat", "src/chat", "data/chat", "docs/chat.md", "benchmarks/chat.py", "tests/chat_model.py"),
+    *("chat", "src/chat", "data/chat", "docs/chat.md", "tests/chat_model.py"),
+    *("benchmarks/chat.py", "benchmarks/chat_peers.py"),
+    *("benchmarks/llamafactory.txt", "benchmarks/swift.txt"),
     *("tests/code/chat", "tests/data/chat", "tests/model/chat"),
 )
 LICENSES = {
@@ -171,7 +173,7 @@ def keep_pipelines() -> None:
     if "conversations" not in ANSWERS["pipelines"]:
         take_out("chat", CONVERSATIONS, "Conversations", "Conversations")
         cut("Makefile", "# The pipeline of conversations", "# The pipeline of tables")
-        edit("Makefile", ("run chat tabular", "run tabular"))
+        edit("Makefile", ("run chat bench-chat tabular", "run tabular"))
     if "tables" not in ANSWERS["pipelines"]:
         take_out("tabular", TABLES, "Tables", "A pipeline of tables")
         cut("Makefile", "# The pipeline of tables", "setup: ")

@@ -143,12 +143,12 @@ TINY: dict[str, Any] = {
 }
 
 
-def make_started(folder: Path, made: Path | None = None) -> Path:
+def make_started(folder: Path, made: Path | None = None, dtype: str = "float32") -> Path:
     """What the stage ``base`` makes of a tiny model."""
     from src.chat import base
 
     made = made or make_language_model(folder / "made")
-    section = {"checkpoint": str(made), "sha256": "", "dtype": "float32"}
+    section = {"checkpoint": str(made), "sha256": "", "dtype": dtype}
     base.main(folder, folder / "base", **(PARAMS["base"] | section))
     return folder / "base"
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from tqdm import tqdm
 
-from src.chat.conversations import Conversation, Turn
+from src.chat.conversations import Conversation
 from src.chat.engine import Answer, Engine, Generation
 from src.chat.toolbox import UnusableError
 from src.core import stage
@@ -41,7 +41,7 @@ def main(
     top_p: Annotated[float, Interval(gt=0, le=1)] = 1.0,
     top_k: Natural = 0,
     repetition_penalty: Annotated[float, Interval(gt=0)] = 1.0,
-    batch_tokens: Count = 4096,
+    batch_tokens: Count = 16384,
     threads: Threads = 2,
     seed: Seed = 42,
 ) -> None:
@@ -54,7 +54,7 @@ def main(
         raise InputError("Give a question, or --input and --output: one of both.")
     generation = Generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
     asked = _read(Path(input)) if input else [_asked(" ".join(question))]
-    asked = [_with_system(one, system) for one in asked]
+    asked = [one.with_system(system) for one in asked]
     engine = Engine.of(Path(base), model, threads)
     if input:
         by = {"model": str(model), **asdict(generation)}
@@ -104,12 +104,6 @@ def _read(path: Path) -> list[Conversation]:
     if not found:
         raise InputError(f"{path} has no conversations: add some.")
     return found
-
-
-def _with_system(one: Conversation, system: str) -> Conversation:
-    if not system or one.turns[0].role == "system":
-        return one
-    return replace(one, turns=(Turn("system", system, False), *one.turns))
 
 
 def _answer(

@@ -28,7 +28,6 @@ MADE = {  # of the models that can be shipped: what each is, and whose params ma
 }
 # What other stages were told; DVC reads it, as it reads it for them.
 SECTIONS = ("base", "data", "lora", "ptuning", "full", "merge", "quantize")
-SANITY = "sanity.txt"  # which a training leaves beside a model
 START = "base"  # what all are held against
 FIGURES = {  # of the test side: what they are called, and as what type Hugging Face knows them
     "loss": ("Loss of a token of the right answers", "loss"),
@@ -123,7 +122,7 @@ def main(
         for one in ship:
             # Without the modes, as files that DVC has linked to its cache are read-only.
             # A row of the training side is not for everybody.
-            left = shutil.ignore_patterns(SANITY)
+            left = shutil.ignore_patterns(models.SANITY)
             shutil.copytree(places[one], made / one, copy_function=shutil.copyfile, ignore=left)
             record = models.record(made / one)
             record["checkpoint"] = public(record["checkpoint"])
@@ -236,7 +235,7 @@ def _training(facts: Facts) -> list[str]:
 
 
 def _use(facts: Facts, folder: Path) -> str:
-    adapter, base = _is_adapter(facts.folder), facts.base.as_posix()
+    adapter, base = models.is_adapter(facts.folder), facts.base.as_posix()
     load = ADAPTER_USE if adapter else WHOLE_USE
     needs = ["transformers", "torch", *["peft"] * adapter]
     needs += ["compressed-tensors"] * (facts.name == "int4")
@@ -251,14 +250,8 @@ def _use(facts: Facts, folder: Path) -> str:
     )
 
 
-def _is_adapter(folder: Path) -> bool:
-    return (folder / models.ADAPTER).exists()
-
-
 def _front_matter(facts: Facts, title: str, license: str, languages: Sequence[str]) -> str:
     """Write what Hugging Face's tools read as YAML, without what is not known."""
-    checkpoint = facts.params["base"]["checkpoint"]
-    named = checkpoint.count("/") == 1 and not Path(checkpoint).exists()
     data = facts.params["data"]
     results = [
         EvalResult(
@@ -273,13 +266,13 @@ def _front_matter(facts: Facts, title: str, license: str, languages: Sequence[st
         )
         for key, (shown, kind) in FIGURES.items()
     ]
-    adapter = _is_adapter(facts.folder)
+    adapter = models.is_adapter(facts.folder)
     card = ModelCardData(
         language=[*languages] or None,
         license=license or None,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
-        base_model=checkpoint if named else None,
+        base_model=cards.on_hub(facts.params["base"]["checkpoint"]),
         tags=["conversational", facts.name, *["compressed-tensors"] * (facts.name == "int4")],
         model_name=title,
         eval_results=results,

@@ -14,7 +14,7 @@ of ChatGLM3's fine-tuning.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -91,6 +91,12 @@ class Conversation:
             found["tools"] = [dict(tool) for tool in self.tools]
         found["conversations"] = [_written(turn) for turn in self.turns]
         return found if self.gold is None else found | {"gold": self.gold}
+
+    def with_system(self, text: str) -> "Conversation":
+        """Return it with a system message at its head, unless it has one or the text is ''."""
+        if not text or self.turns[0].role == "system":
+            return self
+        return replace(self, turns=(Turn("system", text, False), *self.turns))
 
     def answers(self) -> Iterator[tuple[int, tuple[Turn, ...]]]:
         """Yield each message of the assistant that is learnt: its first turn's place, and turns."""

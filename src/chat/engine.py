@@ -1,8 +1,10 @@
 """Answers of a language model, with an adapter or without: of many prompts at once, or piecewise.
 
-Prompts of like length go through together, and one that has ended leaves the others alone.
+Prompts of like length are read together, and more of them answered together; one that has ended
+leaves the others alone.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +21,14 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from src.chat import models
+from src.chat import models, prefill, scoring
+from src.chat.prefill import Reading
 from src.chat.rendering import Question, Renderer
 from src.core.errors import InputError
 from src.predict.padding import batches
+
+# Tokens that a processor reads at once: more of them are slower, as they leave its caches.
+READ_AT_ONCE = 2048
 
 log = logging.getLogger("src.chat.engine")
 
@@ -107,19 +113,19 @@ class Engine:
         self.model = model.eval()
         self._ends = set(models.ends(base))
         self._longest = models.longest(self.model)
+        self._joins = prefill.joins(self._cache(1))
+        self._at_once = READ_AT_ONCE if device == "cpu" else 2**31
 
     @classmethod
     def of(cls, base: Path, model: Path, threads: int) -> Self:
         """Load the model in a folder, or the adapter in it and the base that it was trained on."""
-        if (model / models.ADAPTER).exists():
+        if models.is_adapter(model):
             return cls(base, model, threads=threads)
         return cls(model, threads=threads)
 
     def has_room(self, question: Question, max_new_tokens: int) -> bool:
         """Tell whether the model reads a question with its right answer, and with one so long."""
-        row = question.row
-        asked = len(row.ids) - sum(row.learnt)
-        return max(len(row.ids), asked + max_new_tokens) <= self._longest
+        return len(question.asked) + max(len(question.right), max_new_tokens) <= self._longest
 
     def answers(
         self,
@@ -133,23 +139,34 @@ class Engine:
         Args:
             prompts: as ``renderer.prompt`` writes them.
             generation: how.
-            batch_tokens: how many tokens, of prompts and answers, go through at once at most.
+            batch_tokens: how many tokens, of prompts and answers, are kept in memory at most.
             done: is told how many prompts have been answered, each time that some have.
 
         Raises:
             InputError: a prompt leaves no room for an answer.
         """
-        ids = [self._ids(prompt, generation) for prompt in prompts]
-        found: dict[int, list[int]] = {place: [] for place in range(len(ids))}
-        lengths = [len(row) + generation.max_new_tokens for row in ids]
-        count = 0
-        for places in batches(lengths, batch_tokens):
-            for new in self._steps([ids[place] for place in places], places, generation):
-                for place, token in new:
-                    found[place].append(token)
-            count += len(places)
-            done(count)
-        return [self._answer(tokens) for tokens in found.values()]
+        asked = [self.renderer.ids(prompt) for prompt in prompts]
+        return self._answers(asked, [[]] * len(asked), generation, batch_tokens, done)[0]
+
+    def judge(
+        self,
+        questions: Sequence[Question],
+        generation: Generation,
+        batch_tokens: int,
+        done: Callable[[int], None] = lambda _: None,
+    ) -> tuple[list[Answer], list[torch.Tensor]]:
+        """Answer questions, and tell how likely their right answers are; each is read once.
+
+        The arguments are those of ``answers``.
+
+        Returns:
+            the answers; the log-probability of each token of each right answer, in float32.
+
+        Raises:
+            InputError: a question leaves no room for an answer.
+        """
+        asked, right = ([q.asked for q in questions], [q.right for q in questions])
+        return self._answers(asked, right, generation, batch_tokens, done)
 
     def stream(self, prompt: str, generation: Generation) -> Iterator[str]:
         """Answer one prompt, and give the text piece by piece as it comes.
@@ -159,7 +176,9 @@ class Engine:
         """
         made: list[int] = []
         said = ""
-        for [(_, token)] in self._steps([self._ids(prompt, generation)], [0], generation):
+        ids = self.renderer.ids(prompt)
+        self._refuse_longer([ids], generation)
+        for [(_, token)] in self._steps(self._read([ids]), [0], generation):
             made.append(token)
             text = self._answer(made).text
             if text.endswith("\ufffd"):  # the first bytes of a character
@@ -168,70 +187,142 @@ class Engine:
             said = text
         yield self._answer(made).text[len(said) :]
 
+    def _answers(
+        self,
+        asked: Sequence[list[int]],
+        right: Sequence[list[int]],
+        generation: Generation,
+        batch_tokens: int,
+        done: Callable[[int], None],
+    ) -> tuple[list[Answer], list[torch.Tensor]]:
+        made: list[list[int]] = [[] for _ in asked]
+        likely = [torch.empty(0)] * len(asked)
+        self._refuse_longer(asked, generation)
+        lengths = [len(ids) + generation.max_new_tokens for ids in asked]
+        count = 0
+        for places in batches(lengths, batch_tokens if self._joins else 1):
+            readings, order = [], list[int]()
+            sizes = [len(asked[place]) + len(right[place]) for place in places]
+            for rows in batches(sizes, min(batch_tokens, self._at_once)):
+                part = [places[row] for row in rows]
+                reading = self._read([asked[place] for place in part])
+                found = self._likely(reading, [right[place] for place in part])
+                for place, one in zip(part, found, strict=True):
+                    likely[place] = one
+                readings.append(reading)
+                order += part
+            for new in self._steps(prefill.together(readings), order, generation):
+                for place, token in new:
+                    made[place].append(token)
+            count += len(places)
+            done(count)
+        return [self._answer(tokens) for tokens in made], likely
+
     def _answer(self, tokens: list[int]) -> Answer:
         ended = bool(tokens) and tokens[-1] in self._ends
         text = self.tokenizer.decode(tokens[: len(tokens) - ended], skip_special_tokens=True)
         return Answer(text, len(tokens), ended)
 
-    def _ids(self, prompt: str, generation: Generation) -> list[int]:
-        ids: list[int] = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        if len(ids) + generation.max_new_tokens > self._longest:
+    def _refuse_longer(self, asked: Sequence[list[int]], generation: Generation) -> None:
+        longest = max(map(len, asked), default=0)
+        if longest + generation.max_new_tokens > self._longest:
             raise InputError(
-                f"A prompt has {len(ids)} tokens, and the model reads at most {self._longest}, of "
+                f"A prompt has {longest} tokens, and the model reads at most {self._longest}, of "
                 f"which {generation.max_new_tokens} are for the answer: shorten it, or lower "
                 "max_new_tokens."
             )
-        return ids
+
+    @torch.inference_mode()
+    def _read(self, asked: Sequence[list[int]]) -> Reading:
+        device = self.model.device
+        # Prompts end together, so that their answers begin together.
+        length = max(map(len, asked))
+        ids = torch.tensor([ids[-1:] * (length - len(ids)) + ids for ids in asked], device=device)
+        mask = torch.tensor(
+            [[0] * (length - len(ids)) + [1] * len(ids) for ids in asked], device=device
+        )
+        cache = self._cache(len(asked))
+        # What an adapter has put before the prompts is read by all of them.
+        before = torch.ones((len(asked), cache.get_seq_length()), dtype=mask.dtype, device=device)
+        mask = torch.cat([before, mask], dim=1)
+        return Reading(ids, mask, cache, self._scores(ids, mask, cache))
+
+    def _scores(
+        self,
+        given: torch.Tensor,
+        mask: torch.Tensor,
+        cache: Any,
+        choose: Callable[[torch.Tensor], torch.Tensor] = lambda hidden: hidden[:, -1],
+    ) -> torch.Tensor:
+        """Read on, and return the scores of what follows the last token, or those that are chosen.
+
+        Args:
+            given: the tokens that come next, [rows, tokens].
+            mask: 0 for padding, of all that is read up to them.
+            cache: what was read, to which they are added.
+            choose: of [rows, tokens, width].
+        """
+        model = self.model
+        core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -given.shape[1] :]
+        how = {"position_ids": positions, "past_key_values": cache, "use_cache": True}
+        with scoring.head_of(core, choose):
+            found: torch.Tensor = core(input_ids=given, attention_mask=mask, **how).logits
+        return found
+
+    @torch.inference_mode()
+    def _likely(self, reading: Reading, right: Sequence[list[int]]) -> list[torch.Tensor]:
+        """Return the log-probability of each token of an answer to each prompt, if it has one."""
+        device = self.model.device
+        longest = max(map(len, right))
+        if not longest:
+            return [torch.empty(0)] * len(right)
+        # The padding is read by none.
+        ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in right], device=device)
+        there = torch.tensor(
+            [[1] * len(ids) + [0] * (longest - len(ids)) for ids in right], device=device
+        )
+        first = scoring.likely(reading.scores, ids[:, 0])
+        rest = torch.empty(0)
+        further = there[:, 1:] == 1
+        if further.any():
+            mask = torch.cat([reading.mask, there[:, :-1]], dim=1)
+            cache = copy.deepcopy(reading.cache)
+            scores = self._scores(ids[:, :-1], mask, cache, lambda hidden: hidden[further])
+            rest = scoring.likely(scores, ids[:, 1:][further])
+        parts = torch.split(rest, [max(0, len(ids) - 1) for ids in right])
+        return [
+            torch.cat([first[row : row + bool(ids)], part])
+            for row, (ids, part) in enumerate(zip(right, parts, strict=True))
+        ]
 
     @torch.inference_mode()
     def _steps(
-        self, prompts: Sequence[list[int]], places: Sequence[int], generation: Generation
+        self, reading: Reading, places: Sequence[int], generation: Generation
     ) -> Iterator[list[tuple[int, int]]]:
         """Yield, step by step, the place of each prompt that goes on and its next token."""
-        model, device = self.model, self.model.device
-        # Prompts end together, so that their answers begin together.
-        length = max(map(len, prompts))
-        pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (length - len(row)) + row for row in prompts], device=device)
-        mask = torch.tensor(
-            [[0] * (length - len(row)) + [1] * len(row) for row in prompts], device=device
-        )
-        # A penalty is for what was there, which padding was not.
-        seen = torch.where(mask == 1, ids, ids[:, -1:])
-        cache = self._cache(len(prompts))
-        # What an adapter has put before the prompts is read by all of them.
-        before = torch.ones((len(prompts), cache.get_seq_length()), dtype=mask.dtype, device=device)
-        mask = torch.cat([before, mask], dim=1)
-        core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        mask, cache, scores = reading.mask, reading.cache, reading.scores
+        seen = reading.ids  # a penalty is for what was there, which padding repeats
         chooser = generation.chooser()
         draws = [torch.Generator().manual_seed(generation.seed * 1_000_003 + p) for p in places]
         going = [*places]
-        given = ids
-        for _ in range(generation.max_new_tokens):
-            positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -given.shape[1] :]
-            scores = core(
-                input_ids=given,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
+        for left in reversed(range(generation.max_new_tokens)):
             scores = chooser(seen, scores.float())  # type: ignore[arg-type] # they are whole numbers
             tokens = self._drawn(scores, draws) if generation.temperature else scores.argmax(-1)
             new = tokens.tolist()
             yield list(zip(going, new, strict=True))
             keep = [row for row, token in enumerate(new) if token not in self._ends]
-            if not keep:
+            if not keep or not left:
                 return
             if len(keep) < len(going):
-                chosen = torch.tensor(keep, device=device)
+                chosen = torch.tensor(keep, device=tokens.device)
                 cache.batch_select_indices(chosen)
                 seen, mask, tokens = seen[chosen], mask[chosen], tokens[chosen]
                 going, draws = [going[row] for row in keep], [draws[row] for row in keep]
             given = tokens[:, None]
             seen = torch.cat([seen, given], dim=1)
             mask = torch.cat([mask, torch.ones_like(given)], dim=1)
+            scores = self._scores(given, mask, cache)
 
     def _cache(self, rows: int) -> Any:
         config = getattr(self.model, "active_peft_config", None)

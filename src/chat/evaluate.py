@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pandas as pd
 import torch
@@ -120,22 +120,33 @@ def main(
     generation = Generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
     asked = _asked(divided / "test.jsonl", engine, max_new_tokens)
     _warn_of_unread_calls(asked, engine)
-    losses = _losses(engine, [one.question.row for one in asked], batch_tokens)
     started = time.perf_counter()
     with tqdm(total=len(asked), disable=not sys.stderr.isatty(), unit="question") as bar:
-        answers = engine.answers(
-            [one.question.prompt for one in asked],
+        answers, likely = engine.judge(
+            [one.question for one in asked],
             generation,
             batch_tokens,
             lambda count: bar.update(count - bar.n),
         )
+    odd = [one.id for one, of in zip(asked, likely, strict=True) if not of.isfinite().all()]
+    if odd:
+        raise InputError(
+            f"To {len(odd)} of {len(asked)} questions, such as {odd[0]}, the right answer has a "
+            f"probability that is no number: {model} is broken; make it anew, with a lower lr."
+        )
     made = sum(answer.tokens for answer in answers)
-    log.info("%d tokens of answers, %.0f a second", made, made / (time.perf_counter() - started))
-    frame = _frame(asked, answers, losses)
+    log.info(
+        "%d tokens of answers, %.0f a second with all reading",
+        made,
+        made / (time.perf_counter() - started),
+    )
+    frame = _frame(asked, answers, likely)
     figures = _figures(frame)
     rows = [row for one in conversations.read(general) for row in engine.renderer.rows(one)]
     # Without the token that ends each, as some of the answers were cut.
-    parts = [part[:-1] for part in _losses(engine, rows, batch_tokens)]
+    pad = engine.tokenizer.pad_token_id
+    scored = scoring.log_probabilities(engine.model, rows, pad, batch_tokens)
+    parts = [part[:-1] for part in scored]
     figures["general/loss"] = -float(torch.cat(parts).double().mean())
     figures |= {"bytes": _bytes(model), "parameters": models.learnt(base, model)}
     with replacing(predictions) as folder:
@@ -174,24 +185,18 @@ def _warn_of_unread_calls(asked: Sequence[Asked], engine: Engine) -> None:
     """Warn if the template writes calls in a form in which nobody would find them here."""
     called = next((one for one in asked if one.kind == "calls"), None)
     if called:
-        row = called.question.row
-        ids = [id for id, learnt in zip(row.ids, row.learnt, strict=True) if learnt]
-        if not judging.calls_of(engine.tokenizer.decode(ids, skip_special_tokens=True)):
+        right = engine.tokenizer.decode(called.question.right, skip_special_tokens=True)
+        if not judging.calls_of(right):
             log.warning(
                 "the model's chat template writes calls in a form that is not known here: all of "
                 "its calls will count as wrong"
             )
 
 
-def _losses(engine: Engine, rows: Sequence[Any], batch_tokens: int) -> list[torch.Tensor]:
-    pad = engine.tokenizer.pad_token_id
-    return scoring.log_probabilities(engine.model, rows, pad, batch_tokens)
-
-
 def _frame(
-    asked: Sequence[Asked], answers: Sequence[Answer], losses: Sequence[torch.Tensor]
+    asked: Sequence[Asked], answers: Sequence[Answer], likely: Sequence[torch.Tensor]
 ) -> pd.DataFrame:
-    found = zip(asked, answers, losses, strict=True)
+    found = zip(asked, answers, likely, strict=True)
     rows = [
         {
             "id": one.id,
@@ -203,10 +208,10 @@ def _frame(
             "right": one.is_right(answer.text),
             "rouge_l": judging.rouge_l(answer.text, one.expected),
             "ended": answer.ended,
-            "loss": -float(loss.double().sum()),
-            "tokens": len(loss),
+            "loss": -float(tokens.double().sum()),
+            "tokens": len(tokens),
         }
-        for one, answer, loss in found
+        for one, answer, tokens in found
     ]
     return pd.DataFrame(rows)
 
@@ -217,8 +222,7 @@ def _figures(frame: pd.DataFrame) -> dict[str, float]:
     found["test/perplexity"] = math.exp(min(found["test/loss"], 700.0))
     found["test/ended"] = float(frame["ended"].mean())
     for kind, of in frame.groupby("kind", sort=True):
-        found[f"{kind}/right"] = float(of["right"].mean())
-        found[f"{kind}/loss"] = float(of["loss"].sum() / of["tokens"].sum())
+        found |= {f"{kind}/{name}": figure for name, figure in figures_of.figures(of).items()}
         if kind == "identity":
             for source, part in of.groupby("source", sort=True):
                 found[f"{source}/right"] = float(part["right"].mean())

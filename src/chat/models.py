@@ -22,6 +22,7 @@ from src.predict.foreign import refusing
 RECORD = "base.json"  # in the folder: where the model comes from, and how its answers end
 ADAPTER = "adapter_config.json"  # in the folder of an adapter, which PEFT wrote
 WEIGHTS = "adapter_model.safetensors"
+SANITY = "sanity.txt"  # which a training leaves there: what of its first row is learnt
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -35,6 +36,11 @@ def record(folder: Path) -> dict[str, Any]:
         if not all(isinstance(digest, str) for digest in hashes.values()):
             raise ValueError("sha256 has no hashes")
     return found
+
+
+def is_adapter(folder: Path) -> bool:
+    """Tell whether a folder has an adapter, and no whole model."""
+    return (folder / ADAPTER).exists()
 
 
 def tokenizer(folder: Path) -> Any:
@@ -92,7 +98,7 @@ def with_adapter(model: Any, base: Path, adapter: Path) -> Any:
     Raises:
         InputError: there is no adapter, it is of another base, or it can't be loaded.
     """
-    if not (adapter / ADAPTER).exists():
+    if not is_adapter(adapter):
         raise InputError(f"There is no adapter in {adapter}: run `dvc repro chat/dvc.yaml`.")
     expected, found = record(adapter)["sha256"], record(base)["sha256"]
     if expected != found:
@@ -165,7 +171,7 @@ def learnt(base: Path, model: Path) -> int:
     """Count the weights that were learnt: those of an adapter, none of the base."""
     if model == base:
         return 0
-    if not (model / ADAPTER).exists():
+    if not is_adapter(model):
         return int(record(model)["learnt"])
     with safe_open(model / WEIGHTS, "pt") as weights:
         return sum(weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from src.chat import formats
-from src.chat.conversations import Conversation, Turn
+from src.chat.conversations import Conversation
 from src.chat.formats import Format
 from src.chat.rendering import Renderer
 from src.chat.toolbox import Code, UnusableError
@@ -120,7 +120,7 @@ class Reader:
 
     def add(self, made: Conversation) -> None:
         """Keep a conversation that no source has."""
-        one = self._with_system(made)
+        one = made.with_system(self._system)
         self.kept.append(Kept(one, "", self._measured(one)))
 
     def _read(
@@ -134,7 +134,7 @@ class Reader:
                 used.add(str(raw.found.get("id")))
                 found = Conversation.parse(self._named(raw.found))
                 named = replace(found, id=found.id or f"{called}:{number}", source=called)
-                one = self._with_system(named)
+                one = named.with_system(self._system)
                 kept = Kept(one, side, self._measured(one))
             except UnusableError as error:
                 self.counts[error.code] += 1
@@ -167,12 +167,6 @@ class Reader:
         made = found | {"conversations": [filled(turn) for turn in turns]}
         both = "{{name}}" in said and "{{author}}" in said
         return made | {"gold": {"said": [name, author]}} if both and "gold" not in found else made
-
-    def _with_system(self, one: Conversation) -> Conversation:
-        """Begin a conversation with the system message, unless it has one."""
-        if not self._system or one.turns[0].role == "system":
-            return one
-        return replace(one, turns=(Turn("system", self._system, False), *one.turns))
 
     def drop_repeated(self) -> None:
         """Keep the first of equal conversations; of those on two sides, the one on test."""

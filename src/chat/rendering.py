@@ -66,9 +66,9 @@ class Row:
 class Question:
     """What a conversation asks of a model at one place."""
 
-    prompt: str
     turns: tuple[Turn, ...]  # the right answer's
-    row: Row  # prompt and answer, of which the answer alone is learnt
+    asked: list[int]  # the tokens of the prompt
+    right: list[int]  # those of the right answer, with the one that ends it
 
 
 class Renderer:
@@ -157,9 +157,23 @@ class Renderer:
         _, spans = self._written(conversation)
         answers = [turns for _, turns in conversation.answers()]
         return [
-            Question(prompt, turns, self._row(text, [(len(prompt), len(text.rstrip()))]))
+            self._question(prompt, text.rstrip(), turns)
             for (prompt, text), turns in zip(spans, answers, strict=True)
         ]
+
+    def _question(self, prompt: str, text: str, turns: tuple[Turn, ...]) -> Question:
+        asked, whole = self.ids(prompt), self.ids(text)
+        if whole[: len(asked)] == asked:
+            return Question(turns, asked, whole[len(asked) :])
+        # A token of the whole lies across the end of the prompt, which no answer to it can have.
+        # Behind another token, as some tokenizers begin a text with a space.
+        right = self.ids(self._end + text[len(prompt) :])[len(self.ids(self._end)) :]
+        return Question(turns, asked, right)
+
+    def ids(self, text: str) -> list[int]:
+        """Return the tokens of a text that the template has written."""
+        found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
 
     def rows(self, conversation: Conversation) -> list[Row]:
         """Return a row, or one for each answer if the template writes earlier answers anew.

@@ -4,7 +4,7 @@ The head of a language model, which has a weight for each word, is most of the w
 So it sees only those positions after which a token is learnt.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,17 +45,19 @@ def logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, to
     labels = batch["labels"][:, 1:]
     learnt = labels != IGNORED
     given = {name: value for name, value in batch.items() if name != "labels"}
-    with _only(getattr(model, "module", model).get_output_embeddings(), learnt):
+    with head_of(getattr(model, "module", model), lambda hidden: hidden[:, :-1][learnt]):
         found: torch.Tensor = model(**given, use_cache=False).logits
     return found, labels[learnt]
 
 
 @contextmanager
-def _only(head: torch.nn.Module, learnt: torch.Tensor) -> Iterator[None]:
-    def choose(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (given[0][:, :-1][learnt], *given[1:])
+def head_of(model: Any, choose: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Let the head of a model see what is chosen of [rows, tokens, width], as [chosen, width]."""
 
-    handle = head.register_forward_pre_hook(choose)
+    def chosen(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (choose(given[0]), *given[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(chosen)
     try:
         yield
     finally:
@@ -108,15 +110,17 @@ def log_probabilities(
         batch = collate([rows[place] for place in places], pad_token_id)
         on_device = {name: value.to(model.device) for name, value in batch.items()}
         with torch.no_grad():
-            scores, tokens = logits(model, on_device)
-            parts = zip(torch.split(scores, AT_ONCE), torch.split(tokens, AT_ONCE), strict=True)
-            chosen = -torch.cat(
-                [
-                    torch.nn.functional.cross_entropy(part.float(), of, reduction="none")
-                    for part, of in parts
-                ]
-            )
+            chosen = likely(*logits(model, on_device))
         counts = [sum(rows[place].learnt[1:]) for place in places]
-        for place, part in zip(places, torch.split(chosen.cpu(), counts), strict=True):
+        for place, part in zip(places, torch.split(chosen, counts), strict=True):
             found[place] = part
     return found
+
+
+def likely(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the log-probability of tokens, [tokens], by [tokens, words], in float32."""
+    parts = zip(torch.split(logits, AT_ONCE), torch.split(tokens, AT_ONCE), strict=True)
+    losses = [
+        torch.nn.functional.cross_entropy(part.float(), of, reduction="none") for part, of in parts
+    ]
+    return -torch.cat(losses).cpu()

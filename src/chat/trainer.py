@@ -105,10 +105,13 @@ def trainer_of(
         changes: arguments of SFTConfig that differ from what the params make of them.
     """
     with warnings.catch_warnings(action="ignore"):  # of what TRL does that transformers drops
-        arguments = SFTConfig(**_arguments(params, checkpoints) | changes)
+        # A model in 16 bits computes in them by itself, and so do plain adapters beside it.
+        alone = model.dtype == torch.bfloat16 and not torch.cuda.is_available()
+        alone &= not (params.get("dropout") or params.get("use_dora"))
+        arguments = SFTConfig(**_arguments(params, checkpoints, autocast=not alone) | changes)
         how = SFTTrainer.get_optimizer_cls_and_kwargs(arguments)[1]
         learn = [weight for weight in model.parameters() if weight.requires_grad]
-        doubled = (Doubled, how) if learn[0].itemsize == 2 else None
+        doubled = (Doubled, how) if any(weight.itemsize == 2 for weight in learn) else None
         trainer = Tuner(
             model=model,
             args=arguments,
@@ -133,11 +136,9 @@ def _dataset(rows: Sequence[Row]) -> Dataset:
     return Dataset.from_dict({"input_ids": ids, "labels": labels})
 
 
-def _arguments(params: Mapping[str, Any], checkpoints: Path) -> dict[str, Any]:
+def _arguments(params: Mapping[str, Any], checkpoints: Path, autocast: bool) -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     packing = params.get("packing", False)
-    # Plain adapters compute in the type of the weights beside them, which are bf16 already.
-    half = not gpu and not (params.get("dropout") or params.get("use_dora"))
     return {
         "output_dir": str(checkpoints / "saving"),
         "learning_rate": params["lr"],
@@ -153,7 +154,7 @@ def _arguments(params: Mapping[str, Any], checkpoints: Path) -> dict[str, Any]:
         "packing": packing,
         "eval_packing": False,
         "dataset_kwargs": {"skip_prepare_dataset": not packing},
-        "bf16": params["precision"] == "bf16" and not half,
+        "bf16": params["precision"] == "bf16" and autocast,
         "fp16": params["precision"] == "fp16",
         "use_cpu": not gpu,
         "ddp_backend": None if gpu or not launch.shared_folder() else "gloo",

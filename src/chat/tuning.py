@@ -29,7 +29,6 @@ from src.training.recording import LiveCallback, keep_best
 SIDES = ("train", "validation")
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "trl", "tokenizers")
 SETTINGS = ("precision", "processes", "threads", "seed")
-SANITY = "sanity.txt"  # what of the first row is learnt, token by token
 SHOWN = 60  # lines of it in the log
 
 log = logging.getLogger("src.chat.tuning")
@@ -198,15 +197,18 @@ def _train(
             last = params["epochs"] * trainer.epoch_steps()  # unless it is stopped early
             keep_best(record, best, last, figures)
             _save(learner, base, folder)
-            (folder / SANITY).write_text(f"{table}\n", encoding="utf-8", newline="\n")
+            (folder / models.SANITY).write_text(f"{table}\n", encoding="utf-8", newline="\n")
 
 
 def _started(base: Path, params: Mapping[str, Any], method: str) -> Any:
     """Load the model to start from, in the form that the method and the precision want."""
     how = methods.packed(params.get("quantization", "none"), method)
-    # Weights that don't learn need no more than what they are computed in; those that do have
-    # an optimizer on a processor that keeps the rest.
-    half = params["precision"] == "bf16" and (method != "full" or not torch.cuda.is_available())
+    half = params["precision"] == "bf16"
+    if method == "full":
+        # Weights that learn have 16 bits only where an optimizer keeps the rest of them, the
+        # gradients of several batches are not added up, and what is saved has no more.
+        half &= not torch.cuda.is_available() and models.record(base)["dtype"] == "bfloat16"
+        half &= params["gradient_accumulation_steps"] == 1
     model = models.load(base, torch.bfloat16 if half else torch.float32, **how)
     most = models.longest(model) - params.get("virtual_tokens", 0)
     if params["max_length"] > most:

@@ -11,12 +11,12 @@ LOWER = ("loss",)  # which are better the lower they are
 
 
 def figures(frame: pd.DataFrame) -> dict[str, float]:
-    """Return the share of right answers, and the loss of a token.
+    """Return the share of right answers, and the loss of a token; NaN if that of one is.
 
     Args:
         frame: a row a question: ``right``, ``loss`` (that of all its tokens) and ``tokens``.
     """
-    loss = frame["loss"].sum() / frame["tokens"].sum()
+    loss = frame["loss"].sum(skipna=False) / frame["tokens"].sum()
     return {"right": float(frame["right"].mean()), "loss": float(loss)}
 
 

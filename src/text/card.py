@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from src.core import stage
 from src.core.errors import InputError
@@ -114,21 +112,13 @@ def _front_matter(facts: Facts, title: str, license: str, languages: Sequence[st
         library_name="onnx",
         pipeline_tag="text-classification",
         tags=["onnx", "onnxruntime", *kinds, *bits],
-        base_model=checkpoint if not facts.of_words and _is_on_hub(checkpoint) else None,
+        base_model=None if facts.of_words else cards.on_hub(checkpoint),
         datasets=datasets or None,
         metrics=["accuracy", "f1"],
         model_name=title,
         eval_results=results,
     )
     return str(card.to_yaml(line_break="\n"))
-
-
-def _is_on_hub(checkpoint: str) -> bool:
-    try:
-        validate_repo_id(checkpoint)
-    except HFValidationError:
-        return False
-    return not Path(checkpoint).exists()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
 from src.core.errors import InputError
 from src.core.files import sha256
 from src.core.markdown import code, table
@@ -26,6 +29,15 @@ def expect_license(license: str, place: str) -> None:
             f"card.license is {license!r}: expected an identifier of Hugging Face's, such as "
             f"apache-2.0, mit or other, or ''; change it in {place}."
         )
+
+
+def on_hub(checkpoint: str) -> str | None:
+    """Return a checkpoint that is named as Hugging Face's hub has it, None for others."""
+    try:
+        validate_repo_id(checkpoint)
+    except HFValidationError:
+        return None
+    return None if Path(checkpoint).exists() else checkpoint
 
 
 def intended_use(said: str, **further: str) -> list[str]:

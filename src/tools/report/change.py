@@ -297,12 +297,7 @@ def _by_chance(difference: Floats, gate: Gate) -> tuple[float, float, float]:
 def _of_answers(both: pd.DataFrame, gate: Gate, alone: tuple[int, int]) -> Change:
     """Compare answers to the same questions, which have been judged already."""
     was, now = (pd.DataFrame({name: both[f"{name}_{side}"] for name in JUDGED}) for side in (0, 1))
-    points = [
-        # pandas would pass over a loss that is no number.
-        math.nan if gate.falling and side["loss"].isna().any() else figure
-        for side in (was, now)
-        for figure in [answers.figures(side)[gate.metric]]
-    ]
+    points = [answers.figures(side)[gate.metric] for side in (was, now)]
     drawn = answers.differences(was, now, gate.resamples, gate.seed)[gate.metric][1]
     low, high, p_value = _by_chance(drawn, gate)
     fixed = int((now["right"] & ~was["right"]).sum())

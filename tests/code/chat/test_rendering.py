@@ -52,6 +52,35 @@ def test_answers_are_learnt_with_what_ends_them_and_nothing_else() -> None:
     assert prompt.endswith("<|im_start|>assistant\n")
 
 
+def test_a_question_is_what_is_asked_and_what_is_right() -> None:
+    tokenizer = make_tokenizer()
+    renderer = Renderer(tokenizer)
+    found = conversation(user("a?"), reply("b"), user("a?"), reply("c"))
+    first, second = renderer.questions(found)
+    assert tokenizer.decode(second.right) == "c<|im_end|>"
+    assert first.asked == renderer.ids(renderer.prompt(found, 1))
+    (row,) = renderer.rows(found)
+    assert row.ids[: len(second.asked) + len(second.right)] == second.asked + second.right
+
+
+def test_an_answer_begins_with_a_token_of_its_own() -> None:
+    """As it would if a model said it, which has read the tokens of the prompt."""
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' }}"
+        "{{ 'th' if m.role == 'assistant' else '' }}{{ m.content + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant th' }}{% endif %}"
+    )
+    tokenizer = make_tokenizer(template)
+    renderer = Renderer(tokenizer)
+    (question,) = renderer.questions(conversation(user("a?"), reply("e")))
+    whole = tokenizer.decode(question.asked + question.right)
+    assert whole.endswith("assistant the<|im_end|>")
+    together = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    assert together != question.asked + question.right, "there is a token of both"
+    assert question.asked == renderer.ids(tokenizer.decode(question.asked))
+    assert tokenizer.decode(question.right) == "e<|im_end|>"
+
+
 def test_a_template_without_tools_gets_them_as_hermes_writes_them() -> None:
     tokenizer = make_tokenizer()
     renderer = Renderer(tokenizer)

@@ -220,6 +220,8 @@ def test_names_on_the_hub_become_metadata_and_private_places_do_not_show(
         found = ModelCard.load(tmp_path / "onnx/README.md").data
         assert (found.base_model, found.datasets) == ("someone/encoder", ["someone/texts"])
         assert found.eval_results[0].dataset_type == "someone/texts"
+        with_checkpoint("encoder", "a.csv")  # as the oldest names of the hub are
+        assert ModelCard.load(tmp_path / "onnx/README.md").data.base_model == "encoder"
         text = with_checkpoint("/home/alice/encoder", "https://alice:pw@host.org/a.csv?key=secret")
         found = ModelCard.load(tmp_path / "onnx/README.md").data
         assert (found.base_model, found.datasets) == (None, None)

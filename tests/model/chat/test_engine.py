@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from chat_model import PARAMS, make_conversations, make_started, tuned
+from chat_model import PARAMS, make_conversations, make_family, make_started, tuned
 from conftest import digest
 from transformers import AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from src.chat import attention, merge, models
+from src.chat import attention, merge, models, scoring
 from src.chat.conversations import Conversation, Turn
 from src.chat.engine import Engine, Generation
+from src.chat.rendering import Row
 from src.core.errors import InputError
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
@@ -66,6 +67,56 @@ def test_the_likeliest_answers_are_those_of_transformers(
     assert engine.answers(asked, TWELVE, 1) == found
     assert engine.answers(asked[::-1], TWELVE, 60)[::-1] == found
     assert ["".join(engine.stream(prompt, TWELVE)) for prompt in asked] == [a.text for a in found]
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        *(("llama", "base"), ("llama", "lora"), ("llama", "ptuning")),
+        *(("gemma3_text", "base"), ("gemma3_text", "ptuning"), ("lfm2", "base")),
+    ],
+)
+def test_right_answers_are_as_likely_as_where_all_is_read_at_once(
+    family: str,
+    method: str,
+    base: Path,
+    made: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if family != "llama":
+        # A window that some questions are longer than, and a state that is no keys and values.
+        layers = {"gemma3_text": ["sliding_attention", "full_attention"]}
+        config: dict[str, Any] = {"layer_types": layers.get(family, ["conv", "full_attention"])}
+        if family == "gemma3_text":
+            config |= {"head_dim": 8, "sliding_window": 25}
+        base = make_started(tmp_path, make_family(tmp_path / "made", family, **config))
+        if method != "base":
+            divided = make_conversations(tmp_path_factory.mktemp("divided"))
+            made = tuned(method, base, divided, tmp_path / "out", lr=0.5).parent
+    engine = Engine.of(base, base if method == "base" else made / method, 1)
+    turns = [
+        (Turn("user", text, False), Turn("assistant", "x" * place, True))
+        for place, text in enumerate(QUESTIONS, 1)
+    ]
+    questions = [q for two in turns for q in engine.renderer.questions(Conversation(two))]
+    rows = [
+        Row(q.asked + q.right, [False] * len(q.asked) + [True] * len(q.right)) for q in questions
+    ]
+    lengths = [len(question.asked) for question in questions]
+    assert min(lengths) < 25 < max(lengths)
+    expected = scoring.log_probabilities(engine.model, rows, 0, 1)
+    alone = [engine.judge([question], TWELVE, 1)[0][0] for question in questions]
+    for at_once in (1, 60, 1000):
+        monkeypatch.setattr(engine, "_at_once", at_once)
+        answers, likely = engine.judge(questions, TWELVE, 1000)
+        assert answers == alone
+        for one, other in zip(likely, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    penalized = Generation(12, repetition_penalty=5.0)
+    apart = [engine.judge([question], penalized, 1)[0][0] for question in questions]
+    assert engine.judge(questions, penalized, 1000)[0] == apart != alone
 
 
 def test_an_answer_ends_where_the_model_ends_it(base: Path, made: Path) -> None:

@@ -253,6 +253,22 @@ def test_an_adapter_and_what_it_was_merged_into_agree(
         parity.main(base, divided, made / "lora", made / "full", tmp_path / "live", **section)
 
 
+def test_a_model_whose_words_have_no_probability_is_refused(
+    made: Path, base: Path, divided: Path, tmp_path: Path
+) -> None:
+    odd = shutil.copytree(base, tmp_path / "odd")
+    model = causal.from_pretrained(base)
+    model.get_output_embeddings().weight.data[7] = math.nan
+    model.save_pretrained(odd)
+    places = (tmp_path / "predictions", tmp_path / "live")
+    section = PARAMS["evaluate"] | SMALL
+    with pytest.raises(InputError, match=r"To 5 of 5 questions, such as who, .* no number: .*odd"):
+        evaluate.main(divided, base, made / "general.jsonl", odd, *places, **section)
+    section = PARAMS["parity"] | SMALL
+    with pytest.raises(InputError, match=r"odd differs from .*full on .*base by nan a token"):
+        parity.main(base, divided, made / "full", odd, tmp_path / "live", **section)
+
+
 def test_questions_without_room_are_left_out(
     base: Path, made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

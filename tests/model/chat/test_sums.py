@@ -99,8 +99,9 @@ def test_an_optimizer_of_16_bits_goes_on_from_its_state() -> None:
     assert not torch.equal(kept[0], weights[0].float())  # there is something to lose
 
 
-def test_full_in_bf16_learns_as_in_32_bits(tmp_path: Path) -> None:
-    base = make_started(tmp_path)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_full_in_bf16_learns_as_in_32_bits(dtype: str, tmp_path: Path) -> None:
+    base = make_started(tmp_path, dtype=dtype)
     divided = make_conversations(tmp_path)
     made = {}
     for precision in ("no", "bf16"):
@@ -111,7 +112,9 @@ def test_full_in_bf16_learns_as_in_32_bits(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
     start = models.load(base).state_dict()
     one, other = (
-        torch.cat([(ended[name] - start[name]).flatten() for name in start])
+        torch.cat([(ended[name] - start[name]).float().flatten() for name in start])
         for ended in made.values()
     )
+    kept = made["bf16"]["lm_head.weight"]  # with no more digits than the base had, and no fewer
+    assert torch.equal(kept, kept.bfloat16().to(kept.dtype)) == (dtype == "bfloat16")
     assert float(torch.nn.functional.cosine_similarity(one, other, dim=0)) > 0.9

@@ -19,6 +19,7 @@ from transformers.models.llama import LlamaConfig
 
 from src.chat import conversations, methods, models, scoring, trainer, tuning
 from src.chat.conversations import Conversation, Turn
+from src.chat.optimizer import Doubled
 from src.chat.rendering import Renderer, Row
 from src.core import stage
 from src.core.errors import InputError
@@ -35,6 +36,12 @@ METHODS = ("lora", "ptuning", "full")
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_started(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model in 16 bits."""
+    return make_started(tmp_path_factory.mktemp("half"), dtype="bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -287,8 +294,9 @@ def dying(method: str, base: Path, divided: Path, folder: Path, die_in: str, log
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_training_that_is_killed_ends_as_if_it_had_not_been(
-    method: str, base: Path, divided: Path, tmp_path: Path
+    method: str, base: Path, half: Path, divided: Path, tmp_path: Path
 ) -> None:
+    start = half if method == "full" else base
     (whole := tmp_path / "whole").mkdir()
     (broken := tmp_path / "broken").mkdir()
     log = tmp_path / "log"
@@ -299,7 +307,7 @@ def test_a_training_that_is_killed_ends_as_if_it_had_not_been(
         (broken, ""),
         (whole, ""),
     ):
-        process = FORKED.Process(target=dying, args=(method, base, divided, folder, die_in, log))
+        process = FORKED.Process(target=dying, args=(method, start, divided, folder, die_in, log))
         process.start()
         process.join()
         assert process.exitcode == (-signal.SIGKILL if die_in else 0), log.read_text()
@@ -316,6 +324,55 @@ def test_a_training_that_comes_to_no_number_is_told(
     with pytest.raises(InputError, match=r"validation loss is no number after any epoch: lower fu"):
         tuned("full", base, divided, tmp_path, epochs=1)
     assert not (tmp_path / "full").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype"),
+    [
+        ({}, torch.bfloat16),
+        ({"gradient_accumulation_steps": 2}, torch.float32),
+        ({"precision": "no"}, torch.float32),
+    ],
+)
+def test_weights_that_learn_have_16_bits_only_where_nothing_is_lost(
+    changes: dict[str, Any],
+    dtype: torch.dtype,
+    base: Path,
+    half: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    changes = {"precision": "bf16"} | changes
+    for start, expected in ((half, dtype), (base, torch.float32)):
+        made = _trainer(start, tmp_path, "full", **changes)
+        assert made.model.dtype == expected
+        # What has 32 bits is computed in 16 by autocast, if it is to be.
+        assert made.args.bf16 == (expected == torch.float32 and changes["precision"] == "bf16")
+        assert isinstance(made.create_optimizer(), Doubled) == (expected == torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "autocast"), [({}, False), ({"dropout": 0.1}, True), ({"use_dora": True}, True)]
+)
+def test_adapters_compute_in_the_type_beside_them_if_they_can(
+    changes: dict[str, Any],
+    autocast: bool,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    made = _trainer(base, tmp_path, "lora", precision="bf16", **changes)
+    assert made.model.dtype == torch.bfloat16
+    assert made.args.bf16 == autocast
+
+
+def _trainer(base: Path, folder: Path, method: str, **changes: Any) -> Any:
+    params = _params(method, max_length=64, **changes)
+    rows = [Row([1, 2, 3], [False, True, True])]
+    model = tuning._started(base, params, method)
+    return trainer.trainer_of(model, models.tokenizer(base), rows, rows, params, folder)
 
 
 def test_batches_that_make_one_step_weigh_by_what_is_learnt(
@@ -372,14 +429,14 @@ def test_adapters_in_fewer_steps_are_those_of_peft(base: Path, divided: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_learn_what_one_learns(
-    method: str, base: Path, divided: Path, tmp_path: Path
+    method: str, base: Path, half: Path, divided: Path, tmp_path: Path
 ) -> None:
     seen = []
-    precision = "bf16" if method == "full" else "no"
+    start, precision = (half, "bf16") if method == "full" else (base, "no")
     for processes in (1, 2):
         (folder := tmp_path / str(processes)).mkdir()
         params = _params(method, processes=processes, epochs=8, precision=precision)
-        places = (base, divided, folder / method, folder / "live" / method)
+        places = (start, divided, folder / method, folder / "live" / method)
         subprocess.run(
             [sys.executable, "-m", f"src.chat.{method}", *map(str, places), *words_of(params)],
             cwd=folder,
