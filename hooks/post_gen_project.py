@@ -173,6 +173,7 @@ def keep_pipelines() -> None:
     if "conversations" not in ANSWERS["pipelines"]:
         take_out("chat", CONVERSATIONS, "Conversations", "Conversations")
         cut("Makefile", "# The pipeline of conversations", "# The pipeline of tables")
+        cut("docs/commands.md", "| `make chat`", "| `make report")
         edit("Makefile", ("run chat bench-chat tabular", "run tabular"))
     if "tables" not in ANSWERS["pipelines"]:
         take_out("tabular", TABLES, "Tables", "A pipeline of tables")

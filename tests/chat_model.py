@@ -153,11 +153,13 @@ def make_started(folder: Path, made: Path | None = None, dtype: str = "float32")
     return folder / "base"
 
 
-def make_family(folder: Path, family: str, **config: Any) -> Path:
+def make_family(
+    folder: Path, family: str, template: str = TEMPLATES["chatml"], **config: Any
+) -> Path:
     """Leave a tiny model of another family in a folder."""
     from transformers import AutoConfig
 
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(template)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 512}
     ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}

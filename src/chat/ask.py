@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from tqdm import tqdm
 
+from src.chat import models
 from src.chat.conversations import Conversation
 from src.chat.engine import Answer, Engine, Generation
 from src.chat.toolbox import UnusableError
@@ -50,8 +51,11 @@ def main(
     ``base`` is the model that an adapter was trained on. With ``temperature`` 0 each token is the
     likeliest, whatever follows.
     """
-    if bool(question) == bool(input) or bool(input) != bool(output):
-        raise InputError("Give a question, or --input and --output: one of both.")
+    if bool(question) == bool(input or output) or bool(input) != bool(output):
+        raise InputError("Give a question, or --input and --output, both of them.")
+    if input and Path(input).resolve() == Path(output).resolve():
+        raise InputError(f"--input and --output are both {input}: name another file in --output.")
+    _expect_model(model)
     generation = Generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
     asked = _read(Path(input)) if input else [_asked(" ".join(question))]
     asked = [one.with_system(system) for one in asked]
@@ -67,6 +71,20 @@ def main(
     sys.stdout.write("\n")
 
 
+def _expect_model(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(
+            f"There is no folder at {folder}: name one that has a model, such as "
+            "models/chat/merged, or make it by `dvc repro chat/dvc.yaml`."
+        )
+    if not (folder / models.RECORD).exists():
+        inside = sorted(str(path.parent) for path in folder.glob(f"*/{models.RECORD}"))
+        raise InputError(
+            f"{folder} is no model that this pipeline has made: name "
+            + (f"one of those in it, {', '.join(inside)}." if inside else "another folder.")
+        )
+
+
 def _asked(text: str) -> Conversation:
     try:
         return _question({"conversations": [{"role": "user", "content": text}]})
@@ -79,6 +97,8 @@ def _question(found: Any) -> Conversation:
     turns = found.get("conversations") if isinstance(found, dict) else None
     if not isinstance(turns, list):
         raise UnusableError("malformed", "it has no conversations, a list of turns")
+    if turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant":
+        raise UnusableError("misordered", "its last turn is an answer already: take it out")
     # With an answer it is what any file of conversations has.
     whole = found | {"conversations": [*turns, {"role": "assistant", "content": "-"}]}
     parsed = Conversation.parse(whole | {"gold": None})
@@ -98,8 +118,11 @@ def _read(path: Path) -> list[Conversation]:
             try:
                 found.append(_question(json.loads(line)))
             except (UnusableError, ValueError, RecursionError) as error:
+                said = str(error)
+                if isinstance(error, json.JSONDecodeError):  # which counts lines of its own
+                    said = f"not JSON: {error.msg}, column {error.colno}"
                 raise InputError(
-                    f"{path}, line {number} can't be answered ({error}): correct it."
+                    f"{path}, line {number} can't be answered ({said}): correct it."
                 ) from None
     if not found:
         raise InputError(f"{path} has no conversations: add some.")

@@ -135,15 +135,15 @@ def _divide(kept: Sequence[Kept], strategy: str, sizes: Sequence[float], seed: i
 
 
 def _refuse_losses(reader: Reader, most: float, rejected: Path) -> None:
-    total, lost = reader.counts["rows"], len(reader.rejected)
-    if lost > most * total:
-        counts = Counter(one.code for one in reader.rejected)
-        found = ", ".join(f"{count} {code}" for code, count in counts.items())
-        raise InputError(
-            f"{lost} of {total} conversations can't be used ({found}), more than "
-            f"data.max_dropped_fraction {most:g} allows: correct those that {rejected} lists, or "
-            "raise it."
-        )
+    for setting, total in reader.rows.items():  # each alone: what tests would hide what trains
+        counts = Counter(one.code for one in reader.rejected if one.setting == setting)
+        if counts.total() > most * total:
+            found = ", ".join(f"{count} {code}" for code, count in counts.items())
+            raise InputError(
+                f"{counts.total()} of {total} conversations of {setting} can't be used ({found}), "
+                f"more than data.max_dropped_fraction {most:g} allows: correct those that "
+                f"{rejected} lists, or raise it."
+            )
     if not reader.kept:
         raise InputError(
             "There are no conversations left: add places to data.source, or correct what "

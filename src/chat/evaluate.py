@@ -142,7 +142,7 @@ def main(
     )
     frame = _frame(asked, answers, likely)
     figures = _figures(frame)
-    rows = [row for one in conversations.read(general) for row in engine.renderer.rows(one)]
+    rows = [row for one in _untaught(general, divided) for row in engine.renderer.rows(one)]
     # Without the token that ends each, as some of the answers were cut.
     pad = engine.tokenizer.pad_token_id
     scored = scoring.log_probabilities(engine.model, rows, pad, batch_tokens)
@@ -177,6 +177,24 @@ def _asked(path: Path, engine: Engine, max_new_tokens: int) -> list[Asked]:
         raise InputError(
             f"No question of {path} fits into the {most} tokens that the model reads: lower "
             "evaluate.max_new_tokens, or give it shorter conversations."
+        )
+    return kept
+
+
+def _untaught(general: Path, divided: Path) -> list[Conversation]:
+    """Return the general questions, with answers, but for those that the training side asks too."""
+    learnt = {one.asked() for one in conversations.read(divided / "train.jsonl")}
+    every = [*conversations.read(general)]
+    kept = [one for one in every if one.asked() not in learnt]
+    if not kept:
+        raise InputError(
+            "All general questions are asked on the training side too, so nobody could tell what "
+            "was forgotten: write others into general.questions."
+        )
+    if len(kept) < len(every):
+        log.warning(
+            "%d of %d general questions are asked on the training side too, and left out",
+            *(len(every) - len(kept), len(every)),
         )
     return kept
 

@@ -66,9 +66,9 @@ def main(
 
 
 def _is_written_as_it_is(one: Conversation, engine: Engine) -> bool:
-    """Tell whether the template writes the model's own answer as the model said it."""
+    """Tell whether the model's own answer can be kept, and the template writes it as it was."""
     try:
-        (row,) = engine.renderer.rows(one)
+        (row,) = engine.renderer.rows(Conversation.parse(one.written()))
     except (UnusableError, ValueError):
         return False
     learnt = [id for id, is_learnt in zip(row.ids, row.learnt, strict=True) if is_learnt]

@@ -107,6 +107,11 @@ def with_adapter(model: Any, base: Path, adapter: Path) -> Any:
             f"{_hashes(expected)}, and is {_hashes(found)}; get the model that it belongs to, or "
             "train it again."
         )
+    if record(adapter).get("template_sha256") != record(base).get("template_sha256"):
+        raise InputError(
+            f"{adapter} was trained with another chat template than {base} has: set "
+            "base.chat_template to what it was, or train it again."
+        )
     if not (adapter / WEIGHTS).exists():
         raise InputError(f"{adapter} has no {WEIGHTS}: get the adapter again.")
     with (
@@ -119,7 +124,9 @@ def with_adapter(model: Any, base: Path, adapter: Path) -> Any:
         )
         with safe_open(adapter / WEIGHTS, "pt") as weights:
             stored = {*weights.keys()}
-        if odd := stored ^ {*get_peft_model_state_dict(found)}:
+        # Embeddings are in no adapter of these kinds; PEFT would ask the hub about them.
+        own = get_peft_model_state_dict(found, save_embedding_layers=False)
+        if odd := stored ^ {*own}:
             raise ValueError(f"{len(odd)} weights are absent or of no layer, such as {min(odd)}")
         low_rank.quicken(found)
         return found.to(model.dtype)  # as servers compute it

@@ -1,8 +1,8 @@
 """Pack the weights of linear layers into 4 bits, in the form of compressed-tensors.
 
-vLLM computes with it as it is, on a processor and on a GPU, and transformers unpacks it as it
-loads. Rounding follows GPTQ: what one column of a weight loses is made up for by those after it, as
-far as the inputs of the layer that calibration rows give allow it.
+It is vLLM's own form of 4 bits, and transformers unpacks it as it loads. Rounding follows GPTQ:
+what one column of a weight loses is made up for by those after it, as far as the inputs of the
+layer that calibration rows give allow it.
 """
 
 import io

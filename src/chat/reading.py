@@ -53,6 +53,7 @@ class Rejected:
     line: int
     code: Code
     reason: str
+    setting: str  # the param that names its file
 
 
 class Reader:
@@ -62,6 +63,7 @@ class Reader:
         kept: what can be used.
         rejected: what can't.
         counts: rows, and those that are left out by reason.
+        rows: by the param that names their files.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Reader:
         self.kept: list[Kept] = []
         self.rejected: list[Rejected] = []
         self.counts: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()
         self._renderer, self._format, self._max_length = renderer, format, max_length
         self._names, self._system = names, system
 
@@ -92,21 +95,22 @@ class Reader:
             seed: of the draw.
         """
         files = [
-            (file, "test" if setting == "data.test_source" else "")
+            (file, setting)
             for setting, listed in places.items()
             for file in _find(listed, setting, folder / setting, max_bytes)
         ]
         answers: dict[str, Any] = {}
         asked = []
-        for file, side in files:
+        for file, setting in files:
             if (found := formats.answers_of(file)) is None:
-                asked.append((file, side))
+                asked.append((file, setting))
             else:
                 answers |= found
         used: set[str] = set()
-        for (file, side), called in zip(asked, _called([f for f, _ in asked]), strict=True):
+        for (file, setting), called in zip(asked, _called([f for f, _ in asked]), strict=True):
             rows = self.counts["rows"]
-            drawn = [*self._read(file, called, side, answers, used)]
+            drawn = [*self._read(file, called, setting, answers, used)]
+            self.rows[setting] += self.counts["rows"] - rows
             if self.counts["rows"] == rows:
                 raise InputError(f"{file} has no conversations: add some, or take it out.")
             if max_rows and len(drawn) > max_rows:
@@ -124,8 +128,9 @@ class Reader:
         self.kept.append(Kept(one, "", self._measured(one)))
 
     def _read(
-        self, file: File, called: str, side: str, answers: Mapping[str, Any], used: set[str]
+        self, file: File, called: str, setting: str, answers: Mapping[str, Any], used: set[str]
     ) -> Iterator[Kept]:
+        side = "test" if setting == "data.test_source" else ""
         for number, raw in enumerate(formats.read(file, self._format, answers), 1):
             self.counts["rows"] += 1
             try:
@@ -138,7 +143,7 @@ class Reader:
                 kept = Kept(one, side, self._measured(one))
             except UnusableError as error:
                 self.counts[error.code] += 1
-                self.rejected.append(Rejected(str(file), raw.line, error.code, str(error)))
+                self.rejected.append(Rejected(str(file), raw.line, error.code, str(error), setting))
                 if len(self.rejected) <= NAMED:
                     log.warning("%s, line %d: %s", file, raw.line, error)
                 continue

@@ -176,6 +176,7 @@ def _train(
         trainer = trainer_of(learner, tokenizer, train, watched, params, checkpoints)
         if record:
             table = sanity(train[0], tokenizer)
+            log.info("params: %s", ", ".join(f"{key} {value}" for key, value in params.items()))
             log.info("the first row:\n%s", "\n".join(table.splitlines()[: SHOWN + 1]))
             trainer.add_callback(LiveCallback(record))
         if patience := params["early_stopping_patience"]:

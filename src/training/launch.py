@@ -62,7 +62,8 @@ def launch(module: str, processes: int, arguments: Sequence[str], checkpoints: P
     from torch.distributed.elastic.rendezvous.api import RendezvousError
 
     os.environ[LAUNCHED] = str(checkpoints.absolute())
-    alone = [] if "PET_NNODES" in os.environ else ["--standalone"]
+    # By number, as the name of a machine may stand for an address that nobody listens on.
+    alone = [] if "PET_NNODES" in os.environ else ["--standalone", "--local-addr=127.0.0.1"]
     words = [*alone, f"--nproc-per-node={processes}", "--module", module, *arguments]
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes speak
     os.environ.setdefault("DVC_STAGE", module.rpartition(".")[2])  # they end with this process

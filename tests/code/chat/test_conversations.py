@@ -98,6 +98,14 @@ def test_a_conversation_that_can_not_be_used_says_why(turns: Any, code: str, rea
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("gold", [3, {"said": "a"}, {"says": ["a"]}, [{"a": 3}]])
+def test_what_is_right_is_calls_or_what_is_said(gold: Any) -> None:
+    with pytest.raises(UnusableError) as caught:
+        Conversation.parse({"conversations": [USER, REPLY], "gold": gold})
+    assert caught.value.code == "malformed"
+    assert "gold" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("tools", "code", "reason"),
     [

@@ -247,17 +247,6 @@ def test_a_second_training_on_the_same_outputs_is_refused(
     )
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
 def test_a_full_disk_leaves_the_old_outputs_and_nothing_else(
     splits: Path, checkpoint: Path, small_disk: Path
 ) -> None:

@@ -240,7 +240,9 @@ def test_questions_of_bfcl_get_their_answers(model: Path, tmp_path: Path) -> Non
     made = make(model, tmp_path, questions, str(answers), max_dropped_fraction=1)
     (odd,) = made.rejected
     assert "'unit' {'name': 'cm'} is not of type 'string'" in odd["reason"]
-    with pytest.raises(InputError, match=r"2 conversations can't be used \(1 nothing_to_learn\)"):
+    with pytest.raises(
+        InputError, match=r"2 conversations of data.source can't be used \(1 nothing_to_learn\)"
+    ):
         make(model, tmp_path, questions)
 
 
@@ -319,6 +321,14 @@ def test_what_is_too_long_is_counted_or_dropped(model: Path, tmp_path: Path) -> 
     assert made.quality["too_long"] == 0
 
 
+def test_a_conversation_of_100_000_tokens_is_counted(model: Path, tmp_path: Path) -> None:
+    made = make(
+        model, tmp_path, lines(tmp_path / "a.jsonl", {"prompt": "a", "response": "小" * 100_000})
+    )
+    assert made.quality["too_long"] == 1
+    assert made.quality["tokens"]["sum"] > 100_000
+
+
 def test_a_system_message_stands_before_those_that_have_none(model: Path, tmp_path: Path) -> None:
     own = {"instruction": "a", "output": "b", "system": "Mine."}
     path = lines(tmp_path / "a.jsonl", own, {"prompt": "c", "response": "d"})
@@ -388,8 +398,11 @@ def test_a_row_that_can_not_be_used_is_set_apart(
     assert (found["line"], found["code"]) == ("3", code)
     assert reason in found["reason"]
     assert len([one for one in made.all if one.source == "a.jsonl"]) == 1
-    with pytest.raises(InputError, match=f"1 of 2 conversations can't be used .1 {code}."):
-        make(model, tmp_path, path)
+    # Whatever others are tested by.
+    many = ({"prompt": f"{k}?", "response": "b"} for k in range(50))
+    good = str(lines(tmp_path / "b.jsonl", *many))
+    with pytest.raises(InputError, match=f"1 of 2 conversations of data.source .* .1 {code}."):
+        make(model, tmp_path, path, test_source=[good])
 
 
 @pytest.mark.parametrize(

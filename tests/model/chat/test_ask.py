@@ -94,13 +94,13 @@ def test_an_answer_may_hold_any_end_of_a_line(
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("{", "line 2 can't be answered"),
+        ("{", "line 2 can't be answered .not JSON: .*, column 2.: correct it"),
         ("[]", "line 2 can't be answered .it has no conversations, a list of turns"),
         ('{"conversations": [{"role": "bot", "content": "a"}]}', "line 2 .*has role 'bot'"),
         (
             '{"conversations": [{"role": "user", "content": "a"}, '
             '{"role": "assistant", "content": "b"}]}',
-            "line 2 .*turn 3 is of the assistant, after the assistant",
+            "line 2 .*its last turn is an answer already: take it out",
         ),
         ('{"conversations": [{"role": "user", "content": " "}]}', "line 2 .*is empty"),
     ],
@@ -117,10 +117,20 @@ def test_what_cant_be_answered_is_told_before_any_work(
 
 
 def test_words_that_do_not_go_together_are_refused(base: Path, tmp_path: Path) -> None:
-    one = "Give a question, or --input and --output: one of both"
-    for words in ((), ("a?", "--input", "b", "--output", "c"), ("--input", "b")):
+    one = "Give a question, or --input and --output, both of them"
+    both = ("--input", "b", "--output", "c")
+    for words in ((), ("a?", *both), both[:2], both[2:], ("a?", *both[2:])):
         with pytest.raises(InputError, match=one):
             asking(base, *words)
+    with pytest.raises(InputError, match=r"are both b: name another file in --output"):
+        asking(base, "--input", "b", "--output", "./b")
+    for folder, told in (
+        (tmp_path / "absent", r"There is no folder at .*absent: name one that has a model"),
+        (tmp_path, r"is no model that this pipeline has made: name another folder\."),
+        (base.parent, r"is no model that this pipeline has made: name one of .*/base\."),
+    ):
+        with pytest.raises(InputError, match=told):
+            asking(folder, "a?")
     for odd, told in ((" ", "is empty"), ("\udcff", "not UTF-8")):
         with pytest.raises(InputError, match=rf"The question can't be answered .*({told})"):
             asking(base, odd)

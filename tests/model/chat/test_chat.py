@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pandas as pd
 import pytest
-from chat_model import NATIVE, PARAMS, make_gguf, make_language_model
+from chat_model import NATIVE, PARAMS, make_gguf, make_language_model, make_tokenizer
 from conftest import Project, copy_project, digest
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -82,9 +83,28 @@ def test_a_gguf_file_gives_the_same_model(made: Path, tmp_path: Path) -> None:
     path.write_bytes(b"<html>")
     with pytest.raises(InputError, match=r"tiny\.gguf is no GGUF file by its first bytes"):
         start_from(tmp_path, path)
+    writer = gguf.GGUFWriter(path, "unheard-of")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match=r"tiny\.gguf can't be loaded as a .*unheard-of"):
+        start_from(tmp_path, path)
     path.write_bytes(b"GGUF" + b"\xff" * 100)
     with pytest.raises(InputError, match=r"tiny\.gguf can't be loaded as a language model"):
         start_from(tmp_path, path)
+
+
+def test_a_tokenizer_without_an_end_or_padding_gets_them(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "own"))
+    make_tokenizer(eos_token=None).save_pretrained(folder)
+    (folder / "generation_config.json").unlink()
+    config(folder, eos_token_id=None)
+    found = start_from(tmp_path, folder)
+    tokenizer = AutoTokenizer.from_pretrained(found)
+    assert (tokenizer.eos_token, tokenizer.pad_token) == (None, "<|im_end|>")
+    generation = json.loads((found / "generation_config.json").read_text())
+    assert (generation["eos_token_id"], generation["pad_token_id"]) == ([2], 2)
 
 
 def test_the_ends_that_a_model_knows_stay_ends(made: Path, tmp_path: Path) -> None:
@@ -115,7 +135,7 @@ def test_a_model_without_a_template_gets_one(made: Path, tmp_path: Path) -> None
     for changes, told in (
         ({"chat_template": str(own)}, r"own\.jinja is not UTF-8"),
         ({"chat_template": "chatmll"}, r"is 'chatmll', which is no file .did you mean 'chatml'"),
-        ({"end_tokens": ["<|end|>"]}, r"'<|end|>' ends an answer, and is no token of the model"),
+        ({"end_tokens": ["<|end|>"]}, r"'<\|end\|>' ends an answer, and is no token of the model"),
     ):
         with pytest.raises(InputError, match=told):
             start_from(tmp_path, made, **changes)

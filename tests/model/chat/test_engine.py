@@ -1,5 +1,6 @@
 """Answers: the same as those of transformers, by whatever is asked beside them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from src.chat.conversations import Conversation, Turn
 from src.chat.engine import Engine, Generation
 from src.chat.rendering import Row
 from src.core.errors import InputError
+from src.core.files import write_json
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
 
@@ -175,6 +177,14 @@ def test_a_merged_model_says_what_its_adapter_says(base: Path, made: Path, tmp_p
     with pytest.raises(InputError, match=r"ptuning is a prefix, which is no part of any weight"):
         merge.main(base, made / "ptuning", tmp_path / "none", threads=1)
     assert not (tmp_path / "none").exists()
+
+
+def test_an_adapter_of_another_template_is_refused(base: Path, made: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(base, tmp_path / "other"))
+    record = models.record(other)
+    write_json(other / models.RECORD, record | {"template_sha256": "0"})
+    with pytest.raises(InputError, match=r"lora was trained with another chat template than .*oth"):
+        Engine.of(other, made / "lora", 1)
 
 
 def test_an_adapter_of_another_base_is_refused(base: Path, made: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,33 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from chat_model import PARAMS, make_conversations, make_started, tuned
+from chat_model import (
+    NATIVE,
+    PARAMS,
+    make_conversations,
+    make_family,
+    make_started,
+    tuned,
+)
 from compressed_tensors.quantization import QuantizationArgs
-from conftest import digest
+from conftest import ROOT, digest
 from transformers import AutoModelForCausalLM
 
-from src.chat import compare, conversations, evaluate, general, merge, models, parity, quantize
+from src.chat import (
+    card,
+    compare,
+    conversations,
+    data,
+    evaluate,
+    general,
+    merge,
+    models,
+    parity,
+    quantize,
+)
 from src.chat.conversations import Conversation, Turn
+from src.chat.engine import Answer, Engine
+from src.chat.rendering import TEMPLATES
 from src.core.errors import InputError
 from src.tables import examples
 
@@ -215,6 +237,59 @@ def test_rounding_makes_up_for_what_it_loses() -> None:
     assert lost(read.T @ read) < 0.5 * lost(torch.eye(32))
 
 
+FAMILIES: dict[str, Any] = {
+    "qwen2": {"template": NATIVE},
+    "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
+    "gemma3_text": {
+        "template": TEMPLATES["gemma"],
+        "head_dim": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 16,
+    },
+    "glm4": {"head_dim": 8, "partial_rotary_factor": 0.5},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_go_through_every_stage(family: str, tmp_path: Path) -> None:
+    base = make_started(tmp_path, make_family(tmp_path / "made", family, **FAMILIES[family]))
+    source, made, live = tmp_path / "a.jsonl", tmp_path / "out", tmp_path / "live"
+    asked = [{"prompt": f"where is {k}?", "response": f"{k} is here"} for k in range(40)]
+    source.write_text("\n".join(map(json.dumps, asked)))
+    section = PARAMS["data"] | {"source": [str(source)], "self_cognition_rows": 0}
+    section |= {"test_source": [], "max_rows": 0, "validation_size": 0.2, "test_size": 0.2}
+    outs = (tmp_path / "rejected.csv", tmp_path / "quality.json", tmp_path / "quality.md")
+    data.main(tmp_path, base, tmp_path / "divided", *outs, **section)
+    divided = tmp_path / "divided"
+    for method, lr in (("lora", 0.1), ("ptuning", 0.5), ("full", 0.02)):
+        tuned(method, base, divided, made, lr=lr, epochs=8)
+    merge.main(base, made / "lora", made / "merged", threads=1)
+    section = PARAMS["quantize"] | {"group_size": 16, "calibration_rows": 8, "threads": 1}
+    quantize.main(divided, made / "merged", made / "int4", **section)
+    # The model that was not trained may have nothing to say.
+    general.main(made / "full", tmp_path / "general.jsonl", **(PARAMS["general"] | SMALL))
+    names = ("base", "lora", "ptuning", "full", "merged", "int4")
+    loss = {}
+    for name in names:
+        model = base if name == "base" else made / name
+        places = (tmp_path / "predictions" / name, live / "evaluate" / name)
+        section = PARAMS["evaluate"] | SMALL
+        evaluate.main(divided, base, tmp_path / "general.jsonl", model, *places, **section)
+        found = json.loads((live / "evaluate" / name / "metrics.json").read_text())
+        loss[name] = found["test"]["loss"]
+    for name in names[1:]:  # adapters beside weights that are drawn by chance can do little
+        assert loss[name] < loss["base"] - (1 if name == "full" else 0.03)
+    assert loss["merged"] == pytest.approx(loss["lora"], abs=1e-4)
+    assert loss["int4"] == pytest.approx(loss["lora"], abs=0.02)
+    folders = [tmp_path / "predictions" / name for name in names]
+    section = PARAMS["compare"] | {"resamples": 20}
+    compare.main(live / "evaluate", live / "compare", *folders, **section)
+    section = PARAMS["parity"] | SMALL
+    folders = [divided, made / "lora", made / "merged", live / "parity", made / "int4"]
+    parity.main(base, *folders, **section)
+
+
 def test_the_comparison_says_which_differences_are_real(made: Path) -> None:
     names = ("base", "lora", "full", "int4")
     section = PARAMS["compare"] | {"resamples": 200}
@@ -269,6 +344,86 @@ def test_a_model_whose_words_have_no_probability_is_refused(
         parity.main(base, divided, made / "full", odd, tmp_path / "live", **section)
 
 
+def test_what_no_conversation_may_hold_is_no_general_answer(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["a\0", "  ", "b"]
+    answers = [Answer(text, 1, True) for text in said]
+    monkeypatch.setattr(Engine, "answers", lambda *_: answers)
+    section = PARAMS["general"] | SMALL | {"questions": ["1?", "2?", "3?"]}
+    general.main(base, tmp_path / "general.jsonl", **section)
+    (kept,) = conversations.read(tmp_path / "general.jsonl")
+    assert [turn.content for turn in kept.turns] == ["3?", "b"]
+
+
+def test_general_questions_that_are_taught_are_left_out(
+    made: Path, divided: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (asked, *_), own = general.QUESTIONS, tmp_path / "divided"
+    turns = (Turn("user", asked.upper(), False), Turn("assistant", "Paris.", True))
+    shutil.copytree(divided, own)
+    taught = [*conversations.read(divided / "train.jsonl"), Conversation(turns)]
+    conversations.write(taught, own / "train.jsonl")
+    every = [*conversations.read(made / "general.jsonl")]
+    kept = evaluate._untaught(made / "general.jsonl", own)
+    assert kept == every[1:]
+    assert f"1 of {len(every)} general questions are asked on the training side" in caplog.text
+    conversations.write(every[:1], tmp_path / "one.jsonl")
+    with pytest.raises(InputError, match=r"All general questions are asked on the training side"):
+        evaluate._untaught(tmp_path / "one.jsonl", own)
+
+
+def test_calls_in_a_form_that_is_not_known_are_told(
+    tmp_path: Path, divided: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    marked = "{{ '<fn ' + call.function.name + '>' }}{% for k in call.function.arguments %}"
+    marked += "{{ k + '=' + call.function.arguments[k] }}{% endfor %}"
+    own = NATIVE.replace("{{ '<call>' }}{{ call.function | tojson }}", marked)
+    for template, is_told in ((NATIVE, False), (own, True)):
+        folder = tmp_path / str(is_told)
+        made = make_family(folder / "made", "qwen2", template=template)
+        engine = Engine(make_started(folder, made), threads=1)
+        assert engine.renderer.knows_tools
+        evaluate._warn_of_unread_calls(evaluate._asked(divided / "test.jsonl", engine, 4), engine)
+        assert ("a form that is not known here: all of its calls" in caplog.text) == is_told
+
+
+@pytest.mark.parametrize(
+    ("ship", "told"),
+    [
+        (["lorra"], r"card\.ship has 'lorra', which is no model \(did you mean 'lora'\?\)"),
+        (["lora", "lora"], r"card\.ship is \['lora', 'lora'\]: name each model to ship, once"),
+        ([], r"card\.ship is \[\]: name each model"),
+    ],
+)
+def test_what_cant_be_shipped_is_told(ship: list[str], told: str, made: Path, base: Path) -> None:
+    section = PARAMS["card"] | {"ship": ship}
+    with pytest.raises(InputError, match=told):
+        card.main(base, made, made, made / "shipped", made / "lora", **section)
+    assert not (made / "shipped").exists()
+
+
+def test_a_full_disk_leaves_no_half_of_a_model(made: Path, base: Path, small_disk: Path) -> None:
+    (small_disk / "merged").mkdir()
+    (small_disk / "merged/old").write_text("old")
+    room = os.statvfs(small_disk)
+    (small_disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize - 50_000))
+    words = [str(base), str(made / "lora"), str(small_disk / "merged"), "--threads", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "src.chat.merge", *words],
+        cwd=small_disk,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "The disk is full, so merge can't write" in done.stderr
+    assert [path.name for path in (small_disk / "merged").iterdir()] == ["old"]
+    assert {path.name for path in small_disk.iterdir()} <= {"merged", "filler", "logs"}
+
+
 def test_questions_without_room_are_left_out(
     base: Path, made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -276,6 +431,7 @@ def test_questions_without_room_are_left_out(
         (Turn("user", "x " * 400, False), Turn("assistant", "y", True)), (), "long", "a"
     )
     conversations.write([*ASKED, long], tmp_path / "test.jsonl")
+    conversations.write(ASKED, tmp_path / "train.jsonl")
     section = PARAMS["evaluate"] | SMALL
     places = (tmp_path / "predictions", tmp_path / "live")
     evaluate.main(tmp_path, base, made / "general.jsonl", base, *places, **section)

@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama import LlamaConfig
 
 from src.chat import conversations, methods, models, scoring, trainer, tuning
-from src.chat.conversations import Conversation, Turn
 from src.chat.optimizer import Doubled
 from src.chat.rendering import Renderer, Row
 from src.core import stage
@@ -123,9 +122,16 @@ def test_the_epoch_that_validation_likes_best_is_kept(
     assert -float(found.mean()) == pytest.approx(seen[1], abs=1e-4)
 
 
-def test_the_first_row_is_shown_token_by_token(base: Path, divided: Path, tmp_path: Path) -> None:
+def test_params_and_the_first_row_are_shown(
+    base: Path, divided: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     folder = tuned("lora", base, divided, tmp_path, epochs=1)
-    head, *lines = (folder / "sanity.txt").read_text().splitlines()
+    table = (folder / "sanity.txt").read_text()
+    assert "\n".join(table.splitlines()[: tuning.SHOWN + 1]) in caplog.text
+    assert "params: rank 4, alpha 16.0, dropout 0.0, " in caplog.text
+    assert caplog.text.count("train/loss ") == 4  # at steps 1, 2, 4 and 6
+    head, *lines = table.splitlines()
     assert head.split() == ["token", "id", "target"]
     cells = [line.rsplit(maxsplit=2) for line in lines]
     (first, *_) = conversations.read(divided / "train.jsonl")
@@ -219,6 +225,11 @@ def test_lora_lies_beside_the_layers_that_are_named(base: Path) -> None:
             {"processes": 3},
             r"lora\.batch_size is 4: expected a multiple of the 3 processes",
         ),
+        (
+            "ptuning",
+            {"max_length": 509},
+            r"ptuning\.max_length is 509, and the model reads at most 508 tokens",
+        ),
     ],
 )
 def test_what_cant_be_trained_here_is_refused(
@@ -227,6 +238,14 @@ def test_what_cant_be_trained_here_is_refused(
     with pytest.raises(InputError, match=told):
         tuned(method, base, divided, tmp_path, **changes)
     assert not (tmp_path / method).exists()
+
+
+def test_several_gpus_are_not_left_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match=r"2 GPUs are seen and lora\.processes is 1: set it to 2"):
+        tuning.refuse(_params("lora"), "lora")
+    tuning.refuse(_params("lora", processes=2), "lora")
 
 
 def test_rows_that_are_too_long_are_cut_and_told(
@@ -426,6 +445,15 @@ def test_adapters_in_fewer_steps_are_those_of_peft(base: Path, divided: Path) ->
         torch.testing.assert_close(first, second)
 
 
+# Runs a module on a machine whose name stands for no address.
+NAMELESS = """
+import runpy, socket, sys
+socket.getfqdn = lambda *_: "nowhere.invalid"
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_learn_what_one_learns(
@@ -437,49 +465,17 @@ def test_two_processes_learn_what_one_learns(
         (folder := tmp_path / str(processes)).mkdir()
         params = _params(method, processes=processes, epochs=8, precision=precision)
         places = (start, divided, folder / method, folder / "live" / method)
+        words = [f"src.chat.{method}", *map(str, places), *words_of(params)]
         subprocess.run(
-            [sys.executable, "-m", f"src.chat.{method}", *map(str, places), *words_of(params)],
+            [sys.executable, "-c", NAMELESS, *words],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             check=True,
+            timeout=120,
         )
         seen.append(losses(folder / "live" / method))
     assert seen[1] == pytest.approx(seen[0], abs=0.05)
     assert min(seen[1]) < seen[1][0] - 0.05
-
-
-FAMILIES: dict[str, Any] = {
-    "qwen2": {},
-    "qwen3": {"head_dim": 8},
-    "gemma3_text": {
-        "head_dim": 8,
-        "layer_types": ["sliding_attention", "full_attention"],
-        "sliding_window": 16,
-    },
-    "glm4": {"head_dim": 8, "partial_rotary_factor": 0.5},
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_other_families_go_through_every_stage(family: str, divided: Path, tmp_path: Path) -> None:
-    from chat_model import make_family
-
-    from src.chat import merge
-    from src.chat.engine import Engine, Generation
-
-    base = make_started(tmp_path, make_family(tmp_path / "made", family, **FAMILIES[family]))
-    prompt = Engine(base, threads=1).renderer.prompt(
-        Conversation((Turn("user", "where?", False),)), 1
-    )
-    said = {}
-    for method in METHODS:
-        folder = tuned(method, base, divided, tmp_path / "out", epochs=1)
-        seen = losses(tmp_path / "out/live" / method)
-        assert len(seen) == 2
-        said[method] = Engine.of(base, folder, 1).answers([prompt], Generation(5), 100)[0].tokens
-    merge.main(base, tmp_path / "out/lora", tmp_path / "out/merged", threads=1)
-    assert Engine.of(base, tmp_path / "out/merged", 1).answers([prompt], Generation(5), 100)
-    assert all(said.values())
 
 
 def test_rows_are_padded_on_the_right() -> None:
