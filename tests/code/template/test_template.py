@@ -117,6 +117,7 @@ def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Templat
         "Makefile",
         "README.md",
         "docs/README.md",
+        "docs/commands.md",
         "params.yaml",
         "pyproject.toml",
     }
@@ -140,6 +141,8 @@ def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Templat
             readme = (other.root / "README.md").read_text()
             assert (title in readme) == (f"| `{name}` |" in readme) == kept
             assert (f"({name}.md)" in (other.root / "docs/README.md").read_text()) == kept
+            if name == "chat":
+                assert ("make chat" in (other.root / "docs/commands.md").read_text()) == kept
             assert (f"src.{name}." in (other.root / "pyproject.toml").read_text()) == kept
     assert {"hooks/pre_prompt.py", "dvc.lock", "tests/code/template/test_template.py"} <= left
     stages = [each.git("ls-files", "--stage", ".ci") for each in (project, template.source)]
