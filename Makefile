@@ -20,20 +20,20 @@ chat: .venv/installed
 # What docs/chat.md says of it beside its peers, measured anew: an hour.
 CHAT = python benchmarks/chat.py
 CHAT_OF = data/chat/conversations --base models/chat/base
-CHAT_PEERS = --llamafactory .venv-llamafactory/bin/python --swift .venv-swift/bin/python
+CHAT_PEERS = --llamafactory .venv-chat-llamafactory/bin/python --swift .venv-chat-swift/bin/python
 bench-chat: export PYTHONPATH := $(CURDIR)
-bench-chat: .venv/installed .venv-llamafactory/installed .venv-swift/installed
+bench-chat: .venv/installed .venv-chat-llamafactory/installed .venv-chat-swift/installed
 	dvc repro chat/dvc.yaml:data
 	for method in lora full ptuning; do $(CHAT) train $(CHAT_OF) $(CHAT_PEERS) --method $$method || exit; done
 	$(CHAT) generate $(CHAT_OF)
 
 # It asks for torchaudio, of which there is no build for processors alone, and uses it for sound: an
 # empty module stands in its place.
-.venv-llamafactory/installed: benchmarks/llamafactory.txt
-	$(PYTHON) -m venv .venv-llamafactory
-	.venv-llamafactory/bin/python -m pip install --requirement $<
-	.venv-llamafactory/bin/python -m pip install --no-deps llamafactory==0.9.5
-	touch "$$(.venv-llamafactory/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchaudio.py"
+.venv-chat-llamafactory/installed: benchmarks/chat-llamafactory.txt
+	$(PYTHON) -m venv .venv-chat-llamafactory
+	.venv-chat-llamafactory/bin/python -m pip install --requirement $<
+	.venv-chat-llamafactory/bin/python -m pip install --no-deps llamafactory==0.9.5
+	touch "$$(.venv-chat-llamafactory/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchaudio.py"
 	touch $@
 
 # The pipeline of tables: credit-card payments, of which 0.17 % are frauds.

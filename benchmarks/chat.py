@@ -1,7 +1,7 @@
 """Fine-tune a language model side by side with ms-swift, LLaMA-Factory and TRL, and generate.
 
     python benchmarks/chat.py train data/chat/conversations --base models/chat/base \
-        --llamafactory .venv-llamafactory/bin/python --swift .venv-swift/bin/python
+        --llamafactory .venv-chat-llamafactory/bin/python --swift .venv-chat-swift/bin/python
     python benchmarks/chat.py generate data/chat/conversations --base models/chat/base
 
 The conversations are those of the train and the validation side, each as many whole exchanges of a

@@ -35,7 +35,7 @@ TABLES = (
 CONVERSATIONS = (
     *("chat", "src/chat", "data/chat", "docs/chat.md", "tests/chat_model.py"),
     *("benchmarks/chat.py", "benchmarks/chat_peers.py"),
-    *("benchmarks/llamafactory.txt", "benchmarks/swift.txt"),
+    *("benchmarks/chat-llamafactory.txt", "benchmarks/chat-swift.txt"),
     *("tests/code/chat", "tests/data/chat", "tests/model/chat"),
 )
 LICENSES = {
