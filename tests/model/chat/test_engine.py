@@ -23,6 +23,15 @@ pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipel
 causal: Any = AutoModelForCausalLM
 QUESTIONS = ["where is 1?", "where is 12 of the xxxx?", "who?", "what is this, and where, and why?"]
 TWELVE = Generation(12)
+# A window that some questions are longer than, and a state that is no keys and values.
+OTHERS: dict[str, Any] = {
+    "gemma3_text": {
+        "head_dim": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 25,
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +93,14 @@ def test_right_answers_are_as_likely_as_where_all_is_read_at_once(
     base: Path,
     made: Path,
     tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if family != "llama":
-        # A window that some questions are longer than, and a state that is no keys and values.
-        layers = {"gemma3_text": ["sliding_attention", "full_attention"]}
-        config: dict[str, Any] = {"layer_types": layers.get(family, ["conv", "full_attention"])}
-        if family == "gemma3_text":
-            config |= {"head_dim": 8, "sliding_window": 25}
-        base = make_started(tmp_path, make_family(tmp_path / "made", family, **config))
+    if family in OTHERS:
+        base = make_started(tmp_path, make_family(tmp_path / "made", family, **OTHERS[family]))
         if method != "base":
-            divided = make_conversations(tmp_path_factory.mktemp("divided"))
-            made = tuned(method, base, divided, tmp_path / "out", lr=0.5).parent
+            made = tuned(
+                method, base, make_conversations(tmp_path), tmp_path / "out", lr=0.5
+            ).parent
     engine = Engine.of(base, base if method == "base" else made / method, 1)
     turns = [
         (Turn("user", text, False), Turn("assistant", "x" * place, True))
