@@ -38,7 +38,8 @@ from transformers import AutoModelForCausalLM
 
 from src.chat import conversations, models, scoring
 from src.chat.conversations import Conversation, Turn
-from src.chat.engine import Engine, Generation
+from src.chat.engine import Engine
+from src.chat.generation import Generation
 from src.chat.rendering import Renderer, Row
 from src.project import params
 
@@ -157,7 +158,7 @@ def train(arguments: argparse.Namespace) -> None:
                 log = folder / "log"
                 weight = command(words, log, folder, **threads)
                 found = re.findall(
-                    r"""['"]train_runtime['"]: ['"]?([\d.]+)|the last of them in ([\d.]+) s""",
+                    r"""['"]train_runtime['"]: ['"]?([\d.]+)|those of this run took ([\d.]+) s""",
                     log.read_text(),
                 )
                 if not found:
@@ -248,7 +249,7 @@ def generate(arguments: argparse.Namespace) -> None:
     base = arguments.base.resolve()
     torch.set_num_threads(THREADS)
     engine = Engine(base, threads=THREADS)
-    engine._ends = set()  # each answer has all its tokens, for us and for the peer
+    engine.ends = set()  # each answer has all its tokens, for us and for the peer
     renderer = Renderer(models.tokenizer(base))
     read = conversations.read(arguments.conversations / "train.jsonl")
     opening = [Conversation(one.turns[:1]) for one in read if one.turns[0].role == "user"]

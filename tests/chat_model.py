@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama import LlamaConfig
 
-from src.chat.rendering import TEMPLATES
+from src.chat.templates import TEMPLATES
 
 FILE = ROOT / "chat/params.yaml"
 PARAMS: dict[str, Any] = YAML(typ="safe").load(FILE) if FILE.exists() else {}

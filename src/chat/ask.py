@@ -17,9 +17,9 @@ from typing import Annotated, Any
 
 from tqdm import tqdm
 
-from src.chat import models
 from src.chat.conversations import Conversation
-from src.chat.engine import Answer, Engine, Generation
+from src.chat.engine import Engine
+from src.chat.generation import Answer, Generation
 from src.chat.toolbox import UnusableError
 from src.core import stage
 from src.core.command_line import Count, Interval, Natural, Seed, Threads
@@ -55,7 +55,6 @@ def main(
         raise InputError("Give a question, or --input and --output, both of them.")
     if input and Path(input).resolve() == Path(output).resolve():
         raise InputError(f"--input and --output are both {input}: name another file in --output.")
-    _expect_model(model)
     generation = Generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
     asked = _read(Path(input)) if input else [_asked(" ".join(question))]
     asked = [one.with_system(system) for one in asked]
@@ -69,20 +68,6 @@ def main(
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
-
-
-def _expect_model(folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(
-            f"There is no folder at {folder}: name one that has a model, such as "
-            "models/chat/merged, or make it by `dvc repro chat/dvc.yaml`."
-        )
-    if not (folder / models.RECORD).exists():
-        inside = sorted(str(path.parent) for path in folder.glob(f"*/{models.RECORD}"))
-        raise InputError(
-            f"{folder} is no model that this pipeline has made: name "
-            + (f"one of those in it, {', '.join(inside)}." if inside else "another folder.")
-        )
 
 
 def _asked(text: str) -> Conversation:

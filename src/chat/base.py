@@ -16,8 +16,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
+from src.chat import templates
 from src.chat.models import RECORD, make_readable
-from src.chat.rendering import TEMPLATES, Renderer
+from src.chat.rendering import Renderer
+from src.chat.templates import TEMPLATES
 from src.core import stage
 from src.core.command_line import Count
 from src.core.errors import InputError, closest
@@ -74,6 +76,8 @@ def main(
     elif isinstance(tokenizer.chat_template, dict):  # one of several names
         tokenizer.chat_template = tokenizer.chat_template.get("default")
     renderer = Renderer(tokenizer)
+    completed = renderer.template != tokenizer.chat_template
+    tokenizer.chat_template = renderer.template  # by which everybody writes the same
     ends = end_tokens or [*dict.fromkeys([*renderer.ends, *_own_ends(model, tokenizer)])]
     model.generation_config.eos_token_id = _ids(tokenizer, ends)
     if tokenizer.pad_token is None:
@@ -91,7 +95,7 @@ def main(
     log.info(
         "%s: %d weights in %s; an answer ends with %s; tools %s",
         *(model.config.architectures[0], model.num_parameters(), dtype, " or ".join(ends)),
-        "by the template" if renderer.knows_tools else "as Hermes writes them",
+        "as Hermes writes them" if completed else "by the template",
     )
 
 
@@ -217,6 +221,7 @@ def _found(
         "dtype": dtype,
         "sha256": {path.name: sha256(path) for path in weights},
         "template_sha256": hashlib.sha256(tokenizer.chat_template.encode()).hexdigest(),
+        "tool_calls": templates.call_form(tokenizer),
         "end_tokens": ends,
     }
 

@@ -34,6 +34,18 @@ FOLLOWS: Mapping[str, tuple[Role, ...]] = {
     "assistant": ("user", "tool"),
     "tool": ("assistant", "tool"),
 }
+# What other formats call them.
+ALIASES: Mapping[str, Role] = {
+    "human": "user",
+    "prompter": "user",
+    "bot": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "chatbot": "assistant",
+    "function": "tool",
+    "function_call": "tool",
+    "observation": "tool",
+}
 TURNS = 400  # of a conversation at most; a template writes all of them anew for each answer
 
 
@@ -124,7 +136,8 @@ def _turn(place: int, found: Any) -> Turn:
         raise UnusableError("malformed", f"turn {place} is no object")
     role, learnt = found.get("role"), found.get("loss", True)
     if role not in ROLES:
-        hint = closest(str(role), ROLES)
+        called = ALIASES.get(str(role).lower().strip())
+        hint = f" (call it {called!r})" if called else closest(str(role), ROLES)
         raise UnusableError(
             "unknown_role",
             f"turn {place} has role {str(role)[:40]!r}{hint}: one of {', '.join(ROLES)}",
@@ -183,8 +196,13 @@ def _refuse_order(turns: Sequence[Turn]) -> None:
     before: Turn | None = None
     for place, turn in enumerate(turns, 1):
         if turn.role not in FOLLOWS[before.role if before else ""]:
-            after = f"after the {before.role}" if before else "first"
-            raise UnusableError("misordered", f"turn {place} is of the {turn.role}, {after}")
+            who = before.role if before else ""
+            after = f"after one of the {who}" if before else "and the first"
+            raise UnusableError(
+                "misordered",
+                f"turn {place} is of the {turn.role} {after}, where one of the "
+                f"{' or '.join(FOLLOWS[who])} belongs",
+            )
         called = before is not None and before.role == "tool"
         if turn.parallel and not called:
             raise UnusableError("misordered", f"turn {place} is parallel to no call before it")

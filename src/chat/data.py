@@ -86,7 +86,8 @@ def main(
         _write(reader.rejected, file)
     _refuse_losses(reader, max_dropped_fraction, rejected)
     sides = _divide(reader.kept, strategy, [validation_size, test_size], seed)
-    figures = data_page.figures(reader.kept, sides, reader.counts, max_length)
+    read = reader.rows.total()
+    figures = data_page.figures(reader.kept, sides, read, reader.dropped, max_length)
     with replacing(divided) as made_folder:
         made_folder.mkdir()
         for side, called in enumerate(SPLITS):

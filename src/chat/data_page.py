@@ -15,7 +15,11 @@ PARTS = 12  # of the picture of lengths
 
 
 def figures(
-    kept: Sequence[Kept], sides: Sequence[int], counts: Mapping[str, int], max_length: int
+    kept: Sequence[Kept],
+    sides: Sequence[int],
+    rows: int,
+    dropped: Mapping[str, int],
+    max_length: int,
 ) -> dict[str, Any]:
     """Return what ``page`` shows, and DVC compares."""
     found, measured = [one.conversation for one in kept], [one.measured for one in kept]
@@ -26,10 +30,10 @@ def figures(
     calls = [turn for one in found for turn in one.turns if turn.role == "tool"]
     too_long = [each for each in measured if each.longest > max_length]
     return {
-        "rows": counts["rows"],
+        "rows": rows,
         "made": sum(one.source.startswith("self_cognition/") for one in found),
         "kept": len(found),
-        "dropped": {key: n for key, n in sorted(counts.items()) if key != "rows" and n},
+        "dropped": {key: n for key, n in sorted(dropped.items()) if n},
         "sources": {name: dict(n) for name, n in sorted(by_source.items())},
         "turns": sum(len(one.turns) for one in found),
         "calls": len(calls),

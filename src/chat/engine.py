@@ -7,23 +7,16 @@ leaves the others alone.
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from transformers import (
-    DynamicCache,
-    LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import DynamicCache
 
 from src.chat import models, prefill, scoring
+from src.chat.generation import Answer, Batch, Generation, Going
 from src.chat.prefill import Reading
-from src.chat.rendering import Question, Renderer
+from src.chat.rendering import Question, Renderer, Row
 from src.core.errors import InputError
 from src.predict.padding import batches
 
@@ -33,56 +26,6 @@ READ_AT_ONCE = 2048
 log = logging.getLogger("src.chat.engine")
 
 
-@dataclass(frozen=True)
-class Generation:
-    """How an answer is drawn from what the model says of the next token.
-
-    Attributes:
-        max_new_tokens: of an answer at most.
-        temperature: the scores are divided by it; 0 takes the likeliest token, whatever follows.
-        top_p: only the likeliest tokens that have this probability together are drawn from.
-        top_k: only so many of the likeliest are; 0 for all.
-        repetition_penalty: what scores of tokens that were there are divided by, if positive.
-        seed: of the draws; each prompt has draws of its own.
-    """
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-
-    def chooser(self) -> LogitsProcessorList:
-        """Return what changes the scores before a token is drawn."""
-        found = LogitsProcessorList()
-        if self.repetition_penalty != 1:
-            found.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
-        if self.temperature:
-            if self.temperature != 1:
-                found.append(TemperatureLogitsWarper(self.temperature))
-            if self.top_k:
-                found.append(TopKLogitsWarper(self.top_k))
-            if self.top_p < 1:
-                found.append(TopPLogitsWarper(self.top_p))
-        return found
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said.
-
-    Attributes:
-        text: without the token that ends it.
-        tokens: how many were made, with that token.
-        ended: whether the model ended it; else ``max_new_tokens`` did.
-    """
-
-    text: str
-    tokens: int
-    ended: bool
-
-
 class Engine:
     """A model at work.
 
@@ -90,6 +33,10 @@ class Engine:
         model: of transformers, or of PEFT.
         tokenizer: its tokenizer.
         renderer: writes conversations as prompts.
+        ends: the tokens that end an answer.
+        longest: how many tokens the model reads at most, with those of its answer.
+        joins: whether answers may be made together.
+        at_once: how many tokens are best read at once.
     """
 
     def __init__(self, base: Path, adapter: Path | None = None, *, threads: int) -> None:
@@ -111,10 +58,10 @@ class Engine:
         if adapter:
             model = models.with_adapter(model, base, adapter)
         self.model = model.eval()
-        self._ends = set(models.ends(base))
-        self._longest = models.longest(self.model)
-        self._joins = prefill.joins(self._cache(1))
-        self._at_once = READ_AT_ONCE if device == "cpu" else 2**31
+        self.ends = set(models.ends(base))
+        self.longest = models.longest(self.model)
+        self.joins = prefill.joins(self._cache(1))
+        self.at_once = READ_AT_ONCE if device == "cpu" else 2**31
 
     @classmethod
     def of(cls, base: Path, model: Path, threads: int) -> Self:
@@ -125,7 +72,7 @@ class Engine:
 
     def has_room(self, question: Question, max_new_tokens: int) -> bool:
         """Tell whether the model reads a question with its right answer, and with one so long."""
-        return len(question.asked) + max(len(question.right), max_new_tokens) <= self._longest
+        return len(question.asked) + max(len(question.right), max_new_tokens) <= self.longest
 
     def answers(
         self,
@@ -174,18 +121,17 @@ class Engine:
         Raises:
             InputError: the prompt leaves no room for an answer.
         """
-        made: list[int] = []
         said = ""
         ids = self.renderer.ids(prompt)
         self._refuse_longer([ids], generation)
-        for [(_, token)] in self._steps(self._read([ids]), [0], generation):
-            made.append(token)
-            text = self._answer(made).text
+        one = Going(generation, generation.draws(0))
+        for _ in self._steps([self.read([ids])], [one]):
+            text = self._answer(one.made).text
             if text.endswith("\ufffd"):  # the first bytes of a character
                 continue
             yield text[len(said) :]
             said = text
-        yield self._answer(made).text[len(said) :]
+        yield self._answer(one.made).text[len(said) :]
 
     def _answers(
         self,
@@ -195,45 +141,55 @@ class Engine:
         batch_tokens: int,
         done: Callable[[int], None],
     ) -> tuple[list[Answer], list[torch.Tensor]]:
-        made: list[list[int]] = [[] for _ in asked]
+        going = [Going(generation, generation.draws(place)) for place in range(len(asked))]
         likely = [torch.empty(0)] * len(asked)
         self._refuse_longer(asked, generation)
         lengths = [len(ids) + generation.max_new_tokens for ids in asked]
         count = 0
-        for places in batches(lengths, batch_tokens if self._joins else 1):
+        for places in batches(lengths, batch_tokens if self.joins else 1):
             readings, order = [], list[int]()
             sizes = [len(asked[place]) + len(right[place]) for place in places]
-            for rows in batches(sizes, min(batch_tokens, self._at_once)):
+            for rows in batches(sizes, min(batch_tokens, self.at_once)):
                 part = [places[row] for row in rows]
-                reading = self._read([asked[place] for place in part])
+                reading = self.read([asked[place] for place in part])
                 found = self._likely(reading, [right[place] for place in part])
                 for place, one in zip(part, found, strict=True):
                     likely[place] = one
                 readings.append(reading)
                 order += part
-            for new in self._steps(prefill.together(readings), order, generation):
-                for place, token in new:
-                    made[place].append(token)
+            for _ in self._steps(readings, [going[place] for place in order]):
+                pass
             count += len(places)
             done(count)
-        return [self._answer(tokens) for tokens in made], likely
+        return [self._answer(one.made) for one in going], likely
 
     def _answer(self, tokens: list[int]) -> Answer:
-        ended = bool(tokens) and tokens[-1] in self._ends
+        ended = bool(tokens) and tokens[-1] in self.ends
         text = self.tokenizer.decode(tokens[: len(tokens) - ended], skip_special_tokens=True)
         return Answer(text, len(tokens), ended)
 
     def _refuse_longer(self, asked: Sequence[list[int]], generation: Generation) -> None:
         longest = max(map(len, asked), default=0)
-        if longest + generation.max_new_tokens > self._longest:
+        if longest + generation.max_new_tokens > self.longest:
             raise InputError(
-                f"A prompt has {longest} tokens, and the model reads at most {self._longest}, of "
+                f"A prompt has {longest} tokens, and the model reads at most {self.longest}, of "
                 f"which {generation.max_new_tokens} are for the answer: shorten it, or lower "
                 "max_new_tokens."
             )
 
+    def batch(self) -> Batch:
+        """Return a batch without answers."""
+        return Batch(self._scores)
+
+    def likely(self, ids: list[int]) -> torch.Tensor:
+        """Return the log-probability of each token of a text but its first, in float32."""
+        row = Row(ids, [False] + [True] * (len(ids) - 1))
+        pad = self.tokenizer.pad_token_id
+        return scoring.log_probabilities(self.model, [row], pad, len(ids))[0]
+
     @torch.inference_mode()
-    def _read(self, asked: Sequence[list[int]]) -> Reading:
+    def read(self, asked: Sequence[list[int]]) -> Reading:
+        """Read prompts, each as its tokens, of about the same length."""
         device = self.model.device
         # Prompts end together, so that their answers begin together.
         length = max(map(len, asked))
@@ -296,45 +252,23 @@ class Engine:
             for row, (ids, part) in enumerate(zip(right, parts, strict=True))
         ]
 
-    @torch.inference_mode()
-    def _steps(
-        self, reading: Reading, places: Sequence[int], generation: Generation
-    ) -> Iterator[list[tuple[int, int]]]:
-        """Yield, step by step, the place of each prompt that goes on and its next token."""
-        mask, cache, scores = reading.mask, reading.cache, reading.scores
-        seen = reading.ids  # a penalty is for what was there, which padding repeats
-        chooser = generation.chooser()
-        draws = [torch.Generator().manual_seed(generation.seed * 1_000_003 + p) for p in places]
-        going = [*places]
-        for left in reversed(range(generation.max_new_tokens)):
-            scores = chooser(seen, scores.float())  # type: ignore[arg-type] # they are whole numbers
-            tokens = self._drawn(scores, draws) if generation.temperature else scores.argmax(-1)
-            new = tokens.tolist()
-            yield list(zip(going, new, strict=True))
-            keep = [row for row, token in enumerate(new) if token not in self._ends]
-            if not keep or not left:
-                return
-            if len(keep) < len(going):
-                chosen = torch.tensor(keep, device=tokens.device)
-                cache.batch_select_indices(chosen)
-                seen, mask, tokens = seen[chosen], mask[chosen], tokens[chosen]
-                going, draws = [going[row] for row in keep], [draws[row] for row in keep]
-            given = tokens[:, None]
-            seen = torch.cat([seen, given], dim=1)
-            mask = torch.cat([mask, torch.ones_like(given)], dim=1)
-            scores = self._scores(given, mask, cache)
+    def _steps(self, readings: Sequence[Reading], going: Sequence[Going]) -> Iterator[None]:
+        """Make answers to prompts that were read, and yield after each token of all."""
+        batch = self.batch()
+        batch.add(readings, going)
+        while batch.going:
+            new = batch.draw()
+            yield
+            batch.go_on(
+                [
+                    row
+                    for row, (one, token) in enumerate(zip(batch.going, new, strict=True))
+                    if token not in self.ends and len(one.made) < one.generation.max_new_tokens
+                ]
+            )
 
     def _cache(self, rows: int) -> Any:
         config = getattr(self.model, "active_peft_config", None)
         if config is not None and config.is_prompt_learning:
             return self.model.get_prompt(rows)
         return DynamicCache(config=self.model.config)
-
-    @staticmethod
-    def _drawn(scores: torch.Tensor, draws: Sequence[torch.Generator]) -> torch.Tensor:
-        shares = torch.softmax(scores, dim=-1).cpu()
-        found = [
-            torch.multinomial(row, 1, generator=draw)
-            for row, draw in zip(shares, draws, strict=True)
-        ]
-        return torch.cat(found).to(scores.device)

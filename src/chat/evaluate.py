@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from src.chat import conversations, judging, models, scoring
 from src.chat.conversations import Conversation
-from src.chat.engine import Answer, Engine, Generation
+from src.chat.engine import Engine
+from src.chat.generation import Answer, Generation
 from src.chat.rendering import Question
 from src.core import stage
 from src.core.command_line import Count, Interval, Natural, Seed, Threads

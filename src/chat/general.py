@@ -5,7 +5,8 @@ from pathlib import Path
 
 from src.chat import conversations
 from src.chat.conversations import Conversation, Turn
-from src.chat.engine import Engine, Generation
+from src.chat.engine import Engine
+from src.chat.generation import Generation
 from src.chat.toolbox import UnusableError
 from src.core import stage
 from src.core.command_line import Count, Threads

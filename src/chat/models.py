@@ -29,13 +29,24 @@ def record(folder: Path) -> dict[str, Any]:
     """Read what ``base`` found of the model; InputError if it is not there."""
     path = folder / RECORD
     if not path.exists():
-        raise InputError(f"There is no model in {folder}: run `dvc repro chat/dvc.yaml`.")
+        raise InputError(_absent(folder, RECORD))
     with refusing(f"{path} can't be read"):
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         hashes: dict[str, str] = found["sha256"]
         if not all(isinstance(digest, str) for digest in hashes.values()):
             raise ValueError("sha256 has no hashes")
     return found
+
+
+def _absent(folder: Path, file: str) -> str:
+    """Say that a folder is none of a model, and which ones in it are."""
+    inside = sorted(str(path.parent) for path in folder.glob(f"*/{file}"))
+    name = f"name one of those in it, {', '.join(inside)}" if inside else "name another folder"
+    gone = "" if folder.is_dir() else ", which is no folder"
+    return (
+        f"There is no {file} in {folder}{gone}: {name}, or bring back what the pipeline has made "
+        "(`dvc checkout chat/dvc.yaml`, `dvc pull`) or make it (`dvc repro chat/dvc.yaml`)."
+    )
 
 
 def is_adapter(folder: Path) -> bool:
@@ -73,6 +84,9 @@ def load(folder: Path, dtype: torch.dtype | None = None, **how: Any) -> Any:
             local_files_only=True,
             **how,
         )
+        packer = getattr(getattr(model, "hf_quantizer", None), "compressor", None)
+        if packer:  # which unpacks what it has packed, else as the first answer is made
+            packer.decompress_model(model)
     if not torch.cuda.is_available():
         attention.choose(model)
         norms.choose(model)
@@ -99,7 +113,7 @@ def with_adapter(model: Any, base: Path, adapter: Path) -> Any:
         InputError: there is no adapter, it is of another base, or it can't be loaded.
     """
     if not is_adapter(adapter):
-        raise InputError(f"There is no adapter in {adapter}: run `dvc repro chat/dvc.yaml`.")
+        raise InputError(_absent(adapter, ADAPTER))
     expected, found = record(adapter)["sha256"], record(base)["sha256"]
     if expected != found:
         raise InputError(

@@ -9,7 +9,8 @@ import torch
 from dvclive.live import Live
 
 from src.chat import conversations
-from src.chat.engine import Engine, Generation
+from src.chat.engine import Engine
+from src.chat.generation import Generation
 from src.core import stage
 from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError

@@ -62,8 +62,8 @@ class Reader:
     Attributes:
         kept: what can be used.
         rejected: what can't.
-        counts: rows, and those that are left out by reason.
-        rows: by the param that names their files.
+        dropped: how many were left out, by reason.
+        rows: how many were read, by the param that names their files.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Reader:
         """Read by the params of these names."""
         self.kept: list[Kept] = []
         self.rejected: list[Rejected] = []
-        self.counts: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
         self._renderer, self._format, self._max_length = renderer, format, max_length
         self._names, self._system = names, system
@@ -108,17 +108,16 @@ class Reader:
                 answers |= found
         used: set[str] = set()
         for (file, setting), called in zip(asked, _called([f for f, _ in asked]), strict=True):
-            rows = self.counts["rows"]
+            rows = self.rows[setting]
             drawn = [*self._read(file, called, setting, answers, used)]
-            self.rows[setting] += self.counts["rows"] - rows
-            if self.counts["rows"] == rows:
+            if self.rows[setting] == rows:
                 raise InputError(f"{file} has no conversations: add some, or take it out.")
             if max_rows and len(drawn) > max_rows:
                 chosen = np.random.default_rng(seed).permutation(len(drawn))[:max_rows]
                 self.tell("beyond_max_rows", len(drawn) - max_rows)
                 drawn = [drawn[k] for k in sorted(chosen)]
             self.kept += drawn
-            log.info("%s: %d of %d", file, len(drawn), self.counts["rows"] - rows)
+            log.info("%s: %d of %d", file, len(drawn), self.rows[setting] - rows)
         if idle := answers.keys() - used:
             log.warning("%d answers are of no question, such as %.60r", len(idle), min(idle))
 
@@ -132,7 +131,7 @@ class Reader:
     ) -> Iterator[Kept]:
         side = "test" if setting == "data.test_source" else ""
         for number, raw in enumerate(formats.read(file, self._format, answers), 1):
-            self.counts["rows"] += 1
+            self.rows[setting] += 1
             try:
                 if isinstance(raw.found, UnusableError):
                     raise raw.found
@@ -142,7 +141,7 @@ class Reader:
                 one = named.with_system(self._system)
                 kept = Kept(one, side, self._measured(one))
             except UnusableError as error:
-                self.counts[error.code] += 1
+                self.dropped[error.code] += 1
                 self.rejected.append(Rejected(str(file), raw.line, error.code, str(error), setting))
                 if len(self.rejected) <= NAMED:
                     log.warning("%s, line %d: %s", file, raw.line, error)
@@ -194,7 +193,7 @@ class Reader:
 
     def tell(self, code: str, count: int) -> None:
         """Count what is left out for a reason that is no fault of one row."""
-        self.counts[code] += count
+        self.dropped[code] += count
 
 
 def _is_chinese(text: str) -> bool:

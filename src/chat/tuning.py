@@ -226,7 +226,7 @@ def _tell(
     """Log how fast it was, and what validation says that a person should know."""
     tokens = sum(len(row.ids) for row in rows) * trainer.state.epoch
     log.info(
-        "%d steps, the last of them in %.1f s, about %.0f tokens a second over all",
+        "%d steps; those of this run took %.1f s, about %.0f tokens a second over all",
         *(trainer.state.global_step, seconds, tokens / max(seconds, 1e-9)),
     )
     start = next(one["eval_loss"] for one in trainer.state.log_history if "eval_loss" in one)

@@ -44,7 +44,8 @@ def run(
             params.yaml itself.
     """
     name, start = program().rpartition(".")[2], time.perf_counter()
-    by_dvc = "DVC_STAGE" in os.environ  # which main may set for processes of its own
+    # chat/dvc.yaml:lora, or train of the root's pipeline; main may set it for its own processes
+    by_dvc = os.environ.get("DVC_STAGE", "")
     _start_log(name, to_file=section)
     sys.excepthook = lambda *exception: log.critical("%s broke", name, exc_info=exception)
     try:
@@ -60,10 +61,10 @@ def run(
         _tell(str(error))
         if by_dvc:
             log.info(
-                "`dvc checkout` brings back what this stage wrote before, and "
+                "`dvc checkout %s` brings back what this stage wrote before, and "
                 "`git restore 'data/*quality.*' dvclive models` what git has of it; a param that "
                 "`dvc exp run -S` set stays in %s until `git restore %s` at the root.",
-                *[params_of(main)] * 2,
+                *(by_dvc.rpartition(":")[0] or "dvc.yaml", *[params_of(main)] * 2),
             )
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`

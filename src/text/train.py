@@ -145,7 +145,7 @@ def _train(
         if patience := params["early_stopping_patience"]:
             trainer.add_callback(EarlyStoppingCallback(patience))
         seconds = trainer.resume().metrics["train_runtime"]
-        log.info("%d steps, the last of them in %.1f s", trainer.state.global_step, seconds)
+        log.info("%d steps; those of this run took %.1f s", trainer.state.global_step, seconds)
         step, figures = trainer.best()
         last = params["epochs"] * trainer.epoch_steps()  # unless it is stopped early
         if step == last:

@@ -162,6 +162,11 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._name_best()
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save them, unless no step is left that would need them; they are most of the bytes."""
+        if self.state.global_step < self.state.max_steps:
+            super()._save_optimizer_and_scheduler(output_dir)
+
     def _name_best(self) -> None:
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(self._at(self.state.best_global_step))

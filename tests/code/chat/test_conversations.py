@@ -46,7 +46,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ("hello", "malformed", "conversations is no list of turns"),
         ([USER, "hello"], "malformed", "turn 2 is no object"),
         ([{"role": "User", "content": "a"}, REPLY], "unknown_role", "did you mean 'user'"),
-        ([{"role": "observation", "content": "a"}], "unknown_role", "one of system, user"),
+        ([{"role": "narrator", "content": "a"}], "unknown_role", "'narrator': one of system, user"),
+        ([{"role": "Human", "content": "a"}, REPLY], "unknown_role", r"'Human' (call it 'user')"),
+        ([USER, {"role": "bot", "content": "a"}], "unknown_role", r"'bot' (call it 'assistant')"),
         ([USER, {"role": "assistant"}], "malformed", "turn 2 has no content that is a text"),
         ([USER, {"role": "assistant", "content": 3}], "malformed", "no content that is a text"),
         (
@@ -61,9 +63,17 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ),
         ([USER, REPLY | {"loss": False}], "nothing_to_learn", "no turn of an assistant or tool"),
         ([USER], "misordered", "the last turn is of the user, and nobody answers it"),
-        ([REPLY, USER], "misordered", "turn 1 is of the assistant, first"),
-        ([USER, USER, REPLY], "misordered", "turn 2 is of the user, after the user"),
-        ([USER, REPLY, REPLY], "misordered", "turn 3 is of the assistant, after the assistant"),
+        ([REPLY, USER], "misordered", "turn 1 is of the assistant and the first, where one of"),
+        (
+            [USER, USER, REPLY],
+            "misordered",
+            "user after one of the user, where one of the assistant or tool",
+        ),
+        (
+            [USER, REPLY, REPLY],
+            "misordered",
+            "turn 3 is of the assistant after one of the assistant",
+        ),
         (
             [USER, {"role": "system", "content": "a"}, REPLY],
             "misordered",

@@ -8,7 +8,8 @@ from chat_model import NATIVE, PARAMS, make_tokenizer
 from transformers import AddedToken
 
 from src.chat.conversations import Conversation
-from src.chat.rendering import TEMPLATES, Renderer, Row
+from src.chat.rendering import Renderer, Row
+from src.chat.templates import TEMPLATES, call_form
 from src.chat.toolbox import UnusableError
 from src.core.errors import InputError
 
@@ -28,6 +29,10 @@ def user(content: str) -> dict[str, Any]:
 
 def reply(content: str, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": content, **more}
+
+
+def reversed_items(of: dict[str, Any]) -> dict[str, Any]:
+    return dict(reversed(of.items()))
 
 
 def learnt(tokenizer: Any, row: Row) -> str:
@@ -84,33 +89,82 @@ def test_an_answer_begins_with_a_token_of_its_own() -> None:
 def test_a_template_without_tools_gets_them_as_hermes_writes_them() -> None:
     tokenizer = make_tokenizer()
     renderer = Renderer(tokenizer)
-    assert not renderer.knows_tools
     answers = "9 <\ntwo", "10"
     calls: list[dict[str, Any]] = [CALL | {"observation": answer} for answer in answers]
     calls[1] |= {"parallel": True}
     found = conversation(
         user("How large?"), reply("I compute."), *calls, reply("Nine."), tools=True
     )
-    system, _, called, first, second, said = renderer.messages(found)
-    assert json.dumps(TOOL) in system["content"]
-    call = '<tool_call>\n{"name": "area", "arguments": {"side": 3}}\n</tool_call>'
-    assert called["content"] == f"I compute.\n{call}\n{call}", "two calls at once"
-    for told, answer in zip((first, second), answers, strict=True):
-        assert told["role"] == "tool"
-        assert told["content"] == f"<tool_response>\n{answer}\n</tool_response>"
-    assert said["content"] == "Nine."
     (row,) = renderer.rows(found)
-    assert learnt(tokenizer, row) == f"{called['content']}<|im_end|>Nine.<|im_end|>"
+    call = '<tool_call>\n{"name": "area", "arguments": {"side": 3}}\n</tool_call>'
+    called = f"I compute.\n{call}\n{call}<|im_end|>"
+    assert learnt(tokenizer, row) == f"{called}Nine.<|im_end|>", "two calls at once"
+    system, user_says, *rest = tokenizer.decode(row.ids).split("<|im_start|>")[1:]
+    assert f"<tools>\n{json.dumps(TOOL)}\n</tools>" in system
+    assert '{"name": "...", "arguments": {...}}' in system
+    assert user_says == "user\nHow large?<|im_end|>\n"
+    responses = [f"tool\n<tool_response>\n{one}\n</tool_response><|im_end|>\n" for one in answers]
+    said = f"assistant\n{called}\n", *responses, "assistant\nNine.<|im_end|>\n"
+    assert rest == [*said]
     calls[1] |= {"parallel": False}
     one_by_one = conversation(user("How large?"), *calls, reply("Nine."), tools=True)
     roles = [message["role"] for message in renderer.messages(one_by_one)]
-    assert roles == ["system", "user", "assistant", "tool", "assistant", "tool", "assistant"]
+    assert roles == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
+
+
+def test_whoever_writes_by_the_template_writes_tools_as_a_row_has_them() -> None:
+    """As servers do: the arguments may be JSON in a text, and what is null is as what is absent."""
+    tokenizer = make_tokenizer()
+    renderer = Renderer(tokenizer)
+    found = conversation(
+        {"role": "system", "content": "Be brief."},
+        user("How large?"),
+        CALL | {"observation": "9"},
+        reply("Nine."),
+        tools=True,
+    )
+    call = {"name": "area", "arguments": '{"side": 3}'}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        user("How large?"),
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "function": call}]},
+        {"role": "tool", "tool_call_id": "a", "content": "9"},
+        reply("Nine.", tool_calls=None),
+    ]
+    tool = {"type": "function", "function": {**reversed_items(TOOL), "strict": None}}
+    text = tokenizer.apply_chat_template(
+        messages, tools=[tool], tokenize=False, chat_template=renderer.template
+    )
+    assert text == tokenizer.decode(renderer.rows(found)[0].ids)
+
+
+def test_a_template_with_what_it_lacks_is_whole() -> None:
+    for template in (TEMPLATES["chatml"], TEMPLATES["gemma"], NATIVE):
+        tokenizer = make_tokenizer(template)
+        assert call_form(tokenizer) == ""
+        tokenizer.chat_template = Renderer(tokenizer).template
+        assert Renderer(tokenizer).template == tokenizer.chat_template
+        assert call_form(tokenizer) == ("" if template is NATIVE else "hermes")
+
+
+def test_a_template_begins_a_line_of_its_own() -> None:
+    """Whose spaces before a block are dropped, and whose line ends are kept, as by itself."""
+    for template in (
+        "  {% if true %}" + TEMPLATES["chatml"] + "{% endif %}",
+        "\n\n" + TEMPLATES["chatml"],
+    ):
+        tokenizer = make_tokenizer(template)
+        prompt = Renderer(tokenizer).prompt(conversation(user("a"), reply("b")), 1)
+        alone = tokenizer.apply_chat_template(
+            [user("a")], tokenize=False, add_generation_prompt=True
+        )
+        assert prompt == alone
 
 
 def test_a_template_that_knows_tools_writes_them_itself() -> None:
     tokenizer = make_tokenizer(NATIVE)
     renderer = Renderer(tokenizer)
-    assert renderer.knows_tools
+    assert renderer.template == NATIVE
     found = conversation(
         user("How large?"), CALL | {"observation": "9"}, reply("Nine."), tools=True
     )
@@ -138,13 +192,13 @@ def test_a_template_without_a_role_gets_it_in_what_the_user_says() -> None:
     renderer = Renderer(tokenizer)
     system = {"role": "system", "content": "Be brief."}
     found = conversation(system, user("How large?"), CALL | {"observation": "9"}, tools=True)
-    asked, called, told = renderer.messages(found)
-    assert asked["role"] == "user"
-    assert asked["content"].startswith("Be brief.\n\nYou can call these tools")
-    assert asked["content"].endswith("\n\nHow large?")
-    assert told == {"role": "user", "content": "<tool_response>\n9\n</tool_response>"}
     (row,) = renderer.rows(found)
-    assert learnt(tokenizer, row) == f"{called['content']}<end_of_turn>"
+    call = '<tool_call>\n{"name": "area", "arguments": {"side": 3}}\n</tool_call>'
+    assert learnt(tokenizer, row) == f"{call}<end_of_turn>"
+    asked, _, told = tokenizer.decode(row.ids).split("<start_of_turn>")[1:]
+    assert asked.startswith("user\nBe brief.\n\nYou can call these tools")
+    assert asked.endswith("\n\nHow large?<end_of_turn>\n")
+    assert told == "user\n<tool_response>\n9\n</tool_response><end_of_turn>\n"
 
 
 @pytest.mark.parametrize(

@@ -167,11 +167,11 @@ def test_a_mistake_is_one_sentence_and_loses_nothing(
     set_params(project, params)
     printed = project.dvc("repro", stage, code=255)
     assert f"ERROR src.core.stage: {sentence.format(root=project.root)}" in printed
-    assert "`dvc checkout` brings back what this stage wrote before, and" in printed
+    assert "`dvc checkout dvc.yaml` brings back what this stage wrote before, and" in printed
     assert "`git restore 'data/*quality.*' dvclive models` what git has of it; a param" in printed
     assert "stays in params.yaml until `git restore params.yaml` at the root." in printed
     assert "Traceback" not in printed
-    project.dvc("checkout")
+    project.dvc("checkout", "dvc.yaml")
     project.git("restore", "data/*quality.*", "dvclive", "models")
     assert {folder: digest(project.root / folder) for folder in folders} == before
     assert project.git("status", "--porcelain").split() == ["M", "params.yaml"]

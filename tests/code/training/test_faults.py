@@ -49,8 +49,8 @@ def undisturbed(
     return digest(target)
 
 
-def stage_process(words: list[str], folder: Path, log: Path, die_in: str) -> None:
-    """Run the stage in this process; it kills itself as it marks the checkpoint ``die_in``."""
+def stage_process(words: list[str], folder: Path, log: Path, die_in: str, die_after: str) -> None:
+    """Run the stage; it kills itself as it marks a checkpoint, or once one is whole."""
     os.chdir(folder)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
     sys.argv = ["src/text/train.py", *words]
@@ -58,7 +58,7 @@ def stage_process(words: list[str], folder: Path, log: Path, die_in: str) -> Non
 
     def die(path: Path) -> None:
         sync(path)
-        if path.parent.name == die_in:
+        if path.parent.name == die_in or (die_after and (path / die_after).exists()):
             os.kill(os.getpid(), signal.SIGKILL)
 
     checkpoints._sync = die
@@ -66,12 +66,19 @@ def stage_process(words: list[str], folder: Path, log: Path, die_in: str) -> Non
 
 
 def start_forked(
-    splits: Path, target: Path, checkpoint: Path, log: Path, die_in: str = "", **changes: Any
+    splits: Path,
+    target: Path,
+    checkpoint: Path,
+    log: Path,
+    die_in: str = "",
+    die_after: str = "",
+    **changes: Any,
 ) -> multiprocessing.process.BaseProcess:
     """Begin to train in the folder that ``target`` lies in."""
     words = train_command(splits, target, checkpoint, **LONG | changes)[3:]
     target.parent.mkdir(parents=True, exist_ok=True)
-    process = FORKED.Process(target=stage_process, args=(words, target.parent, log, die_in))
+    given = (words, target.parent, log, die_in, die_after)
+    process = FORKED.Process(target=stage_process, args=given)
     process.start()
     return process
 
@@ -83,12 +90,13 @@ def run_forked(
     *,
     lines: int = 10**9,
     die_in: str = "",
+    die_after: str = "",
     **changes: Any,
 ) -> tuple[int, str]:
     """Train, and kill it after some lines of its log; its exit code, and its log."""
     log = target.parent.with_name(f"{target.parent.name}.log")  # on the disk of the tests
     log.unlink(missing_ok=True)
-    process = start_forked(splits, target, checkpoint, log, die_in, **changes)
+    process = start_forked(splits, target, checkpoint, log, die_in, die_after, **changes)
     while process.is_alive() and process.exitcode is None:
         if log.exists() and log.read_text().count("src.training.recording: step") > lines:
             process.kill()
@@ -135,6 +143,20 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(
     assert digest(target) == undisturbed
 
 
+def test_a_training_that_is_killed_after_its_last_step_is_only_put_away(
+    splits: Path, checkpoint: Path, tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    target = tmp_path / "work" / "out"
+    assert run_forked(splits, target, checkpoint, die_after="checkpoint-138")[0] == -signal.SIGKILL
+    (folder,) = (target / ".checkpoints").iterdir()
+    assert not (folder / "checkpoint-138" / "optimizer.pt").exists(), "no step would need it"
+    assert (folder / "checkpoint-115" / "optimizer.pt").exists()
+    code, log = run_forked(splits, target, checkpoint)
+    assert code == 0, log
+    assert "goes on from step 138" in log
+    assert digest(target) == undisturbed
+
+
 def test_other_params_data_or_code_start_anew(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.write_text("one")
@@ -156,7 +178,7 @@ def test_a_training_that_had_stopped_early_does_not_train_on(
     }
     code, log = run_forked(splits, tmp_path / "a" / "out", checkpoint, **changes)
     assert code == 0, log
-    steps = int(re.findall(r"(\d+) steps, the last", log)[0])
+    steps = int(re.findall(r"(\d+) steps; those", log)[0])
     assert steps < 30 * 23
     target = tmp_path / "b" / "out"
     last = f"checkpoint-{steps}"

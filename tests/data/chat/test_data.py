@@ -455,5 +455,7 @@ def test_places_and_params_that_do_not_fit_are_refused(model: Path, tmp_path: Pa
     ):
         with pytest.raises(InputError, match=told):
             make(model, tmp_path, *places, **changes)
-    with pytest.raises(InputError, match=r"There is no model in .*: run `dvc repro chat/dvc.yaml`"):
+    with pytest.raises(
+        InputError, match=r"There is no base.json in .*\(`dvc repro chat/dvc.yaml`\)"
+    ):
         make(tmp_path, tmp_path, path)

@@ -9,7 +9,8 @@ from chat_model import PARAMS, make_started
 
 from src.chat import ask
 from src.chat.conversations import Conversation, Turn
-from src.chat.engine import Answer, Engine, Generation
+from src.chat.engine import Engine
+from src.chat.generation import Answer, Generation
 from src.core.command_line import bind
 from src.core.errors import InputError
 
@@ -125,9 +126,9 @@ def test_words_that_do_not_go_together_are_refused(base: Path, tmp_path: Path) -
     with pytest.raises(InputError, match=r"are both b: name another file in --output"):
         asking(base, "--input", "b", "--output", "./b")
     for folder, told in (
-        (tmp_path / "absent", r"There is no folder at .*absent: name one that has a model"),
-        (tmp_path, r"is no model that this pipeline has made: name another folder\."),
-        (base.parent, r"is no model that this pipeline has made: name one of .*/base\."),
+        (tmp_path / "absent", r"no base.json in .*absent, which is no folder: name another folder"),
+        (tmp_path, r"no base.json in \S*: name another folder, or .*`dvc checkout chat/dvc.yaml`"),
+        (base.parent, r"no base.json in \S*: name one of those in it, .*/base,"),
     ):
         with pytest.raises(InputError, match=told):
             asking(folder, "a?")

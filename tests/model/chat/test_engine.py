@@ -1,6 +1,7 @@
 """Answers: the same as those of transformers, by whatever is asked beside them."""
 
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from src.chat import attention, merge, models, scoring
 from src.chat.conversations import Conversation, Turn
-from src.chat.engine import Engine, Generation
+from src.chat.engine import Engine
+from src.chat.generation import Generation, Going
 from src.chat.rendering import Row
 from src.core.errors import InputError
 from src.core.files import write_json
@@ -150,6 +152,25 @@ def test_draws_of_a_prompt_do_not_hang_on_those_beside_it(base: Path) -> None:
     assert engine.answers(asked, Generation(12, repetition_penalty=5.0), 1000) != likeliest
 
 
+def test_an_answer_may_join_others_that_have_begun(base: Path) -> None:
+    engine = Engine(base, threads=1)
+    asked = prompts(engine)[:3]
+    ways = TWELVE, Generation(9, temperature=0.9, top_k=9, seed=1), Generation(7)
+    alone = [engine.answers([one], way, 1000)[0] for one, way in zip(asked, ways, strict=True)]
+    batch = engine.batch()
+    going = [Going(way, way.draws(0)) for way in ways]
+    for one, prompt in zip(going, asked, strict=True):
+        batch.add([engine.read([engine.renderer.ids(prompt)])], [one])
+        for _ in range(3):
+            batch.draw()
+            batch.go_on(range(len(batch.going)))
+    while batch.going:
+        batch.draw()
+        going_on = [len(one.made) < one.generation.max_new_tokens for one in batch.going]
+        batch.go_on([row for row, left in enumerate(going_on) if left])
+    assert [engine._answer(one.made).text for one in going] == [answer.text for answer in alone]
+
+
 def test_a_prompt_that_leaves_no_room_is_refused(base: Path) -> None:
     engine = Engine(base, threads=1)
     with pytest.raises(
@@ -162,7 +183,11 @@ def test_a_character_of_several_tokens_comes_whole(base: Path) -> None:
     engine = Engine(base, threads=1)
     ids = engine.tokenizer("小谱", add_special_tokens=False)["input_ids"]
     assert len(ids) == 6, "a byte each"
-    engine._steps = lambda *_: ([(0, id)] for id in ids)  # type: ignore[method-assign]
+
+    def steps(readings: Any, going: Sequence[Going]) -> Iterator[None]:  # noqa: ARG001
+        return map(going[0].made.append, ids)
+
+    engine._steps = steps  # type: ignore[method-assign]
     assert [piece for piece in engine.stream("x", TWELVE) if piece] == ["小", "谱"]
 
 
@@ -206,7 +231,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, made: Path, tmp_path:
         Engine.of(other, made / "lora", 1)
     with pytest.raises(InputError, match=told):
         merge.main(other, made / "lora", tmp_path / "merged", threads=1)
-    with pytest.raises(InputError, match=r"There is no adapter in .*nothing"):
+    with pytest.raises(InputError, match=r"no adapter_config\.json in .*nothing, which is"):
         merge.main(base, tmp_path / "nothing", tmp_path / "merged", threads=1)
 
 

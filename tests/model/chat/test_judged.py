@@ -40,8 +40,9 @@ from src.chat import (
     quantize,
 )
 from src.chat.conversations import Conversation, Turn
-from src.chat.engine import Answer, Engine
-from src.chat.rendering import TEMPLATES
+from src.chat.engine import Engine
+from src.chat.generation import Answer
+from src.chat.templates import TEMPLATES
 from src.core.errors import InputError
 from src.tables import examples
 
@@ -383,7 +384,7 @@ def test_calls_in_a_form_that_is_not_known_are_told(
         folder = tmp_path / str(is_told)
         made = make_family(folder / "made", "qwen2", template=template)
         engine = Engine(make_started(folder, made), threads=1)
-        assert engine.renderer.knows_tools
+        assert engine.renderer.template == template, "it knows tools"
         evaluate._warn_of_unread_calls(evaluate._asked(divided / "test.jsonl", engine, 4), engine)
         assert ("a form that is not known here: all of its calls" in caplog.text) == is_told
 
