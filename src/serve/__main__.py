@@ -9,17 +9,16 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
 from src.predict.engines import EngineOption
 from src.predict.levels import MinScore
-from src.predict.manifest import PLAIN
+from src.predict.naming import named
 from src.serve.batching import END
 from src.serve.connections import most_connections
 from src.serve.models import Model
@@ -74,10 +73,9 @@ def main(
     --hosts are the names that clients may use for the server, separated by commas, or * for any.
     """
     give_back_memory()
-    key = _key(api_key_file)
-    loaded = _loaded(
-        [model, *more], partial(load, threads=threads, engine=engine, min_score=min_score)
-    )
+    key = read_key(api_key_file)
+    how = partial(load, threads=threads, engine=engine, min_score=min_score)
+    loaded = [Model(folder, how, name) for name, folder in named([model, *more])]
     _check_max_texts(max_texts, max_items, max_words)
     listening = listen(host, port)
     limits = Limits(
@@ -100,29 +98,6 @@ def _leave_what_never_ends() -> None:
         os._exit(0)
 
 
-def _loaded(folders: Sequence[Path], how: Callable[[Path], Any]) -> list[Model]:
-    models = []
-    for folder in folders:
-        name, _, place = str(folder).partition("=")
-        if folder.exists() or not place or "/" in name:
-            models.append(Model(folder, how))
-        elif PLAIN.fullmatch(name):
-            models.append(Model(Path(place), how, name))
-        else:
-            raise InputError(
-                f"{name!r} can't be the name of a model, as in {folder}: take letters, digits, "
-                "dots, dashes and underscores."
-            )
-    names = [one.name for one in models]
-    for name, folder in zip(names, folders, strict=True):
-        if names.count(name) > 1:
-            raise InputError(
-                f"Two folders have the same name ({', '.join(names)}): give one another, as in "
-                f"other={str(folder).rpartition('=')[2]}, because each is served by its name."
-            )
-    return models
-
-
 def _check_max_texts(max_texts: int, max_items: int, max_words: int) -> None:
     largest = max(max_items, max_words + 1, SLICE)
     if max_texts < largest:
@@ -133,7 +108,7 @@ def _check_max_texts(max_texts: int, max_items: int, max_words: int) -> None:
         )
 
 
-def _key(file: str) -> bytes:
+def read_key(file: str) -> bytes:
     """Read the key that clients must send; b"" lets everybody in."""
     place = file or f"the environment variable {KEY}"
     try:

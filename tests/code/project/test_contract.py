@@ -466,7 +466,7 @@ def test_prediction_loads_three_packages_and_serving_what_its_own_requirements_b
     served = loaded["src.serve.__main__"] - loaded["sys"]
     names = {name.lower().replace("_", "-") for one in served for name in owners.get(one, [])}
     assert {"starlette", "uvicorn", "onnxruntime", "tokenizers", "pyyaml"} <= names
-    assert names - brought == set()
+    assert names - brought <= {"sniffio"}  # which anyio takes where it is there
 
 
 def packages(name: str = "requirements.txt") -> Iterator[str]:

@@ -20,8 +20,8 @@ from tritonclient.utils import InferenceServerException
 
 from src.core.errors import InputError
 from src.predict.manifest import list_too
+from src.predict.naming import named
 from src.predict.records import Records
-from src.serve import __main__ as serve
 from src.serve import scorers
 from src.serve.models import Model, TableModel
 
@@ -150,17 +150,18 @@ def test_models_are_described(server: str, made: Path) -> None:
 
 def test_a_model_may_have_another_name_than_its_folder(made: Path) -> None:
     folders = [Path(f"frauds={made / 'model'}"), made / "model"]
-    found = serve._loaded(folders, lambda folder: Records(folder, 1))
-    assert [one.name for one in found] == ["frauds", "model"]
+    assert named(folders) == [("frauds", made / "model"), ("model", made / "model")]
     for words, told in (
-        (["frauds=nowhere"], "nowhere"),
-        (["my/frauds="], "my/frauds= does not exist"),
         (["a*b=nowhere"], "'a\\*b' can't be the name of a model"),
         (["..=nowhere"], "can't be the name of a model"),
         ([f"a={made / 'model'}"] * 2, f"same name .a, a.: .* other={made / 'model'},"),
     ):
         with pytest.raises(InputError, match=told):
-            serve._loaded([Path(word) for word in words], lambda folder: Records(folder, 1))
+            named([Path(word) for word in words])
+    assert named([Path("frauds=nowhere"), Path("my/frauds=")]) == [
+        ("frauds", Path("nowhere")),
+        ("frauds=", Path("my/frauds=")),
+    ]
 
 
 @pytest.mark.parametrize(

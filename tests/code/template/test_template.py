@@ -104,8 +104,9 @@ def paths_of(pipeline: str) -> list[str]:
     """What a project without a pipeline has no use for."""
     places = (ROOT.glob(f"*/{pipeline}"), ROOT.glob(f"tests/*/{pipeline}"), [ROOT / pipeline])
     found = [path.relative_to(ROOT).as_posix() for path in itertools.chain(*places)]
-    further = (f"docs/{pipeline}.md", f"tests/{pipeline}_model.py", f"benchmarks/{pipeline}*")
-    return [*found, *further]
+    further = [f"docs/{pipeline}.md", f"tests/{pipeline}_*.py", f"benchmarks/{pipeline}*"]
+    further += [f"src/*/{pipeline}/*", f"src/*/{pipeline}.py"]
+    return [*found, *further, *["requirements-vllm.*"] * (pipeline == "chat")]
 
 
 def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Template) -> None:

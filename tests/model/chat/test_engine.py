@@ -117,7 +117,7 @@ def test_right_answers_are_as_likely_as_where_all_is_read_at_once(
     expected = scoring.log_probabilities(engine.model, rows, 0, 1)
     alone = [engine.judge([question], TWELVE, 1)[0][0] for question in questions]
     for at_once in (1, 60, 1000):
-        monkeypatch.setattr(engine, "_at_once", at_once)
+        monkeypatch.setattr(engine, "at_once", at_once)
         answers, likely = engine.judge(questions, TWELVE, 1000)
         assert answers == alone
         for one, other in zip(likely, expected, strict=True):

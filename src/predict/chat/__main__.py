@@ -1,0 +1,138 @@
+"""Talk to a language model on a terminal: one behind a URL, or that of a folder.
+
+    python -m src.predict.chat http://127.0.0.1:8000 --model lora
+    python -m src.predict.chat models/chat/merged "Who are you?"
+
+Without a question it is a conversation; /help lists what else can be said in it.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+from src.core import stage
+from src.core.command_line import Count, Interval, Natural, Seed, Threads
+from src.core.errors import InputError
+from src.predict.chat.client import Chat, Request, Way, opened
+from src.predict.chat.models import EngineName
+
+HELP = """\
+/clear          forget what was said
+/system TEXT    tell the model something before all, and forget what was said; without TEXT, nothing
+/model NAME     have another model of the server answer; without NAME, list them
+/multi          write several lines, up to one that is /end
+/quit           end, as Ctrl-D does; Ctrl-C ends an answer"""
+
+log = logging.getLogger("src.predict.chat")
+
+
+def main(
+    place: str,
+    *question: str,
+    model: str = "",
+    base: str = "models/chat/base",
+    engine: EngineName = "transformers",
+    system: str = "",
+    max_tokens: Count = 512,
+    temperature: Annotated[float, Interval(ge=0, le=2)] = 0.0,
+    top_p: Annotated[float, Interval(gt=0, le=1)] = 1.0,
+    top_k: Natural = 0,
+    repetition_penalty: Annotated[float, Interval(gt=0)] = 1.0,
+    seed: Seed = 42,
+    threads: Threads = 2,
+) -> None:
+    """Print the answer to a question as it comes, or begin a conversation.
+
+    PLACE is the URL of a server, or the folder of a model or an adapter, for which an --engine is
+    started that ends with the command; --base is the model that an adapter was trained on. --model
+    names one of a server's models, by default its first. The key of a server is in the environment
+    variable CHAT_API_KEY. With --temperature 0 each token is the likeliest, whatever follows.
+    """
+    way = Way(max_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+    with opened(place, base, engine, threads, log.info) as (url, key, own):
+        chat = Chat(url, model or own, key, way)
+        if question:
+            _say(chat, Request(" ".join(question), (), system))
+        else:
+            _talk(chat, system)
+
+
+def _talk(chat: Chat, system: str) -> None:
+    """Answer what is typed, or comes by standard input, until it ends."""
+    asks = sys.stdin.isatty()
+    if asks:
+        import readline  # noqa: F401, it gives `input` its keys and its history
+
+        sys.stdout.write(f"Talking to {chat.model}; /help lists the commands.\n")
+    start = Request("", (), system)
+    for line in _lines("> " if asks else ""):
+        word, _, rest = line.partition(" ")
+        if word == "/quit":
+            return
+        if word.startswith("/"):
+            start = _command(chat, start, word, rest.strip())
+        elif line.strip():
+            try:
+                said = _say(chat, Request(line, start.history, start.system))
+            except InputError as error:
+                if not asks:
+                    raise
+                sys.stdout.write(f"{error}\n")
+                continue
+            start = Request("", (*start.history, (line, said)), start.system)
+
+
+def _lines(prompt: str) -> Iterator[str]:
+    """Yield what is typed, several lines as one after /multi."""
+    try:
+        while True:
+            line = input(prompt)
+            if line.strip() == "/multi":
+                parts = iter(lambda: input("| " if prompt else ""), "/end")
+                line = "\n".join(parts)
+            yield line
+    except EOFError:
+        if prompt:
+            sys.stdout.write("\n")
+
+
+def _command(chat: Chat, start: Request, word: str, rest: str) -> Request:
+    """Do what a line that begins with a stroke says, and return what the next question follows."""
+    if word == "/clear":
+        sys.stdout.write("Forgotten.\n")
+        return Request("", (), start.system)
+    if word == "/system":
+        return Request("", (), rest)
+    if word == "/model" and rest:
+        try:
+            chat.choose(rest)
+        except InputError as error:
+            sys.stdout.write(f"{error}\n")
+            return start
+        sys.stdout.write(f"{rest} answers from now on.\n")
+    elif word == "/model":
+        sys.stdout.write("".join(f"{one}\n" for one in chat.models))
+    else:
+        sys.stdout.write(f"{HELP}\n")
+    return start
+
+
+def _say(chat: Chat, request: Request) -> str:
+    """Print an answer as it comes, up to a Ctrl-C, and return it."""
+    said = ""
+    pieces = chat.stream(request)
+    try:
+        for piece in pieces:
+            said += piece
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        if not sys.stdin.isatty():
+            raise
+    sys.stdout.write("\n")
+    return said
+
+
+if __name__ == "__main__":
+    stage.run(main, section=False)

@@ -1,0 +1,68 @@
+"""Tiny chat models behind OpenAI's API, in the process of the tests."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import uvicorn
+from chat_model import make_conversations, make_started, tuned
+
+from src.chat.api.__main__ import application
+from src.chat.conversations import Conversation, Turn
+from src.chat.engine import Engine
+from src.chat.generation import Generation
+from src.chat.scheduler import Scheduler
+
+
+class Served:
+    """Models behind the API, in this process."""
+
+    def __init__(self, engines: dict[str, Engine], folder: Path) -> None:
+        self.engines, self.folder = engines, folder
+        self.scheduler = Scheduler(engines, 16384, 64)
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        config = uvicorn.Config(application(self.scheduler), log_level="warning", lifespan="off")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, args=([listening],), daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+        self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join(10)
+        self.scheduler.close()
+
+    def say(self, text: str, **how: Any) -> Any:
+        given: dict[str, Any] = {"model": "base", "temperature": 0, "max_tokens": 12} | how
+        messages: Any = [{"role": "user", "content": text}]
+        return self.client.chat.completions.create(messages=messages, **given)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Served]:
+    """Serve a base, a LoRA adapter and a prefix."""
+    (folder / "base").mkdir()
+    base = make_started(folder / "base")
+    (folder / "divided").mkdir()
+    divided = make_conversations(folder / "divided")
+    engines = {"base": Engine(base, threads=1)}
+    for method, lr in (("lora", 0.1), ("ptuning", 0.5)):
+        tuned(method, base, divided, folder / "made", lr=lr)
+        engines[method] = Engine.of(base, folder / "made" / method, 1)
+    found = Served(engines, folder)
+    yield found
+    found.close()
+
+
+def expected(engine: Engine, text: str) -> str:
+    prompt = engine.renderer.prompt(Conversation((Turn("user", text, False),)), 1)
+    return engine.answers([prompt], Generation(12), 1000)[0].text
