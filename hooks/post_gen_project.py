@@ -34,7 +34,8 @@ TABLES = (
 )
 CONVERSATIONS = (
     *("chat", "src/chat", "data/chat", "docs/chat.md", "tests/chat_model.py"),
-    *("src/predict/chat", "src/serve/chat.py", "tests/chat_served.py"),
+    *("src/predict/chat", "src/serve/chat.py", "src/serve/playground/chat"),
+    *("docs/chat-page.png", "tests/chat_served.py"),
     *("requirements-vllm.txt", "requirements-vllm.lock"),
     *("benchmarks/chat.py", "benchmarks/chat_peers.py"),
     *("benchmarks/chat-llamafactory.txt", "benchmarks/chat-swift.txt"),

@@ -22,12 +22,14 @@ from src.chat.scheduler import Scheduler
 class Served:
     """Models behind the API, in this process."""
 
-    def __init__(self, engines: dict[str, Engine], folder: Path) -> None:
+    def __init__(self, engines: dict[str, Engine], folder: Path, *middleware: Any) -> None:
         self.engines, self.folder = engines, folder
         self.scheduler = Scheduler(engines, 16384, 64)
         listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        config = uvicorn.Config(application(self.scheduler), log_level="warning", lifespan="off")
+        config = uvicorn.Config(
+            application(self.scheduler, *middleware), log_level="warning", lifespan="off"
+        )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, args=([listening],), daemon=True)
         self.thread.start()
@@ -48,17 +50,17 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    """Serve a base, a LoRA adapter and a prefix."""
+def serving(folder: Path, *middleware: Any) -> Iterator[Served]:
+    """Serve a base, a LoRA adapter and a prefix, behind classes of ASGI middleware."""
     (folder / "base").mkdir()
     base = make_started(folder / "base")
     (folder / "divided").mkdir()
     divided = make_conversations(folder / "divided")
     engines = {"base": Engine(base, threads=1)}
-    for method, lr in (("lora", 0.1), ("ptuning", 0.5)):
+    for method, lr in (("lora", 0.02), ("ptuning", 0.5)):
         tuned(method, base, divided, folder / "made", lr=lr)
         engines[method] = Engine.of(base, folder / "made" / method, 1)
-    found = Served(engines, folder)
+    found = Served(engines, folder, *middleware)
     yield found
     found.close()
 

@@ -22,6 +22,7 @@ from src.predict.chat.process import EngineProcess
 from src.serve.__main__ import read_key
 from src.serve.server import in_address, listen
 
+PLAYGROUND = Path(__file__).parent / "playground"
 MEMORY = Path("/proc/meminfo")
 SPARE = 2**30  # bytes that an engine takes beside weights and what it keeps of prompts
 
@@ -46,6 +47,7 @@ def main(
     drain: Natural = 30,
     hosts: str = "localhost,127.0.0.1,[::1]",
     api_key_file: str = "",
+    feedback: str = "",
 ) -> None:
     """Serve a model and its adapters until SIGTERM; requests name one, by its folder's name.
 
@@ -58,7 +60,9 @@ def main(
     weights are divided; --ray over those of a Ray cluster. --drain is the time, in seconds, that
     requests have to end after SIGTERM. --hosts are the names that clients may use for the server,
     separated by commas, or * for any. The key that clients must send is in --api_key_file or in the
-    environment variable SERVE_API_KEY; with neither, no key is needed.
+    environment variable SERVE_API_KEY; with neither, no key is needed. --feedback is a file of
+    JSON lines that gets the conversations that people on the page call good, as data.source reads
+    them; what they call bad goes to one beside it that ends in .down.jsonl.
     """
     found = chat_models([model, *more], Path(base))
     options = EngineOptions(
@@ -67,6 +71,8 @@ def main(
         threads=threads,
         hosts=[in_address(name.strip().lower()) for name in (*hosts.split(","), host)],
         key=os.fsdecode(read_key(api_key_file)),
+        page=str(PLAYGROUND),
+        feedback=feedback and str(_file(feedback)),
         max_length=max_length,
         dtype=dtype,
         kv_space=kv_space,
@@ -98,13 +104,28 @@ def _serve(
         process.wait_until_ready(f"{url}/health", log.info, ended.is_set)
         if not ended.is_set():
             names = ", ".join(one.name for one in models)
-            log.info("serving %s at %s/v1", names, url)
+            log.info("serving %s at %s/v1, and a page to talk to them at %s", names, url, url)
         while not ended.wait(0.2):
             if process.code is not None:
                 raise InputError(f"The engine has ended, and the server with it ({process.why()}")
     finally:
         process.end(drain)
     log.info("ended")
+
+
+def _file(feedback: str) -> Path:
+    """Return the file that gets what people think; InputError if nothing can be written there."""
+    path = Path(feedback).absolute()
+    if path.suffix != ".jsonl":
+        raise InputError(f"--feedback is {feedback}: give it a name that ends in .jsonl.")
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise InputError(
+            f"--feedback is {feedback}, which can't be written ({error.strerror}): name a file of "
+            "a folder that is there."
+        ) from None
+    return path
 
 
 def _refuse_too_large(models: list[ChatModel], engine: EngineName, kv_space: int) -> None:

@@ -139,6 +139,8 @@ class EngineOptions:
         threads: of the processor.
         hosts: the names that clients may use for it, * for any.
         key: what clients must send; "" for nothing.
+        page: the folder of the playground; "" for no page.
+        feedback: the file that gets what people think of answers; "" for none.
         max_length: the most tokens of a prompt and its answer; 0 for what the model reads.
         dtype: what vLLM computes in.
         kv_space: GiB for keys and values on a processor.
@@ -154,6 +156,8 @@ class EngineOptions:
     threads: int
     hosts: Sequence[str] = ("*",)
     key: str = ""
+    page: str = ""
+    feedback: str = ""
     max_length: int = 0
     dtype: str = "auto"
     kv_space: int = 1
@@ -179,6 +183,7 @@ def command(
     """
     words, variables = (_vllm if engine == "vllm" else _transformers)(models, options)
     variables |= {front.HOSTS: ",".join(options.hosts), front.KEY: options.key}
+    variables |= {front.PAGE: options.page, front.FEEDBACK: options.feedback}
     return [*words, "--middleware", FRONT], variables | {"PYTHONPATH": str(ROOT)}
 
 
@@ -188,6 +193,23 @@ def _transformers(
     words = [sys.executable, "-m", "src.chat.api", *(f"{one.name}={one.folder}" for one in models)]
     words += ["--base", str(models[0].folder), "--host", options.host, "--port", str(options.port)]
     return [*words, "--threads", str(options.threads), "--drain", str(options.drain)], {}
+
+
+def _adapters(adapters: Sequence[ChatModel]) -> list[str]:
+    """Return the words by which vLLM serves adapters beside their model, which stays as it is.
+
+    On a processor, vLLM 0.32 computes the tokens of the model itself by its last place for an
+    adapter, so that one is left free: its weights are 0. And it breaks on `prompt_logprobs` in a
+    batch with others if the head may have an adapter, so only the layers that have one are named.
+    """
+    rank = max(int(one.adapter.get("r", 8)) for one in adapters)
+    words = ["--enable-lora", "--max-loras", str(len(adapters) + 1)]
+    words += ["--max-lora-rank", str(next(one for one in RANKS if one >= rank))]
+    layers = [one.adapter.get("target_modules") for one in adapters]
+    named = [each for each in layers if isinstance(each, list)]
+    if len(named) == len(layers):
+        words += ["--lora-target-modules", *sorted({name for each in named for name in each})]
+    return [*words, "--lora-modules", *(f"{one.name}={one.folder}" for one in adapters)]
 
 
 def _vllm(models: Sequence[ChatModel], options: EngineOptions) -> tuple[list[str], dict[str, str]]:
@@ -204,10 +226,7 @@ def _vllm(models: Sequence[ChatModel], options: EngineOptions) -> tuple[list[str
     if options.max_length:
         words += ["--max-model-len", str(options.max_length)]
     if adapters:
-        rank = max(int(one.adapter.get("r", 8)) for one in adapters)
-        words += ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank"]
-        words += [str(next(one for one in RANKS if one >= rank)), "--lora-modules"]
-        words += [f"{one.name}={one.folder}" for one in adapters]
+        words += _adapters(adapters)
     if base.record.get("tool_calls") == "hermes":
         words += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     if options.tensor_parallel > 1:

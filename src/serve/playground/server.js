@@ -30,7 +30,7 @@ export async function ask(path, options = {}) {
   }
   if (!answer.ok) {
     const told = await answer.json().catch(() => ({}));
-    const sentence = told.error ?? `The server answered ${answer.status} and no reason.`;
+    const sentence = told.error?.message ?? told.error ?? `The server answered ${answer.status} and no reason.`;
     throw new Problem(sentence, answer.status);
   }
   return answer;

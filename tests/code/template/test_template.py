@@ -104,7 +104,12 @@ def paths_of(pipeline: str) -> list[str]:
     """What a project without a pipeline has no use for."""
     places = (ROOT.glob(f"*/{pipeline}"), ROOT.glob(f"tests/*/{pipeline}"), [ROOT / pipeline])
     found = [path.relative_to(ROOT).as_posix() for path in itertools.chain(*places)]
-    further = [f"docs/{pipeline}.md", f"tests/{pipeline}_*.py", f"benchmarks/{pipeline}*"]
+    further = [
+        f"docs/{pipeline}.md",
+        f"docs/{pipeline}-*",
+        f"tests/{pipeline}_*.py",
+        f"benchmarks/{pipeline}*",
+    ]
     further += [f"src/*/{pipeline}/*", f"src/*/{pipeline}.py"]
     return [*found, *further, *["requirements-vllm.*"] * (pipeline == "chat")]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import openai
 import pytest
+import requests
 from chat_model import PARAMS, make_conversations, make_started, tuned
 from conftest import ROOT
 
@@ -124,6 +125,11 @@ def test_models_are_served_to_those_who_have_the_key_until_it_is_told_to_end(
         assert say(client, model).usage.completion_tokens > 0
     with pytest.raises(openai.AuthenticationError, match="The key is missing or wrong"):
         server.client("tell").models.list()
+    url = f"http://127.0.0.1:{server.port}"
+    assert "<title>Talk · Pedigree</title>" in requests.get(url, timeout=20).text
+    assert requests.get(f"{url}/feedback", timeout=20).status_code == 401
+    key = {"Authorization": "Bearer tell me"}
+    assert requests.get(f"{url}/feedback", headers=key, timeout=20).json() == {"open": False}
     there = ["curl", "-s", f"http://127.0.0.1:{server.port}/v1/models", "-H", "Host: elsewhere.org"]
     found = json.loads(subprocess.run(there, capture_output=True, check=True).stdout)
     assert "does not answer to this host" in found["error"]["message"]
@@ -182,6 +188,9 @@ def test_what_stands_in_the_way_is_told_before_models_are_loaded(
         words = base, "--engine", "transformers", "--port", port
         assert f"Can't listen at 127.0.0.1:{port}" in refused(tmp_path, *words)
     assert "There is no .venv-vllm/bin/python: run `make vllm`" in refused(tmp_path, base)
+    for name, told in (("none/a.jsonl", "can't be written (No such file"), ("a", "ends in .jsonl")):
+        words = base, "--engine", "transformers", "--feedback", name
+        assert told in refused(tmp_path, *words)
     huge = base, "--engine", "transformers", "--kv_space", 10**6
     assert "GiB and" in refused(tmp_path, *huge)
     broken = Path(shutil.copytree(base, tmp_path / "broken"))
@@ -254,7 +263,8 @@ def test_vllm_gets_the_adapters_with_room_for_their_rank(
     words, variables = command(found, "vllm", OPTIONS)
     text = " ".join(words)
     assert text.startswith(f"{python} -m vllm.entrypoints.openai.api_server --model {base} ")
-    assert "--enable-lora --max-loras 2 --max-lora-rank 8 --lora-modules" in text
+    assert "--enable-lora --max-loras 3 --max-lora-rank 8 --lora-target-modules down_proj" in text
+    assert "lm_head" not in text
     assert f"lora={made / 'lora'} tool={made / 'lora'}" in text
     assert "--enable-auto-tool-choice --tool-call-parser hermes" in text
     assert text.endswith("--middleware src.predict.chat.front.Front")
