@@ -77,6 +77,11 @@ class Job:
         self.going = Going(self.generation, self.generation.draws(self.draw))
 
     @property
+    def left(self) -> int:
+        """Return how many tokens its answer may still get."""
+        return self.generation.max_new_tokens - len(self.going.made)
+
+    @property
     def room(self) -> int:
         """Return how many tokens it may come to have, with those of its prompt."""
         return len(self.ids) + self.generation.max_new_tokens
@@ -87,6 +92,10 @@ Told = Asked | Token | Exception
 
 class FullError(Exception):
     """So many requests wait that another would wait for too long."""
+
+
+class ManyError(Exception):
+    """A request asks for more answers than may wait at all."""
 
 
 class BrokenError(Exception):
@@ -105,6 +114,7 @@ class _Desk:
     def _begin(self) -> None:
         self._batch = self.engine.batch()
         self._jobs: list[Job] = []  # in the order of the batch
+        self._width = 0  # tokens that each of them takes in memory, with what pads it
 
     @property
     def is_busy(self) -> bool:
@@ -112,18 +122,22 @@ class _Desk:
 
     def admitted(self) -> list[Job]:
         """Take those who wait and for whom there is room, the first always if there is nobody."""
+        self.forget()
         taken: list[Job] = []
-        room = self._batch_tokens - sum(job.room for job in self._jobs)
+        rows, left = len(self._jobs), [job.left for job in self._jobs]
+        width = self._width + max(left, default=0)
         while self.waiting:
             job = self.waiting[0]
-            alone = not (self._jobs or taken)
-            if not alone and (not self.engine.joins or job.room > room):
+            rows, width = rows + 1, max(width, job.room)
+            # All take as much as the longest, and what has left makes none of them narrower.
+            if rows > 1 and (not self.engine.joins or rows * width > self._batch_tokens):
                 break
-            self.waiting.popleft()
-            if not job.given_up:
-                taken.append(job)
-                room -= job.room
+            taken.append(self.waiting.popleft())
         return taken
+
+    def forget(self) -> None:
+        """Let those go who wait no longer."""
+        self.waiting = deque(job for job in self.waiting if not job.given_up)
 
     def turn(self, admitted: list[Job]) -> None:
         """Let some join, and make a token for each answer."""
@@ -146,6 +160,7 @@ class _Desk:
                     job.tell(Asked(self.engine.likely(job.ids).tolist()))
             self._batch.add([self.engine.read([job.ids for job in part])], [j.going for j in part])
             self._jobs += part
+            self._width = max(self._width, *(len(job.ids) for job in part))
 
     def _step(self) -> None:
         scores = self._batch.scores
@@ -162,6 +177,7 @@ class _Desk:
                 job.tell(_token(token, scores[row], job.top, reason))
                 keep += [row] * (reason is None)
         self._jobs = [self._jobs[row] for row in keep]
+        self._width = self._width + 1 if keep else 0
         self._batch.go_on(keep)
 
 
@@ -208,9 +224,13 @@ class Scheduler:
 
         Raises:
             FullError: too many wait.
+            ManyError: these alone are too many.
         """
         desk, added = self._desks[model], list(jobs)
+        if len(added) > self._max_waiting:
+            raise ManyError(self._max_waiting)
         with self._changed:
+            desk.forget()
             if len(desk.waiting) + len(added) > self._max_waiting:
                 raise FullError
             desk.waiting.extend(added)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -32,7 +33,8 @@ async def chat(scheduler: Scheduler, request: Request) -> Response:
     asked = parsed(await body_of(request), ChatRequest)
     name, engine = engine_of(scheduler, asked)
     tools = asked.schemas()
-    ids = engine.renderer.ids(_prompt(engine, asked, asked.turns(), tools))
+    # In another thread, since others are answered meanwhile.
+    ids = await run_in_threadpool(_ids, engine, asked, tools)
     if not ids:
         raise Problem(400, "The messages have no tokens: send more.", "messages")
     most = most_of(engine, ids, asked.most or MOST, asked.most is not None)
@@ -40,7 +42,7 @@ async def chat(scheduler: Scheduler, request: Request) -> Response:
     speeches = [Speech(engine, asked.stops, bool(tools)) for _ in range(asked.n or 1)]
     told = begin(scheduler, name, asked, [ids], generation, asked.top, len(speeches))
     if asked.stream:
-        return stream(_chat_events(name, asked, ids, speeches, told))
+        return stream(_chat_events(name, asked, ids, speeches, told), told)
     await gather(request, told, speeches)
     choices = [
         {
@@ -57,6 +59,10 @@ async def chat(scheduler: Scheduler, request: Request) -> Response:
     if asked.prompt_logprobs is not None:
         found["prompt_logprobs"] = prompt_logprobs(engine, ids, speeches[0])
     return json_answer(found)
+
+
+def _ids(engine: Engine, asked: ChatRequest, tools: list[dict[str, Any]]) -> list[int]:
+    return engine.renderer.ids(_prompt(engine, asked, asked.turns(), tools))
 
 
 def _prompt(

@@ -41,7 +41,7 @@ async def completions(scheduler: Scheduler, request: Request) -> Response:
     told = begin(scheduler, name, asked, prompts, generation_of(asked, most), asked.top, many)
     counted = sum(map(len, prompts))
     if asked.stream:
-        return stream(_text_events(name, asked, counted, speeches, told))
+        return stream(_text_events(name, asked, counted, speeches, told), told)
     await gather(request, told, speeches)
     choices = []
     for place, one in enumerate(speeches):
@@ -51,8 +51,8 @@ async def completions(scheduler: Scheduler, request: Request) -> Response:
         choice: dict[str, Any] = {"index": place, "text": one.text, "logprobs": likely}
         choice["finish_reason"] = one.reason
         if asked.prompt_logprobs is not None:
-            ids = prompts[place // many]
-            choice["prompt_logprobs"] = prompt_logprobs(engine, ids, one)
+            ids, first = prompts[place // many], speeches[place - place % many]
+            choice["prompt_logprobs"] = prompt_logprobs(engine, ids, first)
         choices.append(choice)
     found = head("text_completion", "cmpl", name) | {"choices": choices}
     return json_answer(found | {"usage": usage(counted, speeches)})

@@ -12,6 +12,8 @@ from src.core.errors import closest
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 STOPS = 4  # texts at most, as in OpenAI's API
+LONG_STOP = 256  # characters of each
+MESSAGES = 4096
 CHOICES = 16  # answers to one prompt
 TOP = 20  # of the likeliest tokens
 
@@ -82,11 +84,15 @@ class Options(Struct, kw_only=True, forbid_unknown_fields=True):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 span = f"{low:g} alone" if low == high else f"from {low:g} to {high:g}"
-                raise Problem(400, f"{name} is {value:g}: this server takes {span}.", name)
+                raise Problem(400, f"{name} is {str(value)[:40]}: it may be {span}.", name)
         if self.logit_bias:
             raise Problem(400, "This server takes no logit_bias: leave it out.", "logit_bias")
-        if len(self.stops) > STOPS or "" in self.stops:
-            raise Problem(400, f"stop is up to {STOPS} texts, none of them empty.", "stop")
+        if len(self.stops) > STOPS or not all(0 < len(one) <= LONG_STOP for one in self.stops):
+            told = f"stop is up to {STOPS} texts of 1 to {LONG_STOP} characters."
+            raise Problem(400, told, "stop")
+        if self.stream and self.prompt_logprobs is not None:
+            told = "prompt_logprobs are not of a stream: leave one of them out."
+            raise Problem(400, told, "prompt_logprobs")
         if self.stream_options and not self.stream:
             raise Problem(400, "stream_options are of a stream: set stream.", "stream_options")
 
@@ -134,8 +140,9 @@ class ChatRequest(Options, kw_only=True, forbid_unknown_fields=True):
                 "An answer is either continued or begun: set add_generation_prompt to false.",
                 "continue_final_message",
             )
-        if not self.messages:
-            raise Problem(400, "There are no messages: send at least one.", "messages")
+        if not 0 < len(self.messages) <= MESSAGES:
+            told = f"There are {len(self.messages) or 'no'} messages: send 1 to {MESSAGES}."
+            raise Problem(400, told, "messages")
 
     def turns(self) -> list[dict[str, Any]]:
         """Return the messages as a template takes them: texts, and arguments as objects."""
@@ -247,6 +254,8 @@ def _message(place: int, message: Mapping[str, Any]) -> dict[str, Any]:
         found["tool_calls"] = [_call(where, call) for call in _list(where, calls)]
     try:
         json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise Problem(400, f"{where} has values nested too deep.", where) from None
     except UnicodeEncodeError:
         raise Problem(
             400, f"{where} has half of a surrogate pair, which is no text.", where

@@ -14,9 +14,10 @@ from src.chat.api.requests import Options
 from src.chat.api.speech import Speech, line
 from src.chat.engine import Engine
 from src.chat.generation import Generation
-from src.chat.scheduler import Asked, FullError, Job, Scheduler, Token, Told
+from src.chat.scheduler import Asked, FullError, Job, ManyError, Scheduler, Token, Told
 from src.core.errors import closest
 
+COLDEST = 0.01
 BODY = 4 * 2**20  # bytes of a request at most
 
 
@@ -56,8 +57,12 @@ class Waiting:
                 self.jobs[place].given_up |= speech.reason is not None
                 yield place, speech, new
         finally:
-            for job in self.jobs:
-                job.given_up = True
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Wait for none of them any more."""
+        for job in self.jobs:
+            job.given_up = True
 
 
 async def gather(request: Request, told: Waiting, speeches: Sequence[Speech]) -> None:
@@ -111,12 +116,14 @@ def begin(
     echo = asked.prompt_logprobs is not None
     told = Waiting()
     told.jobs = [
-        Job(ids, generation, told.of(place * many + draw), top, echo, draw)
+        Job(ids, generation, told.of(place * many + draw), top, echo and not draw, draw)
         for place, ids in enumerate(prompts)
         for draw in range(many)
     ]
     try:
         scheduler.submit(model, told.jobs)
+    except ManyError as error:
+        raise Problem(400, f"{len(told.jobs)} answers are asked for, more than {error}.") from None
     except FullError:
         raise Problem(429, "Too many requests are waiting: try again later.") from None
     return told
@@ -151,6 +158,8 @@ def most_of(engine: Engine, ids: Sequence[int], wanted: int, said: bool) -> int:
 def generation_of(asked: Options, most: int) -> Generation:
     """Return how a request is answered."""
     temperature = 1.0 if asked.temperature is None else asked.temperature
+    if temperature:  # below that, scores become more than float32 holds
+        temperature = max(temperature, COLDEST)
     seed = asked.seed
     if seed is None:
         seed = int.from_bytes(os.urandom(4))
@@ -164,8 +173,8 @@ def generation_of(asked: Options, most: int) -> Generation:
     )
 
 
-def stream(events: AsyncIterator[dict[str, Any]]) -> Response:
-    """Send objects as events, as they come."""
+def stream(events: AsyncIterator[dict[str, Any]], told: Waiting) -> Response:
+    """Send objects as events, as they come, and give the answers up when nobody takes them."""
 
     async def written() -> AsyncIterator[bytes]:
         try:
@@ -173,6 +182,8 @@ def stream(events: AsyncIterator[dict[str, Any]]) -> Response:
                 yield line(event)
         except Problem as problem:  # the head has been sent
             yield line(problem.body())
+        finally:
+            told.give_up()
         yield b"data: [DONE]\n\n"
 
     return StreamingResponse(written(), media_type="text/event-stream")

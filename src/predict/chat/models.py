@@ -7,7 +7,7 @@ over transformers, in this one. Nothing of either is imported here.
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,11 @@ VLLM = Path(".venv-vllm/bin/python")
 RECORD = "base.json"  # which the pipeline leaves in each folder: of which weights it is
 ADAPTER = "adapter_config.json"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, that vLLM makes room for
+
+FOR_VLLM = (
+    *("max_length", "dtype", "kv_space", "max_clients"),
+    *("tensor_parallel", "pipeline_parallel", "ray"),
+)
 
 EngineName = Literal["vllm", "transformers"]
 
@@ -190,6 +195,10 @@ def command(
 def _transformers(
     models: Sequence[ChatModel], options: EngineOptions
 ) -> tuple[list[str], dict[str, str]]:
+    usual = {one.name: one.default for one in fields(EngineOptions)}
+    for name in FOR_VLLM:
+        if getattr(options, name) != usual[name]:
+            raise InputError(f"--{name} is for --engine vllm: leave it out.")
     words = [sys.executable, "-m", "src.chat.api", *(f"{one.name}={one.folder}" for one in models)]
     words += ["--base", str(models[0].folder), "--host", options.host, "--port", str(options.port)]
     return [*words, "--threads", str(options.threads), "--drain", str(options.drain)], {}
@@ -222,7 +231,7 @@ def _vllm(models: Sequence[ChatModel], options: EngineOptions) -> tuple[list[str
     words = [str(VLLM), "-m", "vllm.entrypoints.openai.api_server", "--model", str(base.folder)]
     words += ["--served-model-name", base.name, "--host", options.host, "--port", str(options.port)]
     words += ["--dtype", options.dtype, "--max-num-seqs", str(options.max_clients)]
-    words += ["--disable-log-stats"]
+    words += ["--disable-log-stats", "--shutdown-timeout", str(options.drain)]
     if options.max_length:
         words += ["--max-model-len", str(options.max_length)]
     if adapters:

@@ -14,6 +14,7 @@ from chat_served import Served, expected, serving
 
 from src.chat.conversations import Conversation, Turn
 from src.chat.generation import Generation
+from src.chat.scheduler import Job
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
 
@@ -165,7 +166,7 @@ def test_calls_of_tools_are_found(served: Served, monkeypatch: pytest.MonkeyPatc
     ("change", "status", "told"),
     [
         ({"model": "lorra"}, 404, "There is no model 'lorra' (did you mean 'lora'?)"),
-        ({"temperature": -1}, 400, "temperature is -1: this server takes from 0 to 2"),
+        ({"temperature": -1}, 400, "temperature is -1.0: it may be from 0 to 2"),
         ({"max_tokens": 0}, 400, "max_tokens is 0"),
         ({"max_tokens": 600}, 400, "the model reads at most 512: shorten it"),
         ({"max_tokens": "many"}, 400, "Expected `int | null`, got `str` - at `$.max_tokens`"),
@@ -174,6 +175,11 @@ def test_calls_of_tools_are_found(served: Served, monkeypatch: pytest.MonkeyPatc
         ({"messages": [{"role": "bot", "content": "a"}]}, 400, "messages[0] has role 'bot'"),
         ({"messages": [{"role": "user", "content": 3}]}, 400, "no content that is a text"),
         ({"messages": [{"role": "user", "content": "?" * 3000}]}, 400, "the model reads at most"),
+        ({"seed": 10**400}, 400, "seed is 1000"),
+        ({"messages": [{"role": "user", "content": "a"}] * 5000}, 400, "There are 5000 messages"),
+        ({"stop": "x" * 300}, 400, "stop is up to 4 texts of 1 to 256 characters"),
+        ({"stream": True, "prompt_logprobs": 0}, 400, "prompt_logprobs are not of a stream"),
+        ({"n": 17}, 400, "n is 17: it may be from 1 to 16"),
         ({"logit_bias": {"3": 1}}, 400, "This server takes no logit_bias"),
         ({"stop": [""]}, 400, "stop is up to 4 texts"),
         ({"top_logprobs": 3}, 400, "top_logprobs are of logprobs"),
@@ -203,6 +209,7 @@ def test_what_cant_be_answered_is_told_as_openai_tells_it(
         ({"prompt": [-1]}, "-1 is no token"),
         ({"echo": True}, "This server takes no echo"),
         ({"logprobs": 30}, "logprobs is 30: this server takes from 0 to 20"),
+        ({"prompt": ["a"] * 65}, "65 answers are asked for, more than 64"),
         ({"prompt": "?" * 600}, "the model reads at most 512"),
     ],
 )
@@ -256,6 +263,41 @@ def test_who_leaves_frees_the_place(served: Served) -> None:
     while desk.is_busy and time.monotonic() < until:
         time.sleep(0.01)
     assert not desk.is_busy
+
+
+def test_answers_take_no_more_memory_than_they_may_however_long_the_server_is_asked(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All take as much as the longest, and one that comes later is padded to it."""
+    desk = served.scheduler._desks["base"]
+    monkeypatch.setattr(desk, "_batch_tokens", 300)
+    sizes: list[int] = []
+    step = desk._step
+
+    def watched() -> None:
+        step()
+        sizes.append(sum(reading.mask.numel() for reading in desk._batch._readings))
+
+    monkeypatch.setattr(desk, "_step", watched)
+    with ThreadPoolExecutor(3) as pool:
+        asked = [
+            pool.submit(served.say, "who?", max_tokens=40, temperature=1, seed=k) for k in range(9)
+        ]
+        for one in asked:
+            assert one.result().usage.completion_tokens > 0
+    assert 150 < max(sizes) <= 300
+
+
+def test_one_that_is_very_cold_breaks_nobody(served: Served) -> None:
+    assert served.say("who?", temperature=1e-40).choices[0].message.content is not None
+
+
+def test_who_waits_no_longer_takes_no_place(served: Served) -> None:
+    desk = served.scheduler._desks["base"]
+    jobs = [Job([1, 2], Generation(1), lambda _: None, given_up=True) for _ in range(64)]
+    with served.scheduler._changed:
+        desk.waiting.extend(jobs)
+    assert served.say("who?").usage.completion_tokens > 0
 
 
 def test_a_model_that_fails_fails_those_that_wait_and_nobody_else(

@@ -127,6 +127,7 @@ def test_an_answer_is_stopped_and_a_message_edited(
         settings(page, max_tokens=450)
         send(page, "where?")
         expect(page.locator(".turn.assistant .words")).to_contain_text("xxx")
+        expect(page.get_by_role("button", name="Retry")).to_have_count(0)
         page.get_by_role("button", name="Stop").click()
         expect(page.locator(".figures")).to_have_text("stopped")
         assert "x" * 399 not in answers(page)[0]
@@ -202,6 +203,7 @@ def test_a_call_is_a_card_and_goes_on_with_what_its_tool_answers(
     settings(page, tools="[{", max_tokens=90)
     send(page, "How large?")
     expect(page.get_by_role("alert")).to_contain_text("The tools are no JSON")
+    expect(page.get_by_label("Message", exact=True)).to_have_value("How large?")
     settings(page, tools=json.dumps([TOOL]))
     page.get_by_role("button", name="Send").click()
     card = page.get_by_role("group", name="Call of area")
@@ -223,12 +225,17 @@ def test_a_call_is_a_card_and_goes_on_with_what_its_tool_answers(
     page.locator("#load").set_input_files(saved)
     expect(page.locator(".turn")).to_have_count(4)
     expect(page.locator(".turn.assistant .words")).to_have_text("Nine.")
+    called = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "a"}}]}
+    (tmp_path / "openai.jsonl").write_text(json.dumps({"messages": [called]}))
+    page.locator("#load").set_input_files(tmp_path / "openai.jsonl")
+    expect(page.get_by_role("group", name="Call of a")).to_be_visible()
     (tmp_path / "other.jsonl").write_text("[]")
     page.locator("#load").set_input_files(tmp_path / "other.jsonl")
     expect(page.get_by_role("alert")).to_contain_text("holds no conversation that was saved here")
 
 
 def test_what_people_think_becomes_data(page: Page, folder: Path) -> None:
+    settings(page, system="Be brief.")
     send(page, "who?")
     done(page)
     page.get_by_role("button", name="Good").click()
@@ -236,7 +243,7 @@ def test_what_people_think_becomes_data(page: Page, folder: Path) -> None:
     page.get_by_role("button", name="Bad").click()
     expect(page.get_by_role("button", name="Bad")).to_have_attribute("aria-pressed", "true")
     path = folder / "feedback.jsonl"
-    assert [turn.role for turn in only(path).turns] == ["user", "assistant"]
+    assert [turn.role for turn in only(path).turns] == ["system", "user", "assistant"]
     down = json.loads((folder / "feedback.down.jsonl").read_text())
     assert (down["rating"], down["model"]) == ("down", "base")
 

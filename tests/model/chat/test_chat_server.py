@@ -191,8 +191,11 @@ def test_what_stands_in_the_way_is_told_before_models_are_loaded(
     for name, told in (("none/a.jsonl", "can't be written (No such file"), ("a", "ends in .jsonl")):
         words = base, "--engine", "transformers", "--feedback", name
         assert told in refused(tmp_path, *words)
-    huge = base, "--engine", "transformers", "--kv_space", 10**6
-    assert "GiB and" in refused(tmp_path, *huge)
+    (tmp_path / ".venv-vllm/bin").mkdir(parents=True)
+    (tmp_path / ".venv-vllm/bin/python").touch()
+    assert "GiB and" in refused(tmp_path, base, "--kv_space", 10**6)
+    vllm = "--engine", "transformers", "--max_length", 9
+    assert "--max_length is for --engine vllm: leave it out" in refused(tmp_path, base, *vllm)
     broken = Path(shutil.copytree(base, tmp_path / "broken"))
     (broken / "model.safetensors").write_bytes(b"nothing")
     told = refused(tmp_path, broken, "--engine", "transformers", "--port", free_port())
@@ -265,6 +268,7 @@ def test_vllm_gets_the_adapters_with_room_for_their_rank(
     assert text.startswith(f"{python} -m vllm.entrypoints.openai.api_server --model {base} ")
     assert "--enable-lora --max-loras 3 --max-lora-rank 8 --lora-target-modules down_proj" in text
     assert "lm_head" not in text
+    assert "--shutdown-timeout 30" in text
     assert f"lora={made / 'lora'} tool={made / 'lora'}" in text
     assert "--enable-auto-tool-choice --tool-call-parser hermes" in text
     assert text.endswith("--middleware src.predict.chat.front.Front")

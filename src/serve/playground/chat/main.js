@@ -14,6 +14,7 @@ let gone = false;
 const page = {
   feedback: false,
   options,
+  calm,
   tell: (sentence) => ($("status").textContent = sentence),
   complain(error, again) {
     if (error.told) $("problem").replaceChildren(element("div", { className: "problem" }, element("p", {}, error.message)));
@@ -154,7 +155,7 @@ async function load() {
     const found = JSON.parse(line ?? "");
     if (!Array.isArray(found.messages)) throw new SyntaxError("it has no messages");
     const system = found.messages[0]?.role === "system" ? found.messages[0].content : "";
-    const turns = found.messages.slice(system ? 1 : 0);
+    const turns = found.messages.slice(system ? 1 : 0).map(readable);
     $("system").value = system;
     $("tools").value = found.tools ? JSON.stringify(found.tools.map((one) => one.function ?? one), null, 1) : "";
     calm();
@@ -164,6 +165,14 @@ async function load() {
     const sentence = `${file.name} holds no conversation that was saved here (${error.message}).`;
     page.complain(Object.assign(new Error(sentence), { told: true }));
   }
+}
+
+/** A message as the page holds it; OpenAI's may have no content beside calls. */
+function readable({ role, content, tool_calls = [], tool_call_id }, place) {
+  if (!["user", "assistant", "tool"].includes(role)) throw new SyntaxError(`message ${place + 1} has no role`);
+  if (content && typeof content !== "string") throw new SyntaxError(`message ${place + 1} is no text`);
+  const calls = (tool_calls ?? []).map((call, k) => ({ ...call, id: call.id ?? `call-${place}-${k}` }));
+  return { role, content: content ?? "", tool_calls: calls, tool_call_id };
 }
 
 function isDark() {

@@ -48,20 +48,27 @@ export class Thread {
 
   say(content) {
     this.turns.push({ role: "user", content });
-    this.draw();
     return this.answer();
   }
 
   /** Have the model answer what was said last. */
   async answer() {
-    const options = this.page.options();
-    const request = api.body(this.model, this.turns, options);
-    const turn = { role: "assistant", content: "", tool_calls: [] };
+    if (this.busy) return;
+    let request;
+    try {
+      request = api.body(this.model, this.turns, this.page.options());
+    } catch (error) {
+      this.draw();
+      this.page.complain(error, () => this.answer());
+      return;
+    }
+    const turn = { role: "assistant", content: "", tool_calls: [], request };
+    this.abort = new AbortController();
     this.turns.push(turn);
     this.draw();
     const item = this.list.lastElementChild;
     item.setAttribute("aria-busy", "true");
-    this.abort = new AbortController();
+    this.page.calm();
     this.page.changed();
     let usage = null;
     try {
@@ -76,9 +83,9 @@ export class Thread {
       }
     } catch (error) {
       if (error.name !== "AbortError") {
-        this.turns.pop();
-        this.draw();
+        this.turns.splice(this.turns.indexOf(turn), 1);
         this.done();
+        this.draw();
         this.page.complain(error, () => this.answer());
         return;
       }
@@ -87,7 +94,7 @@ export class Thread {
     if (!turn.content && !turn.tool_calls.length && turn.reason === "stopped") this.turns.pop();
     this.done();
     this.draw();
-    if (usage) await this.judge(turn, request, usage);
+    if (usage) await this.judge(turn, usage);
   }
 
   done() {
@@ -100,17 +107,17 @@ export class Thread {
   }
 
   /** Tell how likely an answer is to its model and to the one beside it. */
-  async judge(turn, request, usage) {
+  async judge(turn, usage) {
     const others = this.page.judges(this.model);
     turn.tokens = usage.completion_tokens;
     if (others.length && turn.content && !turn.tool_calls.length) {
       turn.likely = [];
       for (const model of [this.model, ...others]) {
         try {
-          const mean = await api.likelihood({ ...request, model }, turn.content, usage.prompt_tokens);
+          const mean = await api.likelihood({ ...turn.request, model }, turn.content, usage.prompt_tokens);
           turn.likely.push([model, mean]);
         } catch (error) {
-          this.page.complain(error, () => this.judge(turn, request, usage));
+          this.page.complain(error, () => this.judge(turn, usage));
           return;
         }
       }
@@ -142,11 +149,10 @@ export class Thread {
     const last = place === this.turns.length - 1;
     const acts = [button("Copy", () => this.copy(turn))];
     if (turn.role === "user") acts.push(button("Edit", () => this.page.edit(this, place)));
-    if (turn.role === "assistant" && last) {
-      acts.push(button("Retry", () => this.retry()));
-    }
-    if (turn.role === "assistant" && this.page.feedback) {
-      acts.push(...["up", "down"].map((rating) => this.thumb(turn, place, rating)));
+    const said = turn.role === "assistant" && !this.busy;
+    if (said && last) acts.push(button("Retry", () => this.retry()));
+    if (said && turn.request && this.page.feedback) {
+      acts.push(...["up", "down"].map((rating) => this.thumb(turn, rating)));
     }
     const calls = (turn.tool_calls ?? []).map((call) => this.call(call, place));
     const told = figures(turn);
@@ -157,12 +163,13 @@ export class Thread {
     ].filter(Boolean);
   }
 
-  thumb(turn, place, rating) {
+  thumb(turn, rating) {
     const words = { up: "Good", down: "Bad" }[rating];
     const made = button(words, async () => {
       try {
-        const tools = this.page.options().tools;
-        await api.feedback(rating, this.model, this.turns.slice(0, place + 1), tools);
+        // As it was asked then, with what was said to the model before all and its tools.
+        const { messages, tools } = turn.request;
+        await api.feedback(rating, this.model, [...messages, turn], tools ?? []);
       } catch (error) {
         this.page.complain(error, () => made.click());
         return;
@@ -182,12 +189,13 @@ export class Thread {
       "div",
       { className: "call", role: "group", "aria-label": `Call of ${call.function.name}` },
       element("h3", {}, call.function.name),
-      element("pre", {}, pretty(call.function.arguments)),
+      element("pre", {}, pretty(call.function.arguments ?? "{}")),
     );
     if (answered || this.busy) return card;
     const id = `observation-${this.model}-${place}-${call.id}`;
     const field = element("textarea", { id, rows: 2, dir: "auto", className: "code-field" });
     const go = button("Go on", () => {
+      if (this.busy) return;
       this.turns.push({ role: "tool", content: field.value, tool_call_id: call.id });
       this.draw();
       const open = this.turns[place].tool_calls.some(
@@ -202,7 +210,8 @@ export class Thread {
   }
 
   retry() {
-    this.cut(this.turns.length - 1);
+    if (this.busy) return undefined;
+    this.turns.length -= 1;
     return this.answer();
   }
 
