@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pytest
 import uvicorn
 from chat_model import make_conversations, make_started, tuned
 
@@ -68,3 +69,32 @@ def serving(folder: Path, *middleware: Any) -> Iterator[Served]:
 def expected(engine: Engine, text: str) -> str:
     prompt = engine.renderer.prompt(Conversation((Turn("user", text, False),)), 1)
     return engine.answers([prompt], Generation(12), 1000)[0].text
+
+
+def script(
+    served: Served, monkeypatch: pytest.MonkeyPatch, *texts: str, seconds: float = 0
+) -> None:
+    """Have the base say these, one after the other, with some seconds for each token."""
+    engine = served.engines["base"]
+    end = sorted(engine.ends)[:1]
+    said = [engine.tokenizer(text, add_special_tokens=False)["input_ids"] + end for text in texts]
+    desk = served.scheduler._desks["base"]
+    begun: dict[int, int] = {}
+    batch = engine.batch
+
+    class Scripted:
+        def __init__(self) -> None:
+            self.inner = batch()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+        def draw(self) -> list[int]:
+            time.sleep(seconds)
+            self.inner.draw()
+            for going in self.inner.going:
+                place = begun.setdefault(id(going), len(begun) % len(said))
+                going.made[-1] = said[place][len(going.made) - 1]
+            return [going.made[-1] for going in self.inner.going]
+
+    monkeypatch.setattr(desk, "_batch", Scripted())

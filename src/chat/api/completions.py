@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,10 +28,8 @@ async def completions(scheduler: Scheduler, request: Request) -> Response:
     """Go on with texts."""
     asked = parsed(await body_of(request), CompletionRequest)
     name, engine = engine_of(scheduler, asked)
-    prompts = [
-        engine.renderer.ids(one) if isinstance(one, str) else _known(engine, one)
-        for one in asked.prompts
-    ]
+    # In another thread, since others are answered meanwhile.
+    prompts = await run_in_threadpool(_ids, engine, asked)
     if not all(prompts):
         raise Problem(400, "A prompt has no tokens: send more of it.", "prompt")
     most = min(
@@ -56,6 +55,13 @@ async def completions(scheduler: Scheduler, request: Request) -> Response:
         choices.append(choice)
     found = head("text_completion", "cmpl", name) | {"choices": choices}
     return json_answer(found | {"usage": usage(counted, speeches)})
+
+
+def _ids(engine: Engine, asked: CompletionRequest) -> list[list[int]]:
+    return [
+        engine.renderer.ids(one) if isinstance(one, str) else _known(engine, one)
+        for one in asked.prompts
+    ]
 
 
 def _known(engine: Engine, ids: Sequence[int]) -> list[int]:

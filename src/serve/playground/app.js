@@ -1,6 +1,7 @@
 // The playground: three pages over the routes of the server that this one came from.
 
 import { showCard } from "./card.js";
+import { offerColours } from "./colours.js";
 import { $, chips, count } from "./dom.js";
 import { look, scoreFile, tellColumns } from "./file.js";
 import { decide, offerFields } from "./records.js";
@@ -82,23 +83,8 @@ function whenStarted(work) {
   return state.models.length ? work() : start();
 }
 
-function isDark() {
-  const theme = document.documentElement.dataset.theme;
-  return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
 function listen() {
-  const theme = $("theme");
-  const tell = () => theme.setAttribute("aria-pressed", String(isDark()));
-  theme.onclick = () => {
-    const name = isDark() ? "light" : "dark";
-    document.documentElement.dataset.theme = name;
-    localStorage.setItem("theme", name);
-    tell();
-  };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", tell);
-  tell();
-
+  offerColours($("theme"));
   $("ask").onsubmit = (event) => {
     event.preventDefault();
     whenStarted(classify);

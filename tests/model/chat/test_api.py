@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 from chat_model import PARAMS
-from chat_served import Served, expected, serving
+from chat_served import Served, expected, script, serving
 
 from src.chat.conversations import Conversation, Turn
 from src.chat.generation import Generation
@@ -126,28 +126,8 @@ def test_texts_go_on(served: Served) -> None:
 
 
 def test_calls_of_tools_are_found(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = served.engines["base"]
     said = 'Wait.\n<tool_call>\n{"name": "area", "arguments": {"side": 3}}\n</tool_call>'
-    ids = engine.tokenizer(said, add_special_tokens=False)["input_ids"] + sorted(engine.ends)[:1]
-
-    class Scripted:
-        """A batch that says what is given."""
-
-        def __init__(self) -> None:
-            self.inner = batch()
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.inner, name)
-
-        def draw(self) -> list[int]:
-            self.inner.draw()
-            for going in self.inner.going:
-                going.made[-1] = ids[len(going.made) - 1]
-            return [going.made[-1] for going in self.inner.going]
-
-    batch = engine.batch
-    desk = served.scheduler._desks["base"]
-    monkeypatch.setattr(desk, "_batch", Scripted())
+    script(served, monkeypatch, said)
     whole = served.say("How large?", tools=[TOOL], max_tokens=150).choices[0]
     assert whole.finish_reason == "tool_calls"
     assert whole.message.content == "Wait.\n"

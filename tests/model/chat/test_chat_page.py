@@ -11,7 +11,7 @@ import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
 from chat_model import PARAMS
-from chat_served import Served, expected, serving
+from chat_served import Served, expected, script, serving
 from playwright.sync_api import Page, expect
 
 from src.chat.conversations import Conversation, Turn
@@ -159,35 +159,6 @@ def test_what_models_say_can_never_run(
     expect(page.locator(".turn.user .words")).to_have_text(HOSTILE)
 
 
-def script(
-    served: Served, monkeypatch: pytest.MonkeyPatch, *texts: str, seconds: float = 0
-) -> None:
-    """Have the base say these, one after the other, with some seconds for each token."""
-    engine = served.engines["base"]
-    end = sorted(engine.ends)[:1]
-    said = [engine.tokenizer(text, add_special_tokens=False)["input_ids"] + end for text in texts]
-    desk = served.scheduler._desks["base"]
-    begun: dict[int, int] = {}
-    batch = engine.batch
-
-    class Scripted:
-        def __init__(self) -> None:
-            self.inner = batch()
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.inner, name)
-
-        def draw(self) -> list[int]:
-            time.sleep(seconds)
-            self.inner.draw()
-            for going in self.inner.going:
-                place = begun.setdefault(id(going), len(begun) % len(said))
-                going.made[-1] = said[place][len(going.made) - 1]
-            return [going.made[-1] for going in self.inner.going]
-
-    monkeypatch.setattr(desk, "_batch", Scripted())
-
-
 def only(path: Path) -> Conversation:
     """The one conversation that the stage `data` finds in a file."""
     (raw,) = read(File(path.name, "data.source", path, 2**20), "auto", {})
@@ -310,3 +281,12 @@ def test_axe_finds_no_violation_and_all_fits_a_phone(page: Page, scheme: str) ->
     page.get_by_text("How it answers").click()
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 360
+
+
+def test_the_colours_that_are_chosen_stay(page: Page) -> None:
+    page.emulate_media(color_scheme="light")
+    button = page.get_by_role("button", name="Dark colours")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    button.click()
+    page.reload()
+    expect(button).to_have_attribute("aria-pressed", "true")

@@ -1,5 +1,6 @@
 // The page: models, how they answer, and one or two conversations.
 
+import { offerColours } from "../colours.js";
 import { $, element } from "../dom.js";
 import { calm, complain } from "../server.js";
 import * as api from "./api.js";
@@ -175,23 +176,8 @@ function readable({ role, content, tool_calls = [], tool_call_id }, place) {
   return { role, content: content ?? "", tool_calls: calls, tool_call_id };
 }
 
-function isDark() {
-  const theme = document.documentElement.dataset.theme;
-  return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
 function listen() {
-  const theme = $("theme");
-  const tell = () => theme.setAttribute("aria-pressed", String(isDark()));
-  theme.onclick = () => {
-    const name = isDark() ? "light" : "dark";
-    document.documentElement.dataset.theme = name;
-    localStorage.setItem("theme", name);
-    tell();
-  };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", tell);
-  tell();
-
+  offerColours($("theme"));
   $("composer").onsubmit = (event) => {
     event.preventDefault();
     send();
