@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run chat bench-chat vllm vllm-lock tabular bench-tabular setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
+.PHONY: run chat bench-chat chat-parity vllm vllm-lock tabular bench-tabular setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
 	clean report tune prove update
 
 run: .venv/installed
@@ -53,6 +53,16 @@ vllm-lock: .venv/installed
 		--output-file requirements-vllm.lock requirements-vllm.txt
 	sed -i -e 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' -e '/^torch\(audio\|codec\|vision\)==/d' \
 		requirements-vllm.lock
+
+# Whether what is served says what was trained: a base and its adapter, models that need none, and a
+# prefix. With MODELS only those.
+MODELS ?= "base lora" merged full int4 ptuning
+chat-parity: vllm
+	for models in $(MODELS); do \
+		words=$$(for one in $$models; do echo models/chat/$$one; done); \
+		case $$models in *ptuning*) words="$$words --engine transformers";; esac; \
+		python -m src.chat.served $$words || exit; \
+	done
 
 # The pipeline of tables: credit-card payments, of which 0.17 % are frauds.
 tabular: .venv/installed

@@ -37,7 +37,7 @@ CONVERSATIONS = (
     *("src/predict/chat", "src/serve/chat.py", "src/serve/playground/chat"),
     *("docs/chat-page.png", "tests/chat_served.py"),
     *("requirements-vllm.txt", "requirements-vllm.lock"),
-    *("benchmarks/chat.py", "benchmarks/chat_peers.py"),
+    *("benchmarks/chat.py", "benchmarks/chat_peers.py", "benchmarks/chat_serve.py"),
     *("benchmarks/chat-llamafactory.txt", "benchmarks/chat-swift.txt"),
     *("tests/code/chat", "tests/data/chat", "tests/model/chat"),
 )
@@ -177,7 +177,7 @@ def keep_pipelines() -> None:
         take_out("chat", CONVERSATIONS, "Conversations", "Conversations")
         cut("Makefile", "# The pipeline of conversations", "# The pipeline of tables")
         cut("docs/commands.md", "| `make chat`", "| `make report")
-        edit("Makefile", ("run chat bench-chat vllm vllm-lock tabular", "run tabular"))
+        edit("Makefile", ("run chat bench-chat chat-parity vllm vllm-lock tabular", "run tabular"))
     if "tables" not in ANSWERS["pipelines"]:
         take_out("tabular", TABLES, "Tables", "A pipeline of tables")
         cut("Makefile", "# The pipeline of tables", "setup: ")

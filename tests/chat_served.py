@@ -1,9 +1,13 @@
-"""Tiny chat models behind OpenAI's API, in the process of the tests."""
+"""Tiny chat models behind OpenAI's API, in the process of the tests or as a person starts them."""
 
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +16,15 @@ import openai
 import pytest
 import uvicorn
 from chat_model import make_conversations, make_started, tuned
+from conftest import ROOT
 
 from src.chat.api.__main__ import application
 from src.chat.conversations import Conversation, Turn
 from src.chat.engine import Engine
 from src.chat.generation import Generation
 from src.chat.scheduler import Scheduler
+
+WAIT = 120  # seconds for a server to start
 
 
 class Served:
@@ -98,3 +105,81 @@ def script(
             return [going.made[-1] for going in self.inner.going]
 
     monkeypatch.setattr(desk, "_batch", Scripted())
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+class Started:
+    """A server that was started as a person does."""
+
+    def __init__(
+        self,
+        folder: Path,
+        words: Sequence[object],
+        *,
+        engine: str = "transformers",
+        **variables: str,
+    ) -> None:
+        self.port = free_port()
+        self.log = folder / "server.log"
+        command = [sys.executable, "-m", "src.serve.chat", *map(str, words)]
+        command += ["--engine", engine, "--port", str(self.port), "--threads", "1"]
+        with self.log.open("wb") as file:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+                stdout=file,
+                stderr=file,
+            )
+
+    def said(self, pattern: str) -> bool:
+        until = time.monotonic() + WAIT
+        while time.monotonic() < until:
+            if re.search(pattern, self.log.read_text()):
+                return True
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        return bool(re.search(pattern, self.log.read_text()))
+
+    def client(self, key: str = "none") -> openai.OpenAI:
+        url = f"http://127.0.0.1:{self.port}/v1"
+        return openai.OpenAI(base_url=url, api_key=key, max_retries=0)
+
+    def engines(self) -> list[int]:
+        """Return the processes of the engine."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (place / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            module = {b"src.chat.api", b"vllm.entrypoints.openai.api_server"} & {*words}
+            if module and str(self.port).encode() in words:
+                found.append(int(place.name))
+        return found
+
+    def is_gone(self) -> bool:
+        until = time.monotonic() + 30
+        while self.engines() and time.monotonic() < until:
+            time.sleep(0.1)
+        return not self.engines()
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Kill it behind a block."""
+        try:
+            yield
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+def say(client: openai.OpenAI, model: str, **how: Any) -> Any:
+    given: dict[str, Any] = {"model": model, "max_tokens": 5, "temperature": 0} | how
+    messages: Any = [{"role": "user", "content": "who?"}]
+    return client.chat.completions.create(messages=messages, **given)

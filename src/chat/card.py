@@ -244,7 +244,8 @@ def _use(facts: Facts, folder: Path) -> str:
     beside = f"the folder `{base}`, whose sha256 stands above, and " if adapter else ""
     return (
         f"In the repository that this model comes from, `dvc pull {pulled}` "
-        f'brings it, and\n\n```\npython -m src.chat.ask {folder.as_posix()} "Who are you?"\n```\n\n'
+        f"brings it, and\n\n```\npython -m src.predict.chat {folder.as_posix()} "
+        '"Who are you?"\n```\n\n'
         f"asks it. Elsewhere, all that it takes is {beside}`pip install {' '.join(needs)}`:\n\n"
         f"```python\n{words}\n{ASK}```"
     )

@@ -1,4 +1,4 @@
-"""Answers of a language model, with an adapter or without: of many prompts at once, or piecewise.
+"""Answers of a language model, with an adapter or without, to many prompts at once.
 
 Prompts of like length are read together, and more of them answered together; one that has ended
 leaves the others alone.
@@ -6,7 +6,7 @@ leaves the others alone.
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -115,24 +115,6 @@ class Engine:
         asked, right = ([q.asked for q in questions], [q.right for q in questions])
         return self._answers(asked, right, generation, batch_tokens, done)
 
-    def stream(self, prompt: str, generation: Generation) -> Iterator[str]:
-        """Answer one prompt, and give the text piece by piece as it comes.
-
-        Raises:
-            InputError: the prompt leaves no room for an answer.
-        """
-        said = ""
-        ids = self.renderer.ids(prompt)
-        self._refuse_longer([ids], generation)
-        one = Going(generation, generation.draws(0))
-        for _ in self._steps([self.read([ids])], [one]):
-            text = self._answer(one.made).text
-            if text.endswith("\ufffd"):  # the first bytes of a character
-                continue
-            yield text[len(said) :]
-            said = text
-        yield self._answer(one.made).text[len(said) :]
-
     def _answers(
         self,
         asked: Sequence[list[int]],
@@ -157,8 +139,7 @@ class Engine:
                     likely[place] = one
                 readings.append(reading)
                 order += part
-            for _ in self._steps(readings, [going[place] for place in order]):
-                pass
+            self._finish(readings, [going[place] for place in order])
             count += len(places)
             done(count)
         return [self._answer(one.made) for one in going], likely
@@ -166,7 +147,7 @@ class Engine:
     def _answer(self, tokens: list[int]) -> Answer:
         ended = bool(tokens) and tokens[-1] in self.ends
         text = self.tokenizer.decode(tokens[: len(tokens) - ended], skip_special_tokens=True)
-        return Answer(text, len(tokens), ended)
+        return Answer(text, tuple(tokens), ended)
 
     def _refuse_longer(self, asked: Sequence[list[int]], generation: Generation) -> None:
         longest = max(map(len, asked), default=0)
@@ -252,13 +233,12 @@ class Engine:
             for row, (ids, part) in enumerate(zip(right, parts, strict=True))
         ]
 
-    def _steps(self, readings: Sequence[Reading], going: Sequence[Going]) -> Iterator[None]:
-        """Make answers to prompts that were read, and yield after each token of all."""
+    def _finish(self, readings: Sequence[Reading], going: Sequence[Going]) -> None:
+        """Make answers to prompts that were read."""
         batch = self.batch()
         batch.add(readings, going)
         while batch.going:
             new = batch.draw()
-            yield
             batch.go_on(
                 [
                     row

@@ -62,13 +62,18 @@ class Answer:
 
     Attributes:
         text: without the token that ends it.
-        tokens: how many were made, with that token.
+        ids: of the tokens that were made, with that one.
         ended: whether the model ended it; else ``max_new_tokens`` did.
     """
 
     text: str
-    tokens: int
+    ids: tuple[int, ...]
     ended: bool
+
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens were made."""
+        return len(self.ids)
 
 
 @dataclass(eq=False)
@@ -150,3 +155,21 @@ class Batch:
         seen = torch.cat([seen, given], dim=1)
         mask = torch.cat([mask, torch.ones_like(given)], dim=1)
         self._readings = [Reading(seen, mask, cache, self._score(given, mask, cache))]
+
+    def narrow(self, least: int) -> int:
+        """Cut what pads all answers since longer ones have ended; return how many tokens that is.
+
+        Args:
+            least: how many it has to be, as what is left is copied.
+        """
+        if not self._readings:
+            return 0
+        (reading,) = self._readings
+        kept = reading.mask.any(0)
+        cut = len(kept) - int(kept.sum())
+        if cut < least or not prefill.narrow(reading.cache, kept):
+            return 0
+        # What pads tokens is at their left, though a prefix may be read before what pads the mask.
+        ids, mask = reading.ids[:, cut:], reading.mask[:, kept]
+        self._readings = [Reading(ids, mask, reading.cache, reading.scores)]
+        return cut

@@ -58,6 +58,21 @@ def together(readings: Sequence[Reading]) -> Reading:
     return Reading(torch.where(ids < 0, ids[:, -1:], ids), mask, cache, scores)
 
 
+def narrow(cache: Any, kept: torch.Tensor) -> bool:
+    """Leave out what all rows have in some places, and tell whether that can be done.
+
+    Args:
+        cache: of what was read.
+        kept: whether each token stays, [tokens].
+    """
+    if any(type(layer) is not DynamicLayer for layer in cache.layers):  # a window counts by itself
+        return False
+    for layer in cache.layers:
+        if layer.is_initialized:
+            layer.keys, layer.values = (each[..., kept, :] for each in (layer.keys, layer.values))
+    return True
+
+
 def _joined(parts: Sequence[torch.Tensor], axis: int, padding: int = 0) -> torch.Tensor:
     """Put rows together, padded before what they have along a negative axis, to the longest."""
     inner = [0, 0] * (-axis - 1)

@@ -17,6 +17,7 @@ from src.chat.engine import Engine
 from src.chat.generation import Generation, Going
 from src.predict.padding import batches
 
+NARROW = 64  # tokens of padding that are worth to be cut
 END = 5.0  # seconds that the thread has to finish its step
 
 Reason = Literal["stop", "length"]
@@ -129,7 +130,7 @@ class _Desk:
         while self.waiting:
             job = self.waiting[0]
             rows, width = rows + 1, max(width, job.room)
-            # All take as much as the longest, and what has left makes none of them narrower.
+            # All take as much as the longest.
             if rows > 1 and (not self.engine.joins or rows * width > self._batch_tokens):
                 break
             taken.append(self.waiting.popleft())
@@ -179,6 +180,7 @@ class _Desk:
         self._jobs = [self._jobs[row] for row in keep]
         self._width = self._width + 1 if keep else 0
         self._batch.go_on(keep)
+        self._width -= self._batch.narrow(NARROW)
 
 
 def _token(id: int, scores: torch.Tensor, top: int, reason: Reason | None) -> Token:

@@ -128,7 +128,7 @@ def _write(
         rejections(options.rejected, options.excel_safe) as reject,
         fresh(options.output) as stream,
         writing(stream, options.output, format, found.schema, added, options.excel_safe) as output,
-        _progress(counts, found) as progress,
+        progress(counts, found) as move,
     ):
         for batch, scores in scored:
             for one in batch.rejected:
@@ -146,7 +146,7 @@ def _write(
                 counts.truncated += scores.cut
             counts.read += batch.read
             counts.rejected += len(batch.rejected)
-            progress()
+            move()
         _check(counts, found.rows)
         if counts.rejected and not counts.scored:
             listed = f" (see {options.rejected})" if options.rejected else ""
@@ -174,12 +174,26 @@ def _refuse_contradictions(options: Options) -> None:
             "leave it out, or rename the file."
         )
     options.dialect.refuse_unknown()
+    refuse_same_places(options.input, output, rejected)
+    if options.resume and not output.is_local:
+        raise InputError(
+            f"--resume needs an --output that is a file of this machine, not {output}, since "
+            "scores are kept beside it: leave --resume out, or write a file here and send it on."
+        )
+
+
+def refuse_same_places(input: Place, output: Place, rejected: Place | None) -> None:
+    """Stop if two places are the same file, or one can't be written.
+
+    Raises:
+        InputError: names both, or what is in the way.
+    """
     if not output.name:
         raise InputError("--output is empty: name a file, or - for standard output.")
     if rejected and output.name == rejected.name == STANDARD:
         raise InputError("--output and --rejected are both -: name a file for one of them.")
     seen: dict[str, Place] = {}
-    for place in (options.input, output, rejected):
+    for place in (input, output, rejected):
         if place is None or place.name == STANDARD:
             continue
         same = os.path.realpath(place.name) if place.is_local else place.name
@@ -189,7 +203,7 @@ def _refuse_contradictions(options: Options) -> None:
                 "one."
             )
         seen[same] = place
-        if place is options.input:
+        if place is input:
             continue
         if place.is_local:
             refuse_not_a_file(place)
@@ -198,11 +212,6 @@ def _refuse_contradictions(options: Options) -> None:
                 f"{place.setting} {place} can't be compressed as {place.packing}: let it end in "
                 f"{', '.join(WRITTEN[1:-1])} or {WRITTEN[-1]}."
             )
-    if options.resume and not output.is_local:
-        raise InputError(
-            f"--resume needs an --output that is a file of this machine, not {output}, since "
-            "scores are kept beside it: leave --resume out, or write a file here and send it on."
-        )
 
 
 def _added(work: Work, options: Options) -> pa.Schema:
@@ -263,7 +272,7 @@ def _say(counts: Counts, options: Options, work: Work) -> None:
 
 
 @contextmanager
-def _progress(counts: Counts, found: Input) -> Iterator[Callable[[], None]]:
+def progress(counts: Counts, found: Input) -> Iterator[Callable[[], None]]:
     """Give what is called after each batch: it moves a bar on a terminal, or writes to the log."""
     start = told = time.monotonic()
 

@@ -198,7 +198,8 @@ def _delimited(
                 partial(_place, rows),
             )
             table = table.filter(pa.array(good)) if odd else table
-            yield Batch(inputs, len(table), table, _merged(rejected, odd), read)
+            starts = [row.line for row in itertools.compress(rows, good)]
+            yield Batch(inputs, len(table), table, _merged(rejected, odd), read, starts)
 
     return Input(header, schema, batches(), None, lambda: None)
 
@@ -253,12 +254,14 @@ def _json_lines(
             )
             rejected = _merged(rejected, odd)
             good = list(itertools.compress(good, keep))
+            starts = [item.line for item in good]
             if schema is None:
-                yield Batch(inputs, len(good), [item.source for item in good], rejected, read)
+                sources = [item.source for item in good]
+                yield Batch(inputs, len(good), sources, rejected, read, starts)
                 continue
             values = [[as_text(item.value.get(name)) for item in good] for name in columns]
             table = pa.table([pa.array(v, pa.string()) for v in values], schema=schema)
-            yield Batch(inputs, len(good), table, rejected, read)
+            yield Batch(inputs, len(good), table, rejected, read, starts)
 
     return Input(columns, schema, batches(), None, lambda: None)
 
@@ -278,10 +281,12 @@ def _parquet(table: Rows, place: Place, wanted: Reading, batch_rows: int) -> Inp
             inputs, good, rejected = judged(
                 wanted, columns, len(part), partial(_shown, wanted, columns, position + 1)
             )
+            numbers = range(position + 1, position + 1 + len(part))
             position += len(part)
             whole = pa.Table.from_batches([part])
             kept = whole.filter(pa.array(good)) if rejected else whole
-            yield Batch(inputs, len(kept), kept, rejected, part.num_rows)
+            starts = [*itertools.compress(numbers, good)]
+            yield Batch(inputs, len(kept), kept, rejected, part.num_rows, starts)
 
     count = table.count
     return Input(

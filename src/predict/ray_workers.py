@@ -47,7 +47,7 @@ def _there(
 
 
 @contextmanager
-def _cluster(address: str) -> Iterator[Any]:
+def cluster(address: str) -> Iterator[Any]:
     """Connect to a Ray cluster, or start a local one for as long as the block lasts.
 
     Raises:
@@ -98,7 +98,7 @@ def on_ray(
     Raises:
         InputError: there is no Ray or no cluster, or no node can run a task.
     """
-    with _cluster(address) as ray:
+    with cluster(address) as ray:
         needs = {"CPU": threads} | ({"GPU": 1} if engine == "cuda" else {})
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         at_once = sum(

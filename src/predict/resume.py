@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -101,13 +101,7 @@ def journal_of(output: Place, model: Path, work: Work, resume: bool) -> Iterator
             or other options, or another process writes the output.
     """
     path, key = beside(output, "scores"), key_of(model, work)
-    with writing_to(path):
-        opened = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-    with opened as file:
-        if not lock(file):
-            raise InputError(
-                f"Another process writes {output}: wait until it ends, or name another --output."
-            )
+    with locked(path, output) as file:
         line = file.readline()
         scored = line.endswith(b"\n") and file.read(1)
         if not scored and (not line or line.startswith(b'{"')):  # killed before the first batch
@@ -118,7 +112,7 @@ def journal_of(output: Place, model: Path, work: Work, resume: bool) -> Iterator
             resumes = False
         else:
             file.seek(len(line))
-            _refuse_other_run(_head(line, path), key, resume, path)
+            refuse_other_run(line, key, resume, path, "scores")
             resumes = True
         journal = Journal(file, path, work)
         try:
@@ -135,7 +129,38 @@ def journal_of(output: Place, model: Path, work: Work, resume: bool) -> Iterator
         path.unlink()
 
 
-def _head(line: bytes, path: Path) -> dict[str, Any]:
+@contextmanager
+def locked(path: Path, output: Place) -> Iterator[IO[bytes]]:
+    """Open a journal, maybe a new one, that no other process has.
+
+    Raises:
+        InputError: another process writes the output, or the file can't be written.
+    """
+    with writing_to(path):
+        opened = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    with opened as file:
+        if not lock(file):
+            raise InputError(
+                f"Another process writes {output}: wait until it ends, or name another --output."
+            )
+        yield file
+
+
+def refuse_other_run(
+    line: bytes, key: Mapping[str, Any], resume: bool, path: Path, what: str
+) -> None:
+    """Stop if a journal is not to be resumed, or not by this run.
+
+    Args:
+        line: its first, which tells what the run before it depended on.
+        key: what this one does.
+        resume: whether it is to go on.
+        path: of the journal.
+        what: it holds.
+
+    Raises:
+        InputError: says which.
+    """
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -144,19 +169,15 @@ def _head(line: bytes, path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not what an interrupted run leaves: move it away, or name another --output."
         )
-    return found
-
-
-def _refuse_other_run(found: dict[str, Any], key: dict[str, Any], resume: bool, path: Path) -> None:
     if not resume:
         raise InputError(
-            f"{path} holds the scores of an interrupted run: add --resume to continue it, or "
+            f"{path} holds the {what} of an interrupted run: add --resume to continue it, or "
             "delete the file to start over."
         )
     if other := [name for name in key if found.get(name) != key[name]]:
         name = other[0]
         raise InputError(
-            f"{path} holds scores with {name} {found.get(name)}, not {key[name]}: run it as "
+            f"{path} holds {what} with {name} {found.get(name)}, not {key[name]}: run it as "
             "before, or delete the file to start over."
         )
 

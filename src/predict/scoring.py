@@ -1,7 +1,7 @@
 """What scores the rows of a table, and counts of what becomes of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -51,6 +51,8 @@ class Batch:
         rows: the columns of the input; of JSON lines that stay such, the lines as they are.
         rejected: what can't be scored.
         read: how many rows were read, before any was judged.
+        lines: on which line each that can be scored begins, or of parquet its number; none where
+            columns of CSV are read at once.
     """
 
     inputs: Inputs
@@ -58,6 +60,7 @@ class Batch:
     rows: pa.Table | list[str]
     rejected: list[Broken]
     read: int
+    lines: list[int] = field(default_factory=list)
 
 
 @dataclass

@@ -52,12 +52,15 @@ async def chat(scheduler: Scheduler, request: Request) -> Response:
             "logprobs": chat_logprobs(engine, one.tokens) if asked.logprobs else None,
             "finish_reason": one.reason,
         }
+        | ({"token_ids": one.ids} if asked.return_token_ids else {})
         for place, one in enumerate(speeches)
     ]
     found = head("chat.completion", "chatcmpl", name) | {"choices": choices}
     found["usage"] = usage(len(ids), speeches)
     if asked.prompt_logprobs is not None:
         found["prompt_logprobs"] = prompt_logprobs(engine, ids, speeches[0])
+    if asked.return_token_ids:
+        found["prompt_token_ids"] = ids
     return json_answer(found)
 
 

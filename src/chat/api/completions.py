@@ -52,6 +52,8 @@ async def completions(scheduler: Scheduler, request: Request) -> Response:
         if asked.prompt_logprobs is not None:
             ids, first = prompts[place // many], speeches[place - place % many]
             choice["prompt_logprobs"] = prompt_logprobs(engine, ids, first)
+        if asked.return_token_ids:
+            choice |= {"prompt_token_ids": prompts[place // many], "token_ids": one.ids}
         choices.append(choice)
     found = head("text_completion", "cmpl", name) | {"choices": choices}
     return json_answer(found | {"usage": usage(counted, speeches)})

@@ -60,6 +60,7 @@ class Options(Struct, kw_only=True, forbid_unknown_fields=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     prompt_logprobs: int | None = None
+    return_token_ids: bool | None = None
     user: str | None = None
     # Of OpenAI's, only what changes nothing.
     frequency_penalty: float | None = None
@@ -93,6 +94,9 @@ class Options(Struct, kw_only=True, forbid_unknown_fields=True):
         if self.stream and self.prompt_logprobs is not None:
             told = "prompt_logprobs are not of a stream: leave one of them out."
             raise Problem(400, told, "prompt_logprobs")
+        if self.stream and self.return_token_ids:
+            told = "return_token_ids is not of a stream: leave one of them out."
+            raise Problem(400, told, "return_token_ids")
         if self.stream_options and not self.stream:
             raise Problem(400, "stream_options are of a stream: set stream.", "stream_options")
 

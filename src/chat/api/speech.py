@@ -13,6 +13,7 @@ from src.chat import judging
 from src.chat.engine import Engine
 from src.chat.scheduler import Asked, Token
 
+BROKEN = 256  # tokens after which bytes that are no character are not going to be one
 CALL = "<tool_call>"  # what a call begins with, as Hermes writes it
 
 
@@ -34,11 +35,21 @@ class Speech:
     engine: Engine
     stops: Sequence[str]
     tools: bool
+    _spelt: "_Spelling" = field(init=False)
     tokens: list[Token] = field(default_factory=list)
     asked: list[float] = field(default_factory=list)
     text: str = ""
     calls: list[dict[str, Any]] = field(default_factory=list)
     reason: str | None = None
+
+    def __post_init__(self) -> None:
+        """Begin without a token."""
+        self._spelt = _Spelling(self.engine.tokenizer)
+
+    @property
+    def ids(self) -> list[int]:
+        """Return the tokens that were made, with that which ends it."""
+        return [token.id for token in self.tokens]
 
     def take(self, told: Asked | Token) -> str:
         """Take what the scheduler told, and return what can be said by now and was not yet."""
@@ -46,8 +57,7 @@ class Speech:
             self.asked = told.log_probabilities
             return ""
         self.tokens.append(told)
-        ids = [token.id for token in self.tokens if token.id not in self.engine.ends]
-        text: str = self.engine.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self._spelt.text if told.id in self.engine.ends else self._spelt.add(told.id)
         self.reason = told.reason
         if found := [place for stop in self.stops if (place := text.find(stop)) >= 0]:
             text, self.reason = text[: min(found)], "stop"
@@ -85,6 +95,36 @@ class Speech:
             if whole.endswith(stop[:size])
         ]
         return max(len(self.text), len(whole) - max(begun, default=0))
+
+
+class _Spelling:
+    """What tokens say, of which the last ones alone are decoded as another comes.
+
+    What a token says depends on the one before it, and a character may have several of them.
+
+    Attributes:
+        text: all of it, with U+FFFD for the first bytes of a character.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.text = ""
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []  # the last ones, of which so many are in what is sure
+        self._known = 0
+        self._sure = ""
+
+    def add(self, id: int) -> str:
+        self._ids.append(id)
+        new = self._decoded(self._ids)[len(self._decoded(self._ids[: self._known])) :]
+        self.text = self._sure + new
+        if not new.endswith("\ufffd") or len(self._ids) > BROKEN:
+            self._sure, self._ids = self.text, self._ids[self._known :]
+            self._known = len(self._ids)
+        return self.text
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
 
 
 def head(kind: str, prefix: str, model: str) -> dict[str, Any]:

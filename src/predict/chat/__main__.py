@@ -2,20 +2,34 @@
 
     python -m src.predict.chat http://127.0.0.1:8000 --model lora
     python -m src.predict.chat models/chat/merged "Who are you?"
+    python -m src.predict.chat models/chat/merged --input questions.jsonl --output answers.jsonl
 
-Without a question it is a conversation; /help lists what else can be said in it.
+Without a question it is a conversation; /help lists what else can be said in it. With --input it
+answers the rows of a table.
 """
 
 import logging
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Natural, Seed, Threads
 from src.core.errors import InputError
-from src.predict.chat.client import Chat, Request, Way, opened
+from src.core.files import sha256
+from src.predict.chat.batch import Ask, Options, answer_table
+from src.predict.chat.client import Chat, Request, Said, Say, Way, opened
 from src.predict.chat.models import EngineName
+from src.predict.chat.ray_workers import on_ray
+from src.predict.chat.rows import Asked
+from src.predict.naming import named
+from src.tables.places import STANDARD, Place
+
+RETRIES = 5  # of a request of a table, over half a minute
 
 HELP = """\
 /clear          forget what was said
@@ -35,6 +49,14 @@ def main(
     engine: EngineName = "transformers",
     system: str = "",
     max_tokens: Count = 512,
+    input: str = "",
+    output: str = "-",
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto",
+    prefix: str = "",
+    rejected: str = "",
+    resume: bool = False,
+    at_once: Count = 16,
+    ray: str = "",
     temperature: Annotated[float, Interval(ge=0, le=2)] = 0.0,
     top_p: Annotated[float, Interval(gt=0, le=1)] = 1.0,
     top_k: Natural = 0,
@@ -42,20 +64,77 @@ def main(
     seed: Seed = 42,
     threads: Threads = 2,
 ) -> None:
-    """Print the answer to a question as it comes, or begin a conversation.
+    """Print the answer to a question as it comes, begin a conversation, or answer a table.
 
     PLACE is the URL of a server, or the folder of a model or an adapter, for which an --engine is
     started that ends with the command; --base is the model that an adapter was trained on. --model
     names one of a server's models, by default its first. The key of a server is in the environment
     variable CHAT_API_KEY. With --temperature 0 each token is the likeliest, whatever follows.
+
+    --input and --output are files or URLs of csv, tsv, jsonl or parquet, compressed if they end in
+    .gz, .bz2, .xz or .zst, or - for standard input and output, whose format --format names. A row
+    has messages and maybe tools as OpenAI's API, conversations as the pipeline keeps them, or a
+    query; it gets the columns answer, calls, ended and tokens, their names after --prefix. Rows
+    that can't be answered go to --rejected, by default OUTPUT.rejected.csv. --at_once are asked
+    together. --resume continues an interrupted run. --ray starts an engine for the folder on each
+    node of a Ray cluster: its address, auto for the one that this machine is part of, or local.
     """
     way = Way(max_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+    if not input:
+        for name, given in (("output", output != STANDARD), ("resume", resume), ("ray", bool(ray))):
+            if given:
+                raise InputError(f"--{name} is for tables: add --input, or leave it out.")
+        with opened(place, base, engine, threads, log.info) as (url, key, own):
+            chat = Chat(url, model or own, key, way)
+            if question:
+                _say(chat, Request(" ".join(question), (), system))
+            else:
+                _talk(chat, system)
+        return
+    if question:
+        raise InputError(f"There are both a question and --input {input}: leave one out.")
+    if not rejected and output != STANDARD:
+        rejected = f"{output}.rejected.csv"
+    refused = Place(rejected, "--rejected") if rejected else None
+    places = Place(input, "--input"), Place(output, "--output"), refused
+    options = Options(*places, format, prefix, resume, at_once)
+    engines = (
+        on_ray(ray, place, base, engine, threads, way, at_once)
+        if ray
+        else _here(place, model, base, engine, threads, way)
+    )
+    answer_table(_asking(engines, place, way, system), options)
+
+
+@contextmanager
+def _here(
+    place: str, model: str, base: str, engine: EngineName, threads: int, way: Way
+) -> Iterator[tuple[Say, str]]:
+    """Give what asks a server, or an engine for a folder, and the name of its model."""
     with opened(place, base, engine, threads, log.info) as (url, key, own):
-        chat = Chat(url, model or own, key, way)
-        if question:
-            _say(chat, Request(" ".join(question), (), system))
-        else:
-            _talk(chat, system)
+        chat = Chat(url, model or own, key, way, RETRIES)
+        yield chat.say, chat.model
+
+
+@contextmanager
+def _asking(
+    engines: AbstractContextManager[tuple[Say, str]], place: str, way: Way, system: str
+) -> Iterator[tuple[Ask, dict[str, Any]]]:
+    """Give what asks a question of a table, and all that answers depend on but the rows."""
+    folder = named([Path(place)])[0][1]
+    # Weights of a server are not known.
+    weights = [] if "://" in place else [*map(sha256, sorted(folder.glob("*.safetensors")))]
+    with engines as (say, name):
+        depends = {"model": name, "system": system, **asdict(way), "weights": weights}
+        yield partial(_ask, say, system), depends
+
+
+def _ask(say: Say, system: str, asked: Asked) -> Said:
+    """Ask a question of a table, with a system message unless it has one."""
+    messages = asked.messages
+    if system and messages[0]["role"] not in ("system", "developer"):
+        messages = [{"role": "system", "content": system}, *messages]
+    return say(messages, asked.tools)
 
 
 def _talk(chat: Chat, system: str) -> None:

@@ -8,10 +8,11 @@ first = chat.answer([Request("Who are you?")])[0]
 (second,) = chat.answer([Request("Say it again.", first.history)])
 """
 
+import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any
 import openai
 
 from src.core.errors import InputError, closest
-from src.predict.chat.models import EngineName, EngineOptions, chat_models, command
+from src.predict.chat.models import ChatModel, EngineName, EngineOptions, chat_models, command
 from src.predict.chat.process import EngineProcess
 
 KEY = "CHAT_API_KEY"  # the environment variable that may hold the key of a server
@@ -52,6 +53,23 @@ class Request:
             if said is not None:
                 found.append({"role": "assistant", "content": said})
         return found
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model said to messages.
+
+    Attributes:
+        text: of it.
+        calls: of tools, each with ``name`` and ``arguments``.
+        ended: whether the model ended it; else it has as many tokens as it may have.
+        tokens: how many it has.
+    """
+
+    text: str
+    calls: tuple[dict[str, Any], ...]
+    ended: bool
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +116,26 @@ class Way:
         return {**found, "top_p": self.top_p, "seed": self.seed, "extra_body": more}
 
 
+class RefusedError(InputError):
+    """The server does not answer this, and may answer something else.
+
+    Attributes:
+        reason: what it says of it.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        """Take who refuses it, and why."""
+        super().__init__(url, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Return a sentence."""
+        return "{} refuses that: {}".format(*self.args)
+
+
+Say = Callable[[list[Any], list[Any]], Said]  # of messages and tools
+
+
 class Chat:
     """A model of a server.
 
@@ -106,7 +144,9 @@ class Chat:
         model: the name of the one that answers.
     """
 
-    def __init__(self, url: str, model: str = "", key: str = "", way: Way | None = None) -> None:
+    def __init__(
+        self, url: str, model: str = "", key: str = "", way: Way | None = None, retries: int = 0
+    ) -> None:
         """Ask a server for its models.
 
         Args:
@@ -114,6 +154,8 @@ class Chat:
             model: the name of the one to ask; "" for the first.
             key: what the server wants; "" for the variable CHAT_API_KEY, or nothing.
             way: how answers are drawn.
+            retries: how often a request is sent again, after a while, where the server is gone or
+                has too much to do.
 
         Raises:
             InputError: there is no server, it has no such model, or it wants another key.
@@ -121,7 +163,7 @@ class Chat:
         place = url.rstrip("/").removesuffix("/v1")
         sent = key or os.environ.get(KEY, "") or "none"
         self._client = openai.OpenAI(
-            base_url=f"{place}/v1", api_key=sent, max_retries=0, timeout=PATIENCE
+            base_url=f"{place}/v1", api_key=sent, max_retries=retries, timeout=PATIENCE
         )
         self._way = way or Way()
         self._url = place
@@ -149,15 +191,31 @@ class Chat:
             return list(pool.map(self._answer, requests))
 
     def _answer(self, request: Request) -> Reply:
+        said = self.say(request.messages(), [])
+        history = (*request.history, (request.query, said.text))
+        return Reply(said.text, history, said.ended, said.tokens)
+
+    def say(self, messages: list[Any], tools: list[Any]) -> Said:
+        """Answer messages, as OpenAI's API has them and tools.
+
+        Raises:
+            RefusedError: the server does not answer these.
+            InputError: it is gone.
+        """
+        given = self._way.words() | ({"tools": tools} if tools else {})
         with self._told():
             found = self._client.chat.completions.create(
-                model=self.model, messages=request.messages(), **self._way.words()
+                model=self.model, messages=messages, **given
             )
-        choice = found.choices[0]
-        said = choice.message.content or ""
+        (choice,) = found.choices
+        calls = tuple(
+            {"name": one.function.name, "arguments": _read(one.function.arguments)}
+            for one in choice.message.tool_calls or ()
+            if one.type == "function"
+        )
         tokens = found.usage.completion_tokens if found.usage else 0
-        history = (*request.history, (request.query, said))
-        return Reply(said, history, choice.finish_reason != "length", tokens)
+        ended = choice.finish_reason != "length"
+        return Said(choice.message.content or "", calls, ended, tokens)
 
     def stream(self, request: Request) -> Iterator[str]:
         """Answer one request, and give the text piece by piece as it comes.
@@ -191,10 +249,20 @@ class Chat:
             raise InputError(
                 f"{self._url} wants another key: put it into the variable {KEY}."
             ) from None
+        except openai.InternalServerError as error:
+            raise InputError(f"{self._url} fails ({error}): see its log, and try again.") from None
         except openai.APIError as error:
             body: Any = error.body
             said = body.get("message") if isinstance(body, dict) else None
-            raise InputError(f"{self._url} refuses that: {said or error}") from None
+            raise RefusedError(self._url, str(said or error)) from None
+
+
+def _read(arguments: str) -> Any:
+    """Return arguments of a call as an object; as the text that they are if they are none."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
 
 
 @contextmanager
@@ -203,7 +271,7 @@ def opened(
     base: str = "models/chat/base",
     engine: EngineName | None = None,
     threads: int = 2,
-    tell: Any = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[str, str, str]]:
     """Start an engine for a folder, as long as the block runs; a URL is a server already.
 
@@ -224,12 +292,34 @@ def opened(
         yield place, "", ""
         return
     found = chat_models([Path(place)], Path(base))
+    with started(found, engine or "transformers", threads, tell) as (url, key):
+        yield url, key, found[-1].name
+
+
+@contextmanager
+def started(
+    models: Sequence[ChatModel], engine: EngineName, threads: int, tell: Callable[[str], None]
+) -> Iterator[tuple[str, str]]:
+    """Start an engine that others on this machine can't ask, as long as the block runs.
+
+    Args:
+        models: of ``chat_models``.
+        engine: which.
+        threads: of the processor.
+        tell: gets a line now and then while it loads.
+
+    Yields:
+        the URL, and the key that it wants.
+
+    Raises:
+        InputError: it can't serve one of the models.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     key = secrets.token_urlsafe(32)
     options = EngineOptions("127.0.0.1", port, threads, ("127.0.0.1",), key)
-    words, variables = command(found, engine or "transformers", options)
+    words, variables = command(models, engine, options)
     url = f"http://127.0.0.1:{port}"
     with EngineProcess(words, variables, Path("logs") / f"engine-{os.getpid()}.log") as process:
         process.wait_until_ready(f"{url}/health", tell, lambda: False)
-        yield url, key, found[-1].name
+        yield url, key

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from src.core.errors import InputError
 POLL = 0.1  # seconds between looks whether it answers
 TELL = 10.0  # seconds between two lines that say that it does not yet
 END = 10.0  # seconds that it has to end after it was told so, beside what its requests have
-LAST = 2000  # bytes of its log in which to look for what it said last
+LAST = 2**16  # bytes of its log in which to look for what it said last
+# An error that a line tells, with what Python or a logger writes before it.
+ERROR = re.compile(r"(?:^|[\s\])])(\w*(?:Error|Exception|Killed)\b.*)")
 
 
 class EngineProcess:
@@ -81,10 +84,12 @@ class EngineProcess:
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - LAST))
             lines = [one.strip() for one in file.read().decode(errors="replace").splitlines()]
-        last = next((one for one in reversed(lines) if one), "it said nothing")
+        errors = [found[1] for one in lines if (found := ERROR.search(one))]
+        told = [one for one in errors if "root cause" not in one] or [one for one in lines if one]
+        last = told[-1] if told else "it said nothing"
         code = self.code
         how = "" if code is None else f"signal {-code}: " if code < 0 else f"exit code {code}: "
-        return f"{how}{last[:300]}); {self.log} has more."
+        return f"{how}{last[:300].rstrip('.')}); {self.log} has more."
 
     def end(self, drain: float) -> None:
         """Tell it to end, and end it by force if it does not.

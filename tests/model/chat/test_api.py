@@ -12,9 +12,10 @@ import pytest
 from chat_model import PARAMS
 from chat_served import Served, expected, script, serving
 
+from src.chat.api.speech import Speech
 from src.chat.conversations import Conversation, Turn
 from src.chat.generation import Generation
-from src.chat.scheduler import Job
+from src.chat.scheduler import Job, Token
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
 
@@ -73,6 +74,54 @@ def test_a_text_that_ends_an_answer_is_not_said(served: Served) -> None:
     pieces = served.say(QUESTIONS[1], stop=[stop], stream=True)
     text = "".join(one.choices[0].delta.content or "" for one in pieces)
     assert text == cut.message.content
+
+
+def test_a_character_of_several_tokens_comes_whole(served: Served) -> None:
+    speech = Speech(served.engines["base"], [], tools=False)
+    ids = served.engines["base"].tokenizer("小a谱", add_special_tokens=False)["input_ids"]
+    assert len(ids) == 7, "a byte each, but for a"
+    pieces = [speech.take(Token(id)) for id in ids]
+    assert pieces == ["", "", "小", "a", "", "", "谱"]
+
+
+def test_what_was_said_is_not_read_again_for_each_token(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = served.engines["base"].tokenizer
+    ids = tokenizer("the answers, and 小谱? " * 40, add_special_tokens=False)["input_ids"]
+    sizes = []
+    decode = tokenizer.decode
+
+    def counted(given: list[int], **how: Any) -> Any:
+        sizes.append(len(given))
+        return decode(given, **how)
+
+    monkeypatch.setattr(tokenizer, "decode", counted)
+    speech = Speech(served.engines["base"], ["never said"], tools=True)
+    said = "".join(speech.take(Token(id)) for id in ids[:-1])
+    said += speech.take(Token(ids[-1], reason="length"))
+    assert said == speech.text == decode(ids)
+    assert len(ids) > 400
+    assert max(sizes) < 10
+
+
+def test_tokens_are_told_who_asks_for_them(served: Served) -> None:
+    engine = served.engines["base"]
+    prompt = engine.renderer.prompt(Conversation((Turn("user", "who?", False),)), 1)
+    asked = engine.renderer.ids(prompt)
+    (wanted,) = engine.answers([prompt], Generation(12), 1000)
+    chat = served.say("who?", extra_body={"return_token_ids": True})
+    assert (chat.prompt_token_ids, chat.choices[0].token_ids) == (asked, [*wanted.ids])
+    given = {"prompt": [asked, asked], "max_tokens": 12, "temperature": 0}
+    texts: Any = served.client.completions.create(
+        model="base", extra_body={"return_token_ids": True}, **given
+    )
+    for choice in texts.choices:
+        assert (choice.prompt_token_ids, choice.token_ids) == (asked, [*wanted.ids])
+    plain = served.say("who?")
+    assert not hasattr(plain, "prompt_token_ids")
+    with pytest.raises(openai.BadRequestError, match="return_token_ids is not of a stream"):
+        served.say("who?", stream=True, extra_body={"return_token_ids": True})
 
 
 def test_log_probabilities_are_those_of_the_model(served: Served) -> None:

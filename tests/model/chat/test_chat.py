@@ -311,8 +311,8 @@ def test_what_is_shipped_has_a_card_by_which_it_can_be_used(project: Project) ->
         (code,) = re.findall(r"```python\n(.*?)```", card.content, re.DOTALL)
         said = project.run("python", "-c", code).strip()
         place = str(folder.relative_to(project.root))
-        words = ("--max-new-tokens", "64", "Who are you?")
-        asked = project.run("python", "-m", "src.chat.ask", place, *words).strip()
+        words = ("Who are you?", "--max_tokens", "64")
+        asked = project.run("python", "-m", "src.predict.chat", place, *words).strip()
         assert said.split("\n")[-1][:8] == asked.split("\n")[-1][:8] != ""  # then two may tie
 
 

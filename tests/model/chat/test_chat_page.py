@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +14,13 @@ import requests
 from axe_playwright_python.sync_playwright import Axe
 from chat_model import PARAMS
 from chat_served import Served, expected, script, serving
+from conftest import ROOT
 from playwright.sync_api import Page, expect
 
 from src.chat.conversations import Conversation, Turn
 from src.chat.formats import read
 from src.predict.chat import front
+from src.predict.chat.client import Chat, Request, Way
 from src.serve.chat import PLAYGROUND
 from src.tables.places import File
 
@@ -97,6 +101,30 @@ def test_an_answer_is_that_of_the_model_and_another_model_goes_on(
     assert shown(other) == shown(expected(served.engines["lora"], asked)) != shown(said)
     page.get_by_role("button", name="Clear").click()
     expect(page.locator(".turn")).to_have_count(0)
+
+
+def test_page_terminal_curl_openai_and_python_get_one_answer(page: Page, served: Served) -> None:
+    asked = talkative(served)
+    given = {"messages": [{"role": "user", "content": asked}], "max_tokens": 12, "temperature": 0}
+    for model in ("base", "lora"):
+        whole = expected(served.engines[model], asked)
+        assert served.say(asked, model=model).choices[0].message.content == whole
+        (reply,) = Chat(served.url, model, way=Way(max_tokens=12)).answer([Request(asked)])
+        assert reply.text == whole
+        body = json.dumps(given | {"model": model})
+        curl = ["curl", "-s", f"{served.url}/v1/chat/completions", "-d", body]
+        curl += ["-H", "Content-Type: application/json"]
+        told = json.loads(subprocess.run(curl, capture_output=True, check=True).stdout)
+        assert told["choices"][0]["message"]["content"] == whole
+        words = [sys.executable, "-m", "src.predict.chat", served.url, asked, "--model", model]
+        words += ["--max_tokens", "12"]
+        printed = subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout
+        assert printed.decode() == f"{whole}\n"
+        page.locator("#model").select_option(model)
+        send(page, asked)
+        (said,) = answers(page)
+        assert shown(said) == shown(whole)
+        page.get_by_role("button", name="Clear").click()
 
 
 def test_two_models_answer_side_by_side_with_how_likely_each_is(page: Page, served: Served) -> None:

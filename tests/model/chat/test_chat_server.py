@@ -2,14 +2,13 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import openai
 import pytest
 import requests
 from chat_model import PARAMS, make_conversations, make_started, tuned
+from chat_served import WAIT, Started, free_port, say
 from conftest import ROOT
 
 from src.core.errors import InputError
@@ -26,7 +26,6 @@ from src.predict.chat.models import EngineOptions, command
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
 
 OPTIONS = EngineOptions("127.0.0.1", 8000, 2)
-WAIT = 120
 
 
 @pytest.fixture(scope="module")
@@ -44,75 +43,13 @@ def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-class Started:
-    """A server that was started as a person does."""
-
-    def __init__(self, folder: Path, words: Sequence[object], **variables: str) -> None:
-        self.port = free_port()
-        self.log = folder / "server.log"
-        command = [sys.executable, "-m", "src.serve.chat", *map(str, words)]
-        command += ["--engine", "transformers", "--port", str(self.port), "--threads", "1"]
-        with self.log.open("wb") as file:
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-                stdout=file,
-                stderr=file,
-            )
-
-    def said(self, pattern: str) -> bool:
-        until = time.monotonic() + WAIT
-        while time.monotonic() < until:
-            if re.search(pattern, self.log.read_text()):
-                return True
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.05)
-        return bool(re.search(pattern, self.log.read_text()))
-
-    def client(self, key: str = "none") -> openai.OpenAI:
-        url = f"http://127.0.0.1:{self.port}/v1"
-        return openai.OpenAI(base_url=url, api_key=key, max_retries=0)
-
-    def engines(self) -> list[int]:
-        """Return the processes of the engine."""
-        found = []
-        for place in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (place / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"src.chat.api" in words and str(self.port).encode() in words:
-                found.append(int(place.name))
-        return found
-
-    def is_gone(self) -> bool:
-        until = time.monotonic() + 30
-        while self.engines() and time.monotonic() < until:
-            time.sleep(0.1)
-        return not self.engines()
-
-
 @pytest.fixture
 def server(base: Path, made: Path, tmp_path: Path) -> Iterator[Started]:
     words = base, made / "lora", f"prefix={made / 'ptuning'}"
     started = Started(tmp_path, words, SERVE_API_KEY="tell me")
-    yield started
-    started.process.kill()
-    started.process.wait()
+    with started.ending():
+        yield started
     assert started.is_gone()
-
-
-def say(client: openai.OpenAI, model: str) -> Any:
-    return client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": "who?"}], max_tokens=5, temperature=0
-    )
 
 
 def test_models_are_served_to_those_who_have_the_key_until_it_is_told_to_end(
@@ -153,7 +90,18 @@ def test_models_are_served_to_those_who_have_the_key_until_it_is_told_to_end(
 def test_a_server_whose_engine_is_killed_says_so_and_ends(server: Started) -> None:
     assert server.said("serving base")
     (engine,) = server.engines()
-    os.kill(engine, signal.SIGKILL)
+    client = server.client("tell me")
+    hot = {"temperature": 1, "max_tokens": 490}
+    with ThreadPoolExecutor(6) as pool:
+        asked = [pool.submit(say, client, "base", seed=seed, **hot) for seed in range(6)]
+        pieces = say(client, "lora", stream=True, seed=1, **hot)
+        next(iter(pieces))
+        os.kill(engine, signal.SIGKILL)
+        with pytest.raises(Exception, match=r"[Cc]onnection|peer"):
+            list(pieces)
+        errors = [one.exception(60) for one in asked]
+    assert any(errors)
+    assert all(error is None or isinstance(error, openai.APIError) for error in errors)
     assert server.process.wait(WAIT) == 1
     assert server.said(r"ERROR .*The engine has ended, and the server with it \(signal 9: ")
     assert "Traceback" not in server.log.read_text()

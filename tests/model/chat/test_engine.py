@@ -1,7 +1,6 @@
 """Answers: the same as those of transformers, by whatever is asked beside them."""
 
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,6 @@ def test_the_likeliest_answers_are_those_of_transformers(
     # However they are put together.
     assert engine.answers(asked, TWELVE, 1) == found
     assert engine.answers(asked[::-1], TWELVE, 60)[::-1] == found
-    assert ["".join(engine.stream(prompt, TWELVE)) for prompt in asked] == [a.text for a in found]
 
 
 @pytest.mark.parametrize(
@@ -171,24 +169,48 @@ def test_an_answer_may_join_others_that_have_begun(base: Path) -> None:
     assert [engine._answer(one.made).text for one in going] == [answer.text for answer in alone]
 
 
+@pytest.mark.parametrize(("method", "cuts"), [("base", True), ("ptuning", True), ("window", False)])
+def test_what_pads_those_that_stay_is_cut_when_a_longer_one_has_ended(
+    method: str, cuts: bool, base: Path, made: Path, tmp_path: Path
+) -> None:
+    if method == "window":
+        family = make_family(tmp_path / "other", "gemma3_text", **OTHERS["gemma3_text"])
+        engine = Engine(make_started(tmp_path, family), threads=1)
+    else:
+        engine = Engine.of(base, base if method == "base" else made / method, 1)
+    short, long = "who?", f"where is {'x' * 90}?"
+    asked = [
+        engine.renderer.prompt(Conversation((Turn("user", text, False),)), 1)
+        for text in (short, long, short)
+    ]
+    way = Generation(12, repetition_penalty=2.0)
+    alone = engine.answers(asked[:1], way, 1000)[0]
+    batch = engine.batch()
+    going = [Going(way, way.draws(0)) for _ in asked]
+    for one, prompt in zip(going, asked, strict=True):
+        batch.add([engine.read([engine.renderer.ids(prompt)])], [one])
+    assert batch.narrow(1) == 0
+    widths = []
+    for step in range(11):
+        batch.draw()
+        batch.go_on([0, 2] if step == 2 else range(len(batch.going)))
+        (before,) = batch._readings
+        cut = batch.narrow(20)
+        (after,) = batch._readings
+        assert after.mask.shape[1] == after.cache.get_seq_length() == before.mask.shape[1] - cut
+        widths.append(cut)
+    assert widths[2] > 80 if cuts else widths[2] == 0
+    assert sum(widths) == widths[2]
+    batch.draw()
+    assert [going[k].made for k in (0, 2)] == [[*alone.ids]] * 2
+
+
 def test_a_prompt_that_leaves_no_room_is_refused(base: Path) -> None:
     engine = Engine(base, threads=1)
     with pytest.raises(
         InputError, match=r"A prompt has \d+ tokens, and the model reads at most 512"
     ):
         engine.answers(["where? " * 300], TWELVE, 1000)
-
-
-def test_a_character_of_several_tokens_comes_whole(base: Path) -> None:
-    engine = Engine(base, threads=1)
-    ids = engine.tokenizer("小谱", add_special_tokens=False)["input_ids"]
-    assert len(ids) == 6, "a byte each"
-
-    def steps(readings: Any, going: Sequence[Going]) -> Iterator[None]:  # noqa: ARG001
-        return map(going[0].made.append, ids)
-
-    engine._steps = steps  # type: ignore[method-assign]
-    assert [piece for piece in engine.stream("x", TWELVE) if piece] == ["小", "谱"]
 
 
 def test_a_merged_model_says_what_its_adapter_says(base: Path, made: Path, tmp_path: Path) -> None:

@@ -1,0 +1,305 @@
+"""Answer the questions of a table of any size, in their order and many at once.
+
+Answers are written to a journal beside the output as they come, so that a run that is interrupted
+goes on where it was; the output takes its place when it is whole.
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+
+from src.core.errors import InputError
+from src.predict.batch import progress, refuse_same_places
+from src.predict.chat.client import RefusedError, Said
+from src.predict.chat.rows import Asked, AskedRows
+from src.predict.files import beside, fresh
+from src.predict.formats import Dialect, Format, format_of
+from src.predict.input import reading
+from src.predict.output import NoTextError, rejections, writing
+from src.predict.resume import locked, refuse_other_run
+from src.predict.scoring import Batch, Counts, Input
+from src.tables.lines import Broken
+from src.tables.places import STANDARD, Place
+
+ROWS = 32  # of a batch
+AHEAD = 4  # rows that wait for each that is being answered, as a long answer holds up the others
+
+log = logging.getLogger("src.predict.chat.batch")
+
+Answer = Said | RefusedError
+Ask = Callable[[Asked], Said]  # raises RefusedError for what the model can't be asked
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a table to answer, from the command line of ``src.predict.chat``."""
+
+    input: Place
+    output: Place
+    rejected: Place | None
+    format: Format | Literal["auto"]
+    prefix: str
+    resume: bool
+    at_once: int
+
+
+def answer_table(
+    model: AbstractContextManager[tuple[Ask, Mapping[str, Any]]], options: Options
+) -> Counts:
+    """Write the input's rows with the model's answers to the output.
+
+    Args:
+        model: gives what asks it, in any thread, and all that answers depend on but the rows; it is
+            entered once the input is known to be a table.
+        options: of the command line.
+
+    Raises:
+        InputError: the input can't be read, no row of it can be answered, or the server is gone;
+            what was answered by then is kept.
+    """
+    refuse_same_places(options.input, options.output, options.rejected)
+    if options.resume and not options.output.is_local:
+        raise InputError(
+            f"--resume needs an --output that is a file of this machine, not {options.output}."
+        )
+    into = format_of(options.input, options.format, None)
+    out_of = format_of(options.output, options.format, into)
+    names = [f"{options.prefix}{name}" for name in ("answer", "calls", "ended", "tokens")]
+    types = [pa.string(), pa.string(), pa.bool_(), pa.int64()]
+    added = pa.schema([*zip(names, types, strict=True)])
+    counts = Counts()
+    with ExitStack() as stack:
+        verbatim = into == out_of == "jsonl"
+        found = stack.enter_context(
+            reading(options.input, into, Dialect(), AskedRows(), ROWS, verbatim, names)
+        )
+        ask, key = stack.enter_context(model)
+        journal = stack.enter_context(
+            _journal_of(options.output, key, options.resume)
+            if options.output.is_local
+            else nullcontext(None)
+        )
+        answered = _in_order(found.batches, ask, options.at_once, journal, counts)
+        _write(answered, options, found, out_of, added, counts)
+    _say(counts, options)
+    return counts
+
+
+def _write(
+    answered: Iterator[tuple[Batch, list[Answer]]],
+    options: Options,
+    found: Input,
+    format: Format,
+    added: pa.Schema,
+    counts: Counts,
+) -> None:
+    reason = ""
+    with (
+        rejections(options.rejected, excel_safe=False) as reject,
+        fresh(options.output) as stream,
+        writing(stream, options.output, format, found.schema, added, excel_safe=False) as output,
+        progress(counts, found) as move,
+    ):
+        for batch, answers in answered:
+            refused = _refused(batch, answers)
+            for one in sorted([*batch.rejected, *refused], key=lambda one: one.line):
+                reject(one)
+                reason = one.reason
+            if said := [answer for answer in answers if isinstance(answer, Said)]:
+                good = [isinstance(answer, Said) for answer in answers]
+                columns = _columns(said, found.schema is None)
+                output.write(_kept(batch.rows, good), dict(zip(added.names, columns, strict=True)))
+            counts.scored += len(said)
+            counts.read += batch.read
+            counts.rejected += len(batch.rejected) + len(refused)
+            if options.output.name == STANDARD:
+                stream.flush()
+            move()
+        if counts.rejected and not counts.scored:
+            listed = f" (see {options.rejected})" if options.rejected else ""
+            raise NoTextError(
+                f"{options.input} has no row that can be answered, all {counts.rejected} are "
+                f"rejected{listed}, the last one for: {reason}; correct the input."
+            )
+
+
+def _refused(batch: Batch, answers: Sequence[Answer]) -> list[Broken]:
+    """Return the rows that the server would not answer."""
+    rows = batch.rows if isinstance(batch.rows, list) else [""] * batch.count
+    return [
+        Broken.of(line, answer.reason, row)
+        for line, row, answer in zip(batch.lines, rows, answers, strict=True)
+        if isinstance(answer, RefusedError)
+    ]
+
+
+def _kept(rows: Any, good: list[bool]) -> Any:
+    if isinstance(rows, pa.Table):
+        return rows.filter(pa.array(good))
+    return [*itertools.compress(rows, good)]
+
+
+def _columns(said: Sequence[Said], objects: bool) -> Iterator[Sequence[Any]]:
+    """Yield the values of the columns that are added; calls are objects in JSON lines alone."""
+    yield [one.text for one in said]
+    calls = [[*one.calls] for one in said]
+    yield calls if objects else [json.dumps(c, ensure_ascii=False) if c else None for c in calls]
+    yield [one.ended for one in said]
+    yield [one.tokens for one in said]
+
+
+def _in_order(
+    batches: Iterator[Batch], ask: Ask, at_once: int, journal: "_Journal | None", counts: Counts
+) -> Iterator[tuple[Batch, list[Answer]]]:
+    """Yield batches with their answers, in the order of the input."""
+
+    def begun(asked: Asked, pool: ThreadPoolExecutor) -> "Future[Answer]":
+        known = journal.find(asked) if journal else None
+        if known is None:
+            return pool.submit(_answer, ask, asked)
+        counts.resumed += 1
+        found: Future[Answer] = Future()
+        found.set_result(known)
+        return found
+
+    def ended(batch: Batch, futures: Sequence["Future[Answer]"]) -> list[Answer]:
+        found = []
+        for asked, future in zip(batch.inputs, futures, strict=True):
+            found.append(future.result())
+            if journal:
+                journal.keep(asked, found[-1])
+        return found
+
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        waiting: deque[tuple[Batch, list[Future[Answer]]]] = deque()
+        for batch in batches:
+            waiting.append((batch, [begun(asked, pool) for asked in batch.inputs]))
+            while sum(one.count for one, _ in waiting) > max(AHEAD * at_once, batch.count):
+                first, futures = waiting.popleft()
+                yield first, ended(first, futures)
+        for first, futures in waiting:
+            yield first, ended(first, futures)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _answer(ask: Ask, asked: Asked) -> Answer:
+    try:
+        return ask(asked)
+    except RefusedError as error:  # this row's own fault, and the next one is asked
+        return error
+
+
+class _Journal:
+    """The answers so far, in a file that outlives a run that is interrupted.
+
+    Its first line tells what answers depend on; each answer follows in the order of the rows, with
+    a digest of what was asked. Only half an answer is ever removed.
+
+    Attributes:
+        rows: how many are here, of this run or the one before.
+    """
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        """Count the answers that follow the first line of ``file``."""
+        self._file, self._path = file, path
+        self._next = end = file.tell()  # where the next one to be found begins
+        self.rows = self._found = self._kept = 0
+        while file.readline().endswith(b"\n"):
+            self.rows, end = self.rows + 1, file.tell()
+        self._before = self.rows
+        file.truncate(end)
+
+    def find(self, asked: Asked) -> Answer | None:
+        """Return the answer to the next row, None if it is not here.
+
+        Raises:
+            InputError: another row was asked in its place.
+        """
+        if self._found == self._before:
+            return None
+        self._file.seek(self._next)
+        found = json.loads(self._file.readline())
+        self._next, self._found = self._file.tell(), self._found + 1
+        if found["asked"] != _digest(asked):
+            raise InputError(
+                f"This input is not the one of the interrupted run: question {self._found} is "
+                f"another one than was answered in {self._path}. Pass that input to --resume, "
+                "or delete the file to start over."
+            )
+        if "refused" in found:
+            return RefusedError(*found["refused"])
+        said = found["said"]
+        return Said(said["text"], tuple(said["calls"]), said["ended"], said["tokens"])
+
+    def keep(self, asked: Asked, answer: Answer) -> None:
+        """Add the answer to the next row, if it is not here."""
+        self._kept += 1
+        if self._kept <= self._before:
+            return
+        said = {"said": asdict(answer)} if isinstance(answer, Said) else {"refused": answer.args}
+        record = {"asked": _digest(asked)} | said
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
+        self.rows += 1
+
+
+def _digest(asked: Asked) -> str:
+    return hashlib.sha256(json.dumps([asked.messages, asked.tools]).encode()).hexdigest()
+
+
+@contextmanager
+def _journal_of(output: Place, key: Mapping[str, Any], resume: bool) -> Iterator[_Journal]:
+    """Open the journal beside the output, and remove it when the run ends well.
+
+    Raises:
+        InputError: an interrupted run left one that is not to be resumed, or is of another model
+            or other options, or another process writes the output.
+    """
+    path, first = beside(output, "answers"), json.dumps(key).encode() + b"\n"
+    with locked(path, output) as file:
+        line = file.readline()
+        resumes = line.endswith(b"\n") and bool(file.read(1))
+        if resumes:
+            file.seek(len(line))
+            refuse_other_run(line, key, resume, path, "answers")
+        else:  # new, or killed before the first answer
+            file.seek(0)
+            file.truncate()
+            file.write(first)
+        journal = _Journal(file, path)
+        try:
+            yield journal
+        except BaseException as error:
+            if journal.rows and not isinstance(error, NoTextError):
+                log.info(
+                    "%d rows are answered, and kept in %s: --resume continues with them",
+                    *(journal.rows, path),
+                )
+            else:
+                path.unlink()
+            raise
+        path.unlink()
+
+
+def _say(counts: Counts, options: Options) -> None:
+    if counts.resumed:
+        log.info("%d of the rows were answered before the interruption", counts.resumed)
+    listed = f", which {options.rejected} lists" if counts.rejected and options.rejected else ""
+    figures = counts.read, counts.scored, counts.rejected, listed
+    log.info("read %d = answered %d + rejected %d%s", *figures)
+    if options.output.name != STANDARD:
+        log.info("wrote %s", options.output)
