@@ -36,7 +36,6 @@ import openai
 import psutil
 import torch
 from measure import ROOT, ratios, say, write
-from transformers import AutoModelForCausalLM
 
 from src.chat import models, scoring
 from src.chat.rendering import Row
@@ -66,6 +65,7 @@ class Server:
     words: Sequence[object]
     model: str
     variables: dict[str, str] = field(default_factory=dict)
+    health: str = "/v1/models"  # which answers once the model is there
     started: float = 0.0  # seconds that it took to answer
 
     @contextmanager
@@ -107,7 +107,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/v1/models", timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"{self.url}{self.health}", timeout=5) as answer:  # noqa: S310
                 return bool(answer.status == 200)
         except OSError:
             return False
@@ -213,11 +213,8 @@ def _case(server: Server, model: str) -> str:
     return server.name if model == server.model else f"{server.name}: {model}"
 
 
-def likely(base: Path, texts: dict[str, str]) -> float:
-    """Return the mean log-probability of a token of answers, by the model in float32."""
-    tokenizer = models.tokenizer(base)
-    kind: Any = AutoModelForCausalLM
-    model = kind.from_pretrained(base, dtype=torch.float32).eval()
+def likely(model: Any, tokenizer: Any, texts: dict[str, str]) -> float:
+    """Return the mean log-probability of a token of answers."""
     rows = []
     for topic, text in texts.items():
         asked = [{"role": "user", "content": f"Write a long story about {topic}."}]
@@ -241,6 +238,7 @@ def told(
 ) -> None:
     """Print a table of tokens a second, beside those of one of the cases, and write a report."""
     report: dict[str, Any] = {}
+    tokenizer, model = models.tokenizer(base), models.load(base, torch.float32)
     print(f"| clients | | tokens/s | as a share of {beside} | first token, s | log-probability |")
     print("| --- | --- | --- | --- | --- | --- |")
     for (case, clients), found in sorted(runs.items(), key=lambda pair: pair[0][1]):
@@ -251,7 +249,7 @@ def told(
             "ratio": ratio,
             "first_s": statistics.median(one["first_s"] for one in found),
             "runs": speeds,
-            "log_probability": likely(base, found[-1]["texts"]),
+            "log_probability": likely(model, tokenizer, found[-1]["texts"]),
         }
         report[f"{case}, {clients}"] = row
         print(
@@ -276,19 +274,16 @@ def compare_servers(arguments: argparse.Namespace) -> None:
         Server("Pedigree, vLLM", ours(base), "base"),
         Server("Pedigree, transformers", ours(base, engine="transformers"), "base"),
     ]
-    serve = [VLLM / "transformers", "serve", base, "--host", "127.0.0.1", "--port", "PORT"]
-    found.append(Server("transformers serve", [*serve, "--device", "cpu"], str(base)))
-    if arguments.swift:
-        swift = [
-            Path(arguments.swift).parent / "swift",
-            "deploy",
-            "--model",
-            base,
-            "--port",
-            "PORT",
-        ]
-        swift += ["--host", "127.0.0.1", "--infer_backend", "transformers", "--device_map", "cpu"]
-        swift += ["--served_model_name", "base", "--verbose", "false", "--log_interval", "-1"]
+    if arguments.swift:  # whose environment has all that transformers needs to serve, too
+        commands = Path(arguments.swift).parent
+        at = ["--host", "127.0.0.1", "--port", "PORT"]
+        serve = [commands / "transformers", "serve", base, *at, "--device", "cpu"]
+        # It asks the hub for its list of models.
+        found.append(Server("transformers serve", serve, str(base), health="/health"))
+        swift = [commands / "swift", "deploy", "--model", base, *at, "--device_map", "cpu"]
+        swift += ["--infer_backend", "transformers", "--served_model_name", "base"]
+        swift += ["--model_type", "llama", "--template", "chatml"]
+        swift += ["--verbose", "false", "--log_interval", "-1"]
         found.append(Server("ms-swift deploy", swift, "base", {"USE_HF": "1"}))
     if arguments.only:
         found = [one for one in found if one.name in arguments.only]
@@ -301,7 +296,7 @@ def compare_servers(arguments: argparse.Namespace) -> None:
 
 
 def compare_adapters(arguments: argparse.Namespace) -> None:
-    """An adapter beside its base, merged, and in 4 bits, by vLLM."""
+    """An adapter beside its base, merged and in 4 bits by vLLM, and by transformers."""
     lora, merged, int4 = (
         Path(path).resolve() for path in (arguments.adapter, arguments.merged, arguments.int4)
     )
@@ -310,6 +305,11 @@ def compare_adapters(arguments: argparse.Namespace) -> None:
         Server("merged", ours(f"merged={merged}"), "merged"),
         Server("base and adapter", ours(f"base={base}", f"lora={lora}"), "lora"),
         Server("4 bits", ours(f"int4={int4}"), "int4"),
+        Server(
+            "adapter, transformers",
+            ours(f"base={base}", f"lora={lora}", engine="transformers"),
+            "lora",
+        ),
     ]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         for server in found:
@@ -348,7 +348,7 @@ def soak(arguments: argparse.Namespace) -> None:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
         def once(number: int) -> None:
-            words = " ".join(chance.choice(TOPICS) for _ in range(number % 40 + 1))
+            words = " ".join(chance.choice(TOPICS) for _ in range(number % 8 + 1))
             pieces = client.chat.completions.create(
                 model=base.name,
                 messages=[{"role": "user", "content": words}],

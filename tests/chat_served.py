@@ -24,7 +24,7 @@ from src.chat.engine import Engine
 from src.chat.generation import Generation
 from src.chat.scheduler import Scheduler
 
-WAIT = 120  # seconds for a server to start
+WAIT = 300  # seconds for a server to start; vLLM compiles a model that it has not seen
 
 
 class Served:

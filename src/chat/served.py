@@ -221,7 +221,7 @@ def _in_float32(
     trained: Engine, questions: Sequence[Question], max_new_tokens: int
 ) -> list[Served]:
     """Return what the model itself says where nothing is rounded to 16 bits."""
-    trained.model.float()
+    torch.nn.Module.float(trained.model)  # transformers refuses it for weights that were packed
     answers, likely = trained.judge(questions, Generation(max_new_tokens), BATCH_TOKENS)
     found = zip(questions, answers, likely, strict=True)
     return [Served(question.asked, [*answer.ids], of) for question, answer, of in found]

@@ -112,9 +112,9 @@ def test_tokens_are_told_who_asks_for_them(served: Served) -> None:
     (wanted,) = engine.answers([prompt], Generation(12), 1000)
     chat = served.say("who?", extra_body={"return_token_ids": True})
     assert (chat.prompt_token_ids, chat.choices[0].token_ids) == (asked, [*wanted.ids])
-    given = {"prompt": [asked, asked], "max_tokens": 12, "temperature": 0}
+    more = {"return_token_ids": True}
     texts: Any = served.client.completions.create(
-        model="base", extra_body={"return_token_ids": True}, **given
+        model="base", prompt=[asked, asked], max_tokens=12, temperature=0, extra_body=more
     )
     for choice in texts.choices:
         assert (choice.prompt_token_ids, choice.token_ids) == (asked, [*wanted.ids])

@@ -349,7 +349,7 @@ def test_what_no_conversation_may_hold_is_no_general_answer(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = ["a\0", "  ", "b"]
-    answers = [Answer(text, 1, True) for text in said]
+    answers = [Answer(text, (1,), True) for text in said]
     monkeypatch.setattr(Engine, "answers", lambda *_: answers)
     section = PARAMS["general"] | SMALL | {"questions": ["1?", "2?", "3?"]}
     general.main(base, tmp_path / "general.jsonl", **section)

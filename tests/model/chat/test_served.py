@@ -22,6 +22,7 @@ from conftest import ROOT
 
 from src.chat import served
 from src.core.errors import InputError
+from src.predict.chat.client import started
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
 
@@ -82,7 +83,6 @@ def test_another_model_or_template_is_found(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As if a server took one model for another, or another template than in training."""
-    own = served.started
 
     @contextmanager
     def wrong(models: Any, *further: Any) -> Iterator[Any]:
@@ -94,7 +94,7 @@ def test_another_model_or_template_is_found(
             template = other / "chat_template.jinja"
             template.write_text("{{ 'x' }}" + template.read_text())
             base = replace(base, folder=other)
-        with own([base, *adapters], *further) as found:
+        with started([base, *adapters], *further) as found:
             yield found
 
     monkeypatch.setattr(served, "started", wrong)
