@@ -60,8 +60,11 @@ async def completions(scheduler: Scheduler, request: Request) -> Response:
 
 
 def _ids(engine: Engine, asked: CompletionRequest) -> list[list[int]]:
+    special = asked.add_special_tokens
     return [
-        engine.renderer.ids(one) if isinstance(one, str) else _known(engine, one)
+        engine.tokenizer(one, add_special_tokens=special)["input_ids"]
+        if isinstance(one, str)
+        else _known(engine, one)
         for one in asked.prompts
     ]
 

@@ -170,6 +170,7 @@ class CompletionRequest(Options, kw_only=True, forbid_unknown_fields=True):
     """The body of /v1/completions."""
 
     prompt: str | list[str | int | list[int]]
+    add_special_tokens: bool = True  # such as the one that begins a text for some models
     logprobs: int | None = None
     echo: bool | None = None
     suffix: str | None = None

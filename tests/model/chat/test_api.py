@@ -11,6 +11,7 @@ import openai
 import pytest
 from chat_model import PARAMS
 from chat_served import Served, expected, script, serving
+from tokenizers.processors import TemplateProcessing
 
 from src.chat.api.speech import Speech
 from src.chat.conversations import Conversation, Turn
@@ -172,6 +173,28 @@ def test_texts_go_on(served: Served) -> None:
         model="base", prompt=ids, temperature=0, max_tokens=8, stream=True
     )
     assert "".join(one.choices[0].text for one in by_ids) == wanted[0]
+
+
+def test_texts_begin_as_the_model_has_learnt_them(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gemma and Llama read a token before a text, which a chat template writes by itself."""
+    tokenizer = served.engines["base"].tokenizer
+    begin = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    monkeypatch.setattr(tokenizer._tokenizer, "post_processor", begin)
+    ids = tokenizer("who", add_special_tokens=False)["input_ids"]
+
+    def asked(prompt: Any, **more: Any) -> Any:
+        extra = {"return_token_ids": True} | more
+        made: Any = served.client.completions.create(
+            model="base", prompt=prompt, max_tokens=1, extra_body=extra
+        )
+        return made.choices[0].prompt_token_ids
+
+    assert asked("who") == [0, *ids]
+    assert asked("who", add_special_tokens=False) == asked(ids) == ids
+    prompt = served.say("who", extra_body={"return_token_ids": True}).prompt_token_ids
+    assert 0 not in prompt
 
 
 def test_calls_of_tools_are_found(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
