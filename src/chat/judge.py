@@ -76,15 +76,17 @@ def _judged(found: dict[str, Any], prefix: str) -> dict[str, Any]:
     if f"{prefix}answer" not in found:
         raise UnusableError("malformed", f"it has no {prefix}answer")
     said, calls, ended = (found[f"{prefix}{name}"] for name in ("answer", "calls", "ended"))
+    calls = TYPED.decode(calls) if isinstance(calls, str) else calls or []
     text = "\n".join([said] * bool(said) + [json.dumps(c, ensure_ascii=False) for c in calls])
     if "messages" in found:
         converted = next(CONVERTERS["messages"](found, {}))
         if isinstance(converted, UnusableError):
             raise converted
-        found = converted
+        found = converted | {"gold": found.get("gold")}
     conversation = Conversation.parse(found)
     expected = [turns for _, turns in conversation.answers()]
-    if conversation.turns[-1] not in expected[-1]:
+    last = conversation.turns[-1]
+    if last not in expected[-1] or (last.role == "tool" and last.answered):
         raise UnusableError("misordered", "it does not end with the answer that is expected")
     asked = Asked(conversation, Question(expected[-1], [], []), len(expected))
     return {

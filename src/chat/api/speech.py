@@ -117,7 +117,8 @@ class _Spelling:
         self._ids.append(id)
         new = self._decoded(self._ids)[len(self._decoded(self._ids[: self._known])) :]
         self.text = self._sure + new
-        if not new.endswith("\ufffd") or len(self._ids) > BROKEN:
+        # What says nothing is no window by itself: the next token would lose its space.
+        if new and (not new.endswith("\ufffd") or len(self._ids) > BROKEN):
             self._sure, self._ids = self.text, self._ids[self._known :]
             self._known = len(self._ids)
         return self.text

@@ -23,13 +23,13 @@ from src.core.errors import InputError
 from src.core.files import sha256
 from src.predict.chat.batch import Ask, Options, answer_table
 from src.predict.chat.client import Chat, Request, Said, Say, Way, opened
-from src.predict.chat.models import EngineName
+from src.predict.chat.models import EngineName, chat_models
 from src.predict.chat.ray_workers import on_ray
 from src.predict.chat.rows import Asked
-from src.predict.naming import named
+from src.predict.formats import Dialect
 from src.tables.places import STANDARD, Place
 
-RETRIES = 5  # of a request of a table, over half a minute
+RETRIES = 8  # of a request of a table, over half a minute
 
 HELP = """\
 /clear          forget what was said
@@ -52,6 +52,9 @@ def main(
     input: str = "",
     output: str = "-",
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto",
+    delimiter: str = ",",
+    quote: str = '"',
+    encoding: str = "utf-8",
     prefix: str = "",
     rejected: str = "",
     resume: bool = False,
@@ -72,7 +75,8 @@ def main(
     variable CHAT_API_KEY. With --temperature 0 each token is the likeliest, whatever follows.
 
     --input and --output are files or URLs of csv, tsv, jsonl or parquet, compressed if they end in
-    .gz, .bz2, .xz or .zst, or - for standard input and output, whose format --format names. A row
+    .gz, .bz2, .xz or .zst, or - for standard input and output, whose format --format names;
+    --delimiter, --quote and --encoding are how an input of csv is written. A row
     has messages and maybe tools as OpenAI's API, conversations as the pipeline keeps them, or a
     query; it gets the columns answer, calls, ended and tokens, their names after --prefix. Rows
     that can't be answered go to --rejected, by default OUTPUT.rejected.csv. --at_once are asked
@@ -81,9 +85,10 @@ def main(
     """
     way = Way(max_tokens, temperature, top_p, top_k, repetition_penalty, seed)
     if not input:
-        for name, given in (("output", output != STANDARD), ("resume", resume), ("ray", bool(ray))):
-            if given:
-                raise InputError(f"--{name} is for tables: add --input, or leave it out.")
+        words = {"output": output != STANDARD, "resume": resume, "ray": ray, "prefix": prefix}
+        words |= {"rejected": rejected, "format": format != "auto"}
+        if name := next((name for name, given in words.items() if given), ""):
+            raise InputError(f"--{name} is for tables: add --input, or leave it out.")
         with opened(place, base, engine, threads, log.info) as (url, key, own):
             chat = Chat(url, model or own, key, way)
             if question:
@@ -97,13 +102,16 @@ def main(
         rejected = f"{output}.rejected.csv"
     refused = Place(rejected, "--rejected") if rejected else None
     places = Place(input, "--input"), Place(output, "--output"), refused
-    options = Options(*places, format, prefix, resume, at_once)
+    dialect = Dialect(delimiter, quote, encoding)
+    options = Options(*places, format, dialect, prefix, resume, at_once)
+    if ray and model:
+        raise InputError("--model is for a server, and --ray starts engines: leave one out.")
     engines = (
         on_ray(ray, place, base, engine, threads, way, at_once)
         if ray
         else _here(place, model, base, engine, threads, way)
     )
-    answer_table(_asking(engines, place, way, system), options)
+    answer_table(_asking(engines, place, base, way, system), options)
 
 
 @contextmanager
@@ -118,14 +126,15 @@ def _here(
 
 @contextmanager
 def _asking(
-    engines: AbstractContextManager[tuple[Say, str]], place: str, way: Way, system: str
+    engines: AbstractContextManager[tuple[Say, str]], place: str, base: str, way: Way, system: str
 ) -> Iterator[tuple[Ask, dict[str, Any]]]:
     """Give what asks a question of a table, and all that answers depend on but the rows."""
-    folder = named([Path(place)])[0][1]
-    # Weights of a server are not known.
-    weights = [] if "://" in place else [*map(sha256, sorted(folder.glob("*.safetensors")))]
+    # Of a server no more is known than where it is.
+    used = [] if "://" in place else chat_models([Path(place)], Path(base))
+    files = [path for one in used for path in sorted(one.folder.rglob("*")) if path.is_file()]
+    of = [*map(sha256, files)] if used else place
     with engines as (say, name):
-        depends = {"model": name, "system": system, **asdict(way), "weights": weights}
+        depends = {"model": name, "system": system, **asdict(way), "of": of}
         yield partial(_ask, say, system), depends
 
 

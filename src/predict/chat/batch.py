@@ -9,12 +9,14 @@ import itertools
 import json
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import IO, Any, Literal
 
 import pyarrow as pa
@@ -32,7 +34,7 @@ from src.predict.scoring import Batch, Counts, Input
 from src.tables.lines import Broken
 from src.tables.places import STANDARD, Place
 
-ROWS = 32  # of a batch
+ROWS = 128  # of a batch; the columns of JSON lines that become a table are those of the first
 AHEAD = 4  # rows that wait for each that is being answered, as a long answer holds up the others
 
 log = logging.getLogger("src.predict.chat.batch")
@@ -49,6 +51,7 @@ class Options:
     output: Place
     rejected: Place | None
     format: Format | Literal["auto"]
+    dialect: Dialect
     prefix: str
     resume: bool
     at_once: int
@@ -68,6 +71,7 @@ def answer_table(
         InputError: the input can't be read, no row of it can be answered, or the server is gone;
             what was answered by then is kept.
     """
+    options.dialect.refuse_unknown()
     refuse_same_places(options.input, options.output, options.rejected)
     if options.resume and not options.output.is_local:
         raise InputError(
@@ -82,7 +86,7 @@ def answer_table(
     with ExitStack() as stack:
         verbatim = into == out_of == "jsonl"
         found = stack.enter_context(
-            reading(options.input, into, Dialect(), AskedRows(), ROWS, verbatim, names)
+            reading(options.input, into, options.dialect, AskedRows(), ROWS, verbatim, names)
         )
         ask, key = stack.enter_context(model)
         journal = stack.enter_context(
@@ -118,7 +122,7 @@ def _write(
                 reason = one.reason
             if said := [answer for answer in answers if isinstance(answer, Said)]:
                 good = [isinstance(answer, Said) for answer in answers]
-                columns = _columns(said, found.schema is None)
+                columns = _columns(said, format == "jsonl")
                 output.write(_kept(batch.rows, good), dict(zip(added.names, columns, strict=True)))
             counts.scored += len(said)
             counts.read += batch.read
@@ -163,50 +167,78 @@ def _in_order(
     batches: Iterator[Batch], ask: Ask, at_once: int, journal: "_Journal | None", counts: Counts
 ) -> Iterator[tuple[Batch, list[Answer]]]:
     """Yield batches with their answers, in the order of the input."""
+    pool, numbers = _Pool(at_once), itertools.count(1)
 
-    def begun(asked: Asked, pool: ThreadPoolExecutor) -> "Future[Answer]":
-        known = journal.find(asked) if journal else None
+    def begun(asked: Asked) -> "Future[Answer]":
+        number = next(numbers)
+        known = journal.find(number, asked) if journal else None
         if known is None:
-            return pool.submit(_answer, ask, asked)
+            return pool.submit(lambda: _answer(ask, asked, number, journal))
         counts.resumed += 1
         found: Future[Answer] = Future()
         found.set_result(known)
         return found
 
-    def ended(batch: Batch, futures: Sequence["Future[Answer]"]) -> list[Answer]:
-        found = []
-        for asked, future in zip(batch.inputs, futures, strict=True):
-            found.append(future.result())
-            if journal:
-                journal.keep(asked, found[-1])
-        return found
-
-    pool = ThreadPoolExecutor(at_once)
     try:
         waiting: deque[tuple[Batch, list[Future[Answer]]]] = deque()
+        rows = 0  # that wait, with those between them that can't be asked
         for batch in batches:
-            waiting.append((batch, [begun(asked, pool) for asked in batch.inputs]))
-            while sum(one.count for one, _ in waiting) > max(AHEAD * at_once, batch.count):
+            waiting.append((batch, [begun(asked) for asked in batch.inputs]))
+            rows += batch.read
+            while rows > max(AHEAD * at_once, batch.read):
                 first, futures = waiting.popleft()
-                yield first, ended(first, futures)
+                rows -= first.read
+                yield first, [one.result() for one in futures]
         for first, futures in waiting:
-            yield first, ended(first, futures)
+            yield first, [one.result() for one in futures]
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.forget()
 
 
-def _answer(ask: Ask, asked: Asked) -> Answer:
+def _answer(ask: Ask, asked: Asked, number: int, journal: "_Journal | None") -> Answer:
+    answer: Answer
     try:
-        return ask(asked)
+        answer = ask(asked)
     except RefusedError as error:  # this row's own fault, and the next one is asked
-        return error
+        answer = error
+    if journal:
+        journal.keep(number, asked, answer)
+    return answer
+
+
+class _Pool:
+    """Threads that nobody waits for at the end, as one may wait for a server for minutes."""
+
+    def __init__(self, threads: int) -> None:
+        self._tasks: SimpleQueue[tuple[Future[Answer], Callable[[], Answer]]] = SimpleQueue()
+        for _ in range(threads):
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def submit(self, task: Callable[[], Answer]) -> "Future[Answer]":
+        future: Future[Answer] = Future()
+        self._tasks.put((future, task))
+        return future
+
+    def forget(self) -> None:
+        """Begin none of those that wait."""
+        while not self._tasks.empty():
+            with suppress(Empty):
+                self._tasks.get_nowait()
+
+    def _work(self) -> None:
+        while True:
+            future, task = self._tasks.get()
+            try:
+                future.set_result(task())
+            except BaseException as error:
+                future.set_exception(error)
 
 
 class _Journal:
     """The answers so far, in a file that outlives a run that is interrupted.
 
-    Its first line tells what answers depend on; each answer follows in the order of the rows, with
-    a digest of what was asked. Only half an answer is ever removed.
+    Its first line tells what answers depend on. Each answer follows as soon as there is one, with
+    the number of its question and a digest of what was asked. Only half an answer is ever removed.
 
     Attributes:
         rows: how many are here, of this run or the one before.
@@ -214,47 +246,51 @@ class _Journal:
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         """Count the answers that follow the first line of ``file``."""
-        self._file, self._path = file, path
-        self._next = end = file.tell()  # where the next one to be found begins
-        self.rows = self._found = self._kept = 0
+        self._file, self._path, self._lock = file, path, threading.Lock()
+        self._next = self._end = file.tell()  # where those begin that were not looked at yet
+        self.rows = 0
         while file.readline().endswith(b"\n"):
-            self.rows, end = self.rows + 1, file.tell()
-        self._before = self.rows
-        file.truncate(end)
+            self.rows, self._end = self.rows + 1, file.tell()
+        file.truncate(self._end)
+        self._seen: dict[int, dict[str, Any]] = {}  # those of later questions, which are few
 
-    def find(self, asked: Asked) -> Answer | None:
-        """Return the answer to the next row, None if it is not here.
+    def find(self, number: int, asked: Asked) -> Answer | None:
+        """Return the answer to a question, None if it is not here.
 
         Raises:
-            InputError: another row was asked in its place.
+            InputError: another question had this number.
         """
-        if self._found == self._before:
+        with self._lock:
+            self._file.seek(self._next)
+            while number not in self._seen and self._next < self._end:
+                found = json.loads(self._file.readline())
+                self._next = self._file.tell()
+                self._seen[found["number"]] = found
+        if number not in self._seen:
             return None
-        self._file.seek(self._next)
-        found = json.loads(self._file.readline())
-        self._next, self._found = self._file.tell(), self._found + 1
+        found = self._seen.pop(number)
         if found["asked"] != _digest(asked):
             raise InputError(
-                f"This input is not the one of the interrupted run: question {self._found} is "
-                f"another one than was answered in {self._path}. Pass that input to --resume, "
-                "or delete the file to start over."
+                f"This input is not the one of the interrupted run: question {number} is another "
+                f"one than was answered in {self._path}. Pass that input to --resume, or delete "
+                "the file to start over."
             )
         if "refused" in found:
             return RefusedError(*found["refused"])
         said = found["said"]
         return Said(said["text"], tuple(said["calls"]), said["ended"], said["tokens"])
 
-    def keep(self, asked: Asked, answer: Answer) -> None:
-        """Add the answer to the next row, if it is not here."""
-        self._kept += 1
-        if self._kept <= self._before:
-            return
+    def keep(self, number: int, asked: Asked, answer: Answer) -> None:
+        """Add the answer to a question, in any thread."""
         said = {"said": asdict(answer)} if isinstance(answer, Said) else {"refused": answer.args}
-        record = {"asked": _digest(asked)} | said
-        self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(record).encode() + b"\n")
-        self._file.flush()
-        self.rows += 1
+        line = json.dumps({"number": number, "asked": _digest(asked)} | said).encode() + b"\n"
+        with self._lock:
+            if self._file.closed:  # the run has ended by an error, and this came too late
+                return
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(line)
+            self._file.flush()
+            self.rows += 1
 
 
 def _digest(asked: Asked) -> str:
@@ -276,6 +312,8 @@ def _journal_of(output: Place, key: Mapping[str, Any], resume: bool) -> Iterator
         if resumes:
             file.seek(len(line))
             refuse_other_run(line, key, resume, path, "answers")
+        elif line and not line.startswith(b'{"'):
+            refuse_other_run(b"", key, resume, path, "answers")
         else:  # new, or killed before the first answer
             file.seek(0)
             file.truncate()

@@ -8,7 +8,6 @@ first = chat.answer([Request("Who are you?")])[0]
 (second,) = chat.answer([Request("Say it again.", first.history)])
 """
 
-import json
 import os
 import secrets
 import socket
@@ -24,8 +23,11 @@ import openai
 from src.core.errors import InputError, closest
 from src.predict.chat.models import ChatModel, EngineName, EngineOptions, chat_models, command
 from src.predict.chat.process import EngineProcess
+from src.predict.foreign import one_line
+from src.tables.json_rows import TYPED
 
 KEY = "CHAT_API_KEY"  # the environment variable that may hold the key of a server
+REFUSALS = (400, 413, 422)  # what a request is answered that nobody could answer
 PATIENCE = 600.0  # seconds for an answer, which may be long
 
 History = tuple[tuple[str, str], ...]
@@ -207,15 +209,15 @@ class Chat:
             found = self._client.chat.completions.create(
                 model=self.model, messages=messages, **given
             )
-        (choice,) = found.choices
-        calls = tuple(
-            {"name": one.function.name, "arguments": _read(one.function.arguments)}
-            for one in choice.message.tool_calls or ()
-            if one.type == "function"
-        )
-        tokens = found.usage.completion_tokens if found.usage else 0
-        ended = choice.finish_reason != "length"
-        return Said(choice.message.content or "", calls, ended, tokens)
+            (choice,) = found.choices
+            calls = tuple(
+                {"name": one.function.name, "arguments": _read(one.function.arguments)}
+                for one in choice.message.tool_calls or ()
+                if one.type == "function"
+            )
+            tokens = found.usage.completion_tokens if found.usage else 0
+            ended = choice.finish_reason != "length"
+            return Said(_text(choice.message.content or ""), calls, ended, tokens)
 
     def stream(self, request: Request) -> Iterator[str]:
         """Answer one request, and give the text piece by piece as it comes.
@@ -249,20 +251,32 @@ class Chat:
             raise InputError(
                 f"{self._url} wants another key: put it into the variable {KEY}."
             ) from None
-        except openai.InternalServerError as error:
-            raise InputError(f"{self._url} fails ({error}): see its log, and try again.") from None
         except openai.APIError as error:
             body: Any = error.body
-            said = body.get("message") if isinstance(body, dict) else None
-            raise RefusedError(self._url, str(said or error)) from None
+            said = str((body.get("message") if isinstance(body, dict) else None) or error)
+            if getattr(error, "status_code", 0) in REFUSALS:
+                raise RefusedError(self._url, said) from None
+            raise InputError(f"{self._url} does not answer ({said}): try again later.") from None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self._url} answers in another form than OpenAI's API ({one_line(error)}): name "
+                "the URL of such a server."
+            ) from None
 
 
-def _read(arguments: str) -> Any:
+def _text(said: str) -> str:
+    """Return what can be written: halves of surrogate pairs, which JSON may hold, are replaced."""
+    return said.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _read(arguments: Any) -> Any:
     """Return arguments of a call as an object; as the text that they are if they are none."""
+    if not isinstance(arguments, str):
+        return arguments or {}
     try:
-        return json.loads(arguments)
-    except ValueError:
-        return arguments
+        return TYPED.decode(_text(arguments))
+    except (ValueError, RecursionError):
+        return _text(arguments)
 
 
 @contextmanager
@@ -322,4 +336,9 @@ def started(
     url = f"http://127.0.0.1:{port}"
     with EngineProcess(words, variables, Path("logs") / f"engine-{os.getpid()}.log") as process:
         process.wait_until_ready(f"{url}/health", tell, lambda: False)
-        yield url, key
+        try:
+            yield url, key
+        except InputError:
+            if process.has_ended():
+                raise InputError(f"The engine has ended ({process.why()}") from None
+            raise

@@ -21,7 +21,7 @@ TELL = 10.0  # seconds between two lines that say that it does not yet
 END = 10.0  # seconds that it has to end after it was told so, beside what its requests have
 LAST = 2**16  # bytes of its log in which to look for what it said last
 # An error that a line tells, with what Python or a logger writes before it.
-ERROR = re.compile(r"(?:^|[\s\])])(\w*(?:Error|Exception|Killed)\b.*)")
+ERROR = re.compile(r"(?:^|[\s\])])(\w*(?:Error|Exception): .+)")
 
 
 class EngineProcess:
@@ -57,6 +57,12 @@ class EngineProcess:
         """Return its exit code, None while it runs; below 0 for the signal that ended it."""
         return self._process.poll()
 
+    def has_ended(self) -> bool:
+        """Tell whether it has ended, or is about to: its clients may know sooner."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        return self.code is not None
+
     def wait_until_ready(
         self, health: str, tell: Callable[[str], None], given_up: Callable[[], bool]
     ) -> None:
@@ -84,7 +90,8 @@ class EngineProcess:
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - LAST))
             lines = [one.strip() for one in file.read().decode(errors="replace").splitlines()]
-        errors = [found[1] for one in lines if (found := ERROR.search(one))]
+        killed = self.code is not None and self.code < 0
+        errors = [found[1] for one in lines if not killed and (found := ERROR.search(one))]
         told = [one for one in errors if "root cause" not in one] or [one for one in lines if one]
         last = told[-1] if told else "it said nothing"
         code = self.code

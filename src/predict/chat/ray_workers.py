@@ -2,8 +2,9 @@
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,35 @@ from typing import Any
 from src.core.errors import InputError
 from src.predict.chat.client import Chat, Said, Say, Way, opened
 from src.predict.chat.models import EngineName, chat_models
-from src.predict.ray_workers import RETRIES, cluster
+from src.predict.ray_workers import cluster
 
-AGAIN = 3  # times that a lost engine is started anew, and a request sent again
+AGAIN = 3  # times that a lost process is started anew, and a request sent again
+FOLDER = "pedigree-chat-"  # what a node calls the folder of a model begins so
+CLOSE = 30  # seconds that engines have to end
+RETRIES = 8  # of a request, where an engine has too much to do
 
 
 class _Answerer:
     """An engine on a node, and the model that it answers by."""
 
     def __init__(self, folders: list[Any], threads: int, way: Way) -> None:
-        """Write a base and maybe an adapter here, and start an engine for the last of them."""
+        """Take references to the files of a base and maybe an adapter."""
+        self._given = folders, threads, way
+        self._stack = ExitStack()
+        self._chat: Chat | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> Chat:
+        """Write the files here, and start an engine for the last folder, unless there is one."""
+        with self._lock:
+            self._chat = self._chat or self._started()
+            return self._chat
+
+    def _started(self) -> Chat:
         import ray
 
-        self._stack = ExitStack()
-        root = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        folders, threads, way = self._given
+        root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=FOLDER)))
         os.chdir(root)  # where its log goes
         places = []
         for name, files in ray.get(folders):
@@ -33,11 +49,19 @@ class _Answerer:
                 (root / name / file).parent.mkdir(parents=True, exist_ok=True)
                 (root / name / file).write_bytes(content)
         at = self._stack.enter_context(opened(str(places[-1]), str(places[0]), threads=threads))
-        self._chat = Chat(at[0], at[2], at[1], way, RETRIES)
+        return Chat(at[0], at[2], at[1], way, RETRIES)
+
+    def ready(self) -> None:
+        """Start the engine."""
+        self.start()
 
     def say(self, messages: list[Any], tools: list[Any]) -> Said:
         """Answer messages."""
-        return self._chat.say(messages, tools)
+        return self.start().say(messages, tools)
+
+    def close(self) -> None:
+        """End the engine, and remove the files."""
+        self._stack.close()
 
 
 def _content(folder: Path) -> Mapping[str, bytes]:
@@ -64,7 +88,7 @@ def on_ray(
         engine: transformers; vLLM has a way of its own to use several nodes.
         threads: of the processor, for each engine.
         way: how answers are drawn.
-        at_once: how many requests each engine gets together.
+        at_once: how many requests an engine gets together at most.
 
     Yields:
         what answers messages, each time by another engine, and the name of the model.
@@ -96,20 +120,28 @@ def on_ray(
             max_task_retries=AGAIN,
             scheduling_strategy="SPREAD",
         )
-        turns = cycle([kind.remote(folders, threads, way) for _ in range(count)])
+        answerers = [kind.remote(folders, threads, way) for _ in range(count)]
+        turns = cycle(answerers)
 
         def say(messages: list[Any], tools: list[Any]) -> Said:
-            return _fetched(next(turns).say.remote(messages, tools))
+            said: Said = _fetched(next(turns).say.remote(messages, tools))
+            return said
 
-        yield say, found[-1].name
+        try:
+            for one in answerers:
+                _fetched(one.ready.remote())
+            yield say, found[-1].name
+        finally:
+            with suppress(ray.exceptions.RayError):
+                ray.get([one.close.remote() for one in answerers], timeout=CLOSE)
 
 
-def _fetched(result: Any) -> Said:
-    """Wait for an answer."""
+def _fetched(result: Any) -> Any:
+    """Wait for what an engine's process does."""
     import ray
 
     try:
-        said: Said = ray.get(result)
+        return ray.get(result)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, InputError):  # a refusal stays one
             raise error.cause from None
@@ -119,4 +151,3 @@ def _fetched(result: Any) -> Said:
         raise InputError(
             f"Ray could not answer: {reason}; repair the cluster, and continue with --resume."
         ) from None
-    return said

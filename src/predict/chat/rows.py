@@ -19,7 +19,7 @@ import pyarrow as pa
 from src.core.errors import InputError, closest
 from src.predict.scoring import Values
 from src.tables.encodings import why_not_text
-from src.tables.parquet_rows import strings
+from src.tables.parquet_rows import is_text, strings
 from src.tables.places import Place
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -55,6 +55,15 @@ class AskedRows:
                 f"{', '.join(map(repr, found)) or 'none'}: rename the one that has the "
                 "questions."
             )
+        for name in self.columns:
+            if types is None or name not in found:
+                continue
+            kind = types.field(name).type
+            if not (is_text(kind) or pa.types.is_nested(kind) or pa.types.is_null(kind)):
+                raise InputError(
+                    f"{place} has {kind} in column {name!r}, which is neither text nor a list: "
+                    "save it as one of them, or rename it."
+                )
 
     def take(self, columns: Mapping[str, Values], rows: int) -> tuple[list[Asked], list[str]]:
         """Return what is asked by the rows that can be, and why each row can't be or ""."""
@@ -65,8 +74,10 @@ class AskedRows:
             try:
                 asked.append(asked_by({k: v for k, v in given.items() if v is not None}))
                 reasons.append("")
-            except (ValueError, RecursionError) as error:
-                reasons.append(str(error) if isinstance(error, ValueError) else "nested too deep")
+            except ValueError as error:
+                reasons.append(str(error))
+            except (TypeError, RecursionError):  # dates and bytes of parquet
+                reasons.append("it holds what is no JSON, or is nested too deep")
         return asked, reasons
 
 
@@ -95,15 +106,27 @@ def asked_by(row: Mapping[str, Any]) -> Asked:
     else:
         turns = _objects(row, form)
         found = _of_turns(turns) if form == "conversations" else [dict(turn) for turn in turns]
+        for message in found:
+            message["content"] = _joined(message.get("content"))
         while found and found[-1].get("role") == "assistant":
             found.pop()
     for place, message in enumerate(found, 1):
         _refuse(place, message)
     if not found or found[-1]["role"] not in ("user", "tool"):
         raise ValueError("no question: nobody says anything that could be answered")
-    if reason := why_not_text(json.dumps(found, ensure_ascii=False)):
+    tools = [_tool(one) for one in _objects(row, "tools")]
+    if reason := why_not_text(json.dumps([found, tools], ensure_ascii=False)):
         raise ValueError(reason)
-    return Asked(found, [_tool(one) for one in _objects(row, "tools")])
+    return Asked(found, tools)
+
+
+def _joined(content: Any) -> Any:
+    """Return parts that are texts as one text, and anything else as it is."""
+    if not isinstance(content, list):
+        return content
+    texts = [part["text"] for part in content if isinstance(part, dict) and "text" in part]
+    whole = len(texts) == len(content) and all(isinstance(text, str) for text in texts)
+    return "".join(texts) if whole else content
 
 
 def _objects(row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

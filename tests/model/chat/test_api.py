@@ -13,7 +13,7 @@ from chat_model import PARAMS
 from chat_served import Served, expected, script, serving
 from tokenizers.processors import TemplateProcessing
 
-from src.chat.api.speech import Speech
+from src.chat.api.speech import Speech, _Spelling
 from src.chat.conversations import Conversation, Turn
 from src.chat.generation import Generation
 from src.chat.scheduler import Job, Token
@@ -83,6 +83,18 @@ def test_a_character_of_several_tokens_comes_whole(served: Served) -> None:
     assert len(ids) == 7, "a byte each, but for a"
     pieces = [speech.take(Token(id)) for id in ids]
     assert pieces == ["", "", "小", "a", "", "", "谱"]
+
+
+def test_a_space_behind_a_token_that_says_nothing_stays() -> None:
+    class Spaced:
+        """As Llama 2 decodes: the space at the beginning is taken off."""
+
+        def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+            assert skip_special_tokens
+            return "".join({1: " Hello", 2: "", 3: " world"}[id] for id in ids).removeprefix(" ")
+
+    spelling = _Spelling(Spaced())
+    assert [spelling.add(id) for id in (1, 2, 3)] == ["Hello", "Hello", "Hello world"]
 
 
 def test_what_was_said_is_not_read_again_for_each_token(

@@ -2,9 +2,15 @@
 
 import csv
 import json
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pyarrow as pa
@@ -19,8 +25,10 @@ from src.core.errors import InputError
 from src.predict.chat import __main__ as command
 from src.predict.chat import batch
 from src.predict.chat.batch import Ask, Options, answer_table
-from src.predict.chat.client import RefusedError, Said
+from src.predict.chat.client import Chat, RefusedError, Said
+from src.predict.chat.ray_workers import FOLDER
 from src.predict.chat.rows import Asked, asked_by
+from src.predict.formats import Dialect
 from src.tables.places import Place
 
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
@@ -158,6 +166,12 @@ def test_calls_are_objects_and_judged_by_what_was_expected(
     assert lines[2].startswith("|calls|1of2|0.500|")
     assert lines[3].startswith("|text|1of1|1.000|1.000|")
     assert lines[4].startswith("|all|2of3|0.667|")
+    table = pa.table({"messages": [rows[1]["messages"]], "n": [1]})
+    pq.write_table(table, tmp_path / "q.parquet")
+    script(served, monkeypatch, "The answer is here")
+    answering(served.url, "--input", tmp_path / "q.parquet", "--output", found, most=99)
+    judge.main(str(found))
+    assert "1 of 1" in capsys.readouterr().out
     write(found, [{"query": "d?", "answer": "a", "calls": [], "ended": True}])
     with pytest.raises(InputError, match="has no answer that can be judged: each row needs"):
         judge.main(str(found))
@@ -193,6 +207,7 @@ def test_turns_of_tools_are_asked_as_openai_has_them() -> None:
         ({"query": "a", "tools": [{"function": {}}]}, "a tool has no name"),
         ({"query": 1}, "message 1 has no content that is a text"),
         ({"query": "a\ud800"}, "surrogate"),
+        ({"query": "a", "tools": [TOOL | {"description": "\ud800"}]}, "surrogate"),
     ],
 )
 def test_what_cant_be_asked_is_told(row: dict[str, Any], told: str) -> None:
@@ -222,12 +237,12 @@ class Model:
         yield self, self.depends
 
 
-def options(folder: Path, resume: bool = False) -> Options:
+def options(folder: Path, resume: bool = False, at_once: int = 1) -> Options:
     source, target, rejected = (
         Place(str(folder / name), setting)
         for name, setting in (("q.jsonl", "--input"), ("a.jsonl", "--output"), ("r.csv", "--r"))
     )
-    return Options(source, target, rejected, "auto", "", resume, 1)
+    return Options(source, target, rejected, "auto", Dialect(), "", resume, at_once)
 
 
 def test_a_run_that_is_interrupted_goes_on_where_it_was(
@@ -262,8 +277,9 @@ def test_a_run_that_is_interrupted_goes_on_where_it_was(
     write(tmp_path / "q.jsonl", [{"query": text} for text in texts])
     again = Model()
     counts = answer_table(again.opened(), options(tmp_path, True))
-    assert again.asked == ["d", "e"]
-    assert (counts.resumed, counts.scored, counts.rejected) == (3, 4, 1)
+    assert again.asked in (["d", "e"], ["d"])  # the last one may have been begun
+    assert counts.resumed == 5 - len(again.asked)
+    assert (counts.scored, counts.rejected) == (4, 1)
     assert [(tmp_path / n).read_bytes() for n in ("a.jsonl", "r.csv")] == expected_bytes
     assert not journal.exists()
 
@@ -300,6 +316,82 @@ def test_a_table_that_cant_be_answered_is_told_before_a_model_is_asked(tmp_path:
     assert [*tmp_path.glob("*a.jsonl*")] == []
 
 
+def test_what_was_answered_behind_a_question_that_fails_is_kept(tmp_path: Path) -> None:
+    write(tmp_path / "q.jsonl", [{"query": text} for text in "abcd"])
+    others = threading.Barrier(4)
+
+    class Late(Model):
+        def __call__(self, asked: Asked) -> Said:
+            if asked.messages[-1]["content"] != "a":
+                said = super().__call__(asked)
+                threading.Timer(0.2, others.wait).start()
+                return said
+            others.wait(60)
+            time.sleep(0.2)
+            raise InputError("There is no server.")
+
+    with pytest.raises(InputError, match="There is no server"):
+        answer_table(Late().opened(), options(tmp_path, at_once=4))
+    again = Model()
+    answer_table(again.opened(), options(tmp_path, True))
+    assert again.asked == ["a"]
+    assert [row["answer"] for row in read(tmp_path / "a.jsonl")] == ["A", "B", "C", "D"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told", "refused"),
+    [
+        (400, {"error": {"message": "too long"}}, "refuses that: too long", True),
+        (429, {"error": {"message": "later"}}, r"does not answer \(later\): try again", False),
+        (404, {"error": {"message": "gone"}}, r"does not answer \(gone\)", False),
+        (500, {}, r"does not answer \(", False),
+        (200, {"choices": []}, "in another form than OpenAI's API", False),
+        (200, {"error": "x"}, "in another form than OpenAI's API", False),
+        (200, "<html>", "in another form than OpenAI's API", False),
+        (200, "{", "in another form than OpenAI's API", False),
+    ],
+)
+def test_a_server_that_answers_oddly_is_told_and_takes_no_row_away(
+    status: int, body: Any, told: str, refused: bool
+) -> None:
+    class Odd(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(200, json.dumps({"object": "list", "data": [{"id": "m"}]}))
+
+        def do_POST(self) -> None:
+            self.answer(status, body if isinstance(body, str) else json.dumps(body))
+
+        def answer(self, code: int, text: str) -> None:
+            self.send_response(code)
+            kind = "text/html" if text.startswith("<") else "application/json"
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        chat = Chat(f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(InputError, match=told) as error:
+            chat.say([user("a?")], [])
+        server.shutdown()
+    assert isinstance(error.value, RefusedError) == refused
+
+
+def test_columns_of_other_types_are_told(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"query": [1]}), tmp_path / "q.parquet")
+    with pytest.raises(InputError, match=r"has int64 in column 'query', which is neither text nor"):
+        answering("http://127.0.0.1:9", "--input", tmp_path / "q.parquet")
+    dated = [[{"role": "user", "content": "a", "at": datetime(2026, 1, 1)}]]
+    pq.write_table(pa.table({"messages": dated}), tmp_path / "q.parquet")
+    source = Place(str(tmp_path / "q.parquet"), "--input")
+    with pytest.raises(InputError, match=r"all 1 are rejected .*it holds what is no JSON"):
+        answer_table(Model().opened(), replace(options(tmp_path), input=source, format="jsonl"))
+
+
 @pytest.mark.slow
 def test_a_cluster_answers_as_one_engine_does(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -308,9 +400,13 @@ def test_a_cluster_answers_as_one_engine_does(
     source = write(
         tmp_path / "q.jsonl", [{"query": "who?"}, {"query": "?" * 1000}, {"query": "where is 1?"}]
     )
+    before = {*Path(gettempdir()).glob(f"{FOLDER}*")}
     place, base = served.folder / "made" / "lora", served.folder / "base" / "base"
     words = ["--input", source, "--output", tmp_path / "a.jsonl", "--base", base, "--threads", 1]
     answering(str(place), *words, "--ray", "local")
     wanted = [expected(served.engines["lora"], text) for text in ("who?", "where is 1?")]
     assert [row["answer"] for row in read(tmp_path / "a.jsonl")] == wanted
     assert "at most 512" in (tmp_path / "a.jsonl.rejected.csv").read_text()
+    assert {*Path(gettempdir()).glob(f"{FOLDER}*")} <= before, (
+        "the nodes have nothing of the model any more"
+    )
