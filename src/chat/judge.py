@@ -41,6 +41,8 @@ def main(answers: str, *, prefix: str = "") -> None:
     with the answer that is expected; --prefix is what was given there.
     """
     rows, odd = [], 0
+    if Place(answers, "ANSWERS").format not in (None, "jsonl"):
+        raise InputError(f"{answers} is no file of JSON lines: answer to one that ends in .jsonl.")
     for line, found in _items(Place(answers, "ANSWERS")):
         try:
             rows.append(_judged(found, prefix))
@@ -78,6 +80,8 @@ def _judged(found: dict[str, Any], prefix: str) -> dict[str, Any]:
     said, calls, ended = (found[f"{prefix}{name}"] for name in ("answer", "calls", "ended"))
     calls = TYPED.decode(calls) if isinstance(calls, str) else calls or []
     text = "\n".join([said] * bool(said) + [json.dumps(c, ensure_ascii=False) for c in calls])
+    if not {"messages", "conversations"} & {*found}:
+        raise UnusableError("malformed", "it has no messages or conversations")
     if "messages" in found:
         converted = next(CONVERTERS["messages"](found, {}))
         if isinstance(converted, UnusableError):

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from src.chat.api.chat import chat
 from src.chat.api.completions import completions
 from src.chat.api.errors import HANDLERS, Problem, json_answer
+from src.chat.api.waiting import named_engine
 from src.chat.engine import Engine
 from src.chat.scheduler import Scheduler
 from src.core import stage
@@ -39,12 +40,19 @@ async def health(scheduler: Scheduler, _: Request) -> Response:
 
 async def models(scheduler: Scheduler, _: Request) -> Response:
     """List the models."""
-    data = [
-        {"id": name, "object": "model", "created": 0, "owned_by": "pedigree"}
-        | {"max_model_len": engine.longest}
-        for name, engine in scheduler.engines.items()
-    ]
+    data = [_described(*pair) for pair in scheduler.engines.items()]
     return json_answer({"object": "list", "data": data})
+
+
+async def model(scheduler: Scheduler, request: Request) -> Response:
+    """Describe one model."""
+    name, engine = named_engine(scheduler, request.path_params["name"])
+    return json_answer(_described(name, engine))
+
+
+def _described(name: str, engine: Engine) -> dict[str, Any]:
+    found = {"id": name, "object": "model", "created": 0, "owned_by": "pedigree"}
+    return found | {"max_model_len": engine.longest}
 
 
 def application(scheduler: Scheduler, *middleware: Any) -> Starlette:
@@ -52,6 +60,7 @@ def application(scheduler: Scheduler, *middleware: Any) -> Starlette:
     routes = [
         Route("/health", partial(health, scheduler)),
         Route("/v1/models", partial(models, scheduler)),
+        Route("/v1/models/{name}", partial(model, scheduler)),
         Route("/v1/chat/completions", partial(chat, scheduler), methods=["POST"]),
         Route("/v1/completions", partial(completions, scheduler), methods=["POST"]),
     ]

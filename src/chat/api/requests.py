@@ -85,6 +85,7 @@ class Options(Struct, kw_only=True, forbid_unknown_fields=True):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 span = f"{low:g} alone" if low == high else f"from {low:g} to {high:g}"
+                span = f"{low:g} or more" if high >= 2**31 > low >= -1 else span
                 raise Problem(400, f"{name} is {str(value)[:40]}: it may be {span}.", name)
         if self.logit_bias:
             raise Problem(400, "This server takes no logit_bias: leave it out.", "logit_bias")

@@ -93,8 +93,12 @@ async def _gone(request: Request) -> None:
 
 def engine_of(scheduler: Scheduler, asked: Options) -> tuple[str, Engine]:
     """Return the model that a request names, the first if it names none; a ``Problem`` if none."""
+    return named_engine(scheduler, asked.model or next(iter(scheduler.engines)))
+
+
+def named_engine(scheduler: Scheduler, name: str) -> tuple[str, Engine]:
+    """Return a model by its name; a ``Problem`` if there is none."""
     engines = scheduler.engines
-    name = asked.model or next(iter(engines))
     if name not in engines:
         known = ", ".join(engines)
         raise Problem(

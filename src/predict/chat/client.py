@@ -9,6 +9,7 @@ first = chat.answer([Request("Who are you?")])[0]
 """
 
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from src.predict.foreign import one_line
 from src.tables.json_rows import TYPED
 
 KEY = "CHAT_API_KEY"  # the environment variable that may hold the key of a server
+ADDRESS = re.compile(r"[\w.-]+:\d+(/|$)")  # of a server, without http://
 REFUSALS = (400, 413, 422)  # what a request is answered that nobody could answer
 PATIENCE = 600.0  # seconds for an answer, which may be long
 
@@ -249,7 +251,7 @@ class Chat:
             ) from None
         except openai.AuthenticationError:
             raise InputError(
-                f"{self._url} wants another key: put it into the variable {KEY}."
+                f"{self._url} wants a key, or another one: put it into the variable {KEY}."
             ) from None
         except openai.APIError as error:
             body: Any = error.body
@@ -305,6 +307,8 @@ def opened(
     if "://" in place:
         yield place, "", ""
         return
+    if ADDRESS.match(place) and not Path(place).exists():
+        raise InputError(f"{place} is an address: write it as a URL, http://{place}.")
     found = chat_models([Path(place)], Path(base))
     with started(found, engine or "transformers", threads, tell) as (url, key):
         yield url, key, found[-1].name

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from src.core.errors import InputError
+from src.core.errors import InputError, closest
 from src.predict.chat import front
 from src.predict.foreign import refusing
 from src.predict.naming import named
@@ -79,7 +79,9 @@ def _model(name: str, folder: Path) -> ChatModel:
     if not adapter.exists() and not (folder / "config.json").exists():
         inside = sorted({str(p.parent) for n in (RECORD, ADAPTER) for p in folder.glob(f"*/{n}")})
         gone = "" if folder.is_dir() else ", which is no folder"
+        near = closest(folder.name, (path.name for path in folder.parent.glob("*")))
         there = f"name one of those in it, {', '.join(inside)}" if inside else "name another folder"
+        gone += near * (not folder.is_dir())
         raise InputError(f"There is no model in {folder}{gone}: {there}.")
     return ChatModel(name, folder, _read(adapter), _read(folder / RECORD))
 

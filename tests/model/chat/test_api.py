@@ -41,6 +41,9 @@ def test_each_model_answers_as_its_engine_does_however_many_ask_at_once(served: 
             assert choice.finish_reason in ("stop", "length")
     listed = [model.id for model in served.client.models.list()]
     assert listed == ["base", "lora", "ptuning"]
+    assert served.client.models.retrieve("lora").id == "lora"
+    with pytest.raises(openai.NotFoundError, match=r"no model 'lor' \(did you mean 'lora'\?\)"):
+        served.client.models.retrieve("lor")
 
 
 def test_a_stream_is_the_answer_piece_by_piece(served: Served) -> None:

@@ -134,6 +134,12 @@ def test_what_stops_a_client_is_told(served: Served) -> None:
             answer(Request("who?"))
     with pytest.raises(InputError, match="There is no model in nowhere"), opened("nowhere"):
         pass
+    told = r"127\.0\.0\.1:9 is an address: write it as a URL, http://127\.0\.0\.1:9\."
+    with pytest.raises(InputError, match=told), opened("127.0.0.1:9"):
+        pass
+    near = str(served.folder / "made" / "lorra")
+    with pytest.raises(InputError, match=r"no folder \(did you mean 'lora'\?\)"), opened(near):
+        pass
 
 
 def test_a_folder_is_served_for_as_long_as_it_is_asked(
@@ -146,7 +152,7 @@ def test_a_folder_is_served_for_as_long_as_it_is_asked(
         chat = Chat(url, model, key, TWELVE)
         assert chat.model == "lora"
         said = chat.answer([Request("where is 1?")])[0].text
-        with pytest.raises(InputError, match="wants another key"):
+        with pytest.raises(InputError, match="wants a key, or another one"):
             Chat(url)
     assert said == expected(served.engines["lora"], "where is 1?")
     with pytest.raises(InputError, match="There is no server at"):

@@ -175,6 +175,8 @@ def test_calls_are_objects_and_judged_by_what_was_expected(
     write(found, [{"query": "d?", "answer": "a", "calls": [], "ended": True}])
     with pytest.raises(InputError, match="has no answer that can be judged: each row needs"):
         judge.main(str(found))
+    with pytest.raises(InputError, match=r"is no file of JSON lines: answer to one that ends in"):
+        judge.main(str(tmp_path / "q.parquet"))
 
 
 def test_turns_of_tools_are_asked_as_openai_has_them() -> None:
