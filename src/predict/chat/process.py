@@ -21,7 +21,7 @@ TELL = 10.0  # seconds between two lines that say that it does not yet
 END = 10.0  # seconds that it has to end after it was told so, beside what its requests have
 LAST = 2**16  # bytes of its log in which to look for what it said last
 # An error that a line tells, with what Python or a logger writes before it.
-ERROR = re.compile(r"(?:^|[\s\])])(\w*(?:Error|Exception): .+)")
+ERROR = re.compile(r"(?:^|[\s\])])([\w.]*(?:Error|Exception): .+)")
 
 
 class EngineProcess:
@@ -92,7 +92,8 @@ class EngineProcess:
             lines = [one.strip() for one in file.read().decode(errors="replace").splitlines()]
         killed = self.code is not None and self.code < 0
         errors = [found[1] for one in lines if not killed and (found := ERROR.search(one))]
-        told = [one for one in errors if "root cause" not in one] or [one for one in lines if one]
+        causes = [one for one in errors if "root cause" not in one]  # which stands above them
+        told = causes or errors or [one for one in lines if one]
         last = told[-1] if told else "it said nothing"
         code = self.code
         how = "" if code is None else f"signal {-code}: " if code < 0 else f"exit code {code}: "

@@ -129,12 +129,14 @@ def test_page_terminal_curl_openai_and_python_get_one_answer(page: Page, served:
 
 def test_two_models_answer_side_by_side_with_how_likely_each_is(page: Page, served: Served) -> None:
     asked = talkative(served)
+    # Before it is asked: the server's thread is the only one that may use an engine meanwhile.
+    texts = [expected(served.engines[name], asked) for name in ("base", "lora")]
     page.locator("#beside").select_option("lora")
     send(page, asked)
-    expect(page.locator(".figures").first).to_contain_text("under lora")
-    expect(page.locator(".figures").last).to_contain_text("under base")
+    for figures in (page.locator(".figures").first, page.locator(".figures").last):
+        for name in ("base", "lora"):
+            expect(figures).to_contain_text(f"under {name}")
     expect(page.locator(".thread")).to_have_count(2)
-    texts = [expected(served.engines[name], asked) for name in ("base", "lora")]
     assert list(map(shown, answers(page))) == list(map(shown, texts))
     for place, text in enumerate(texts):
         told = page.locator(".figures").nth(place).inner_text()
