@@ -129,9 +129,15 @@ class Server:
         return float(sum(one.memory_full_info().uss for one in self._all())) / 2**20
 
 
-def vllm(model: Path, *more: object, python: object = VLLM / "python") -> list[object]:
+def vllm(model: Path, *more: object) -> list[object]:
     """The command of vLLM's own server, as its documentation has it."""
-    words: list[object] = [python, "-m", "vllm.entrypoints.openai.api_server", "--port", "PORT"]
+    words: list[object] = [
+        VLLM / "python",
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--port",
+        "PORT",
+    ]
     words += ["--host", "127.0.0.1", "--model", model, "--served-model-name", "base", *more]
     return words
 

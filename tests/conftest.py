@@ -551,6 +551,14 @@ def errors() -> list[str]:
     return []
 
 
+def violations(page: "Page") -> str:
+    """What axe finds wrong with a page; "" for nothing."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page)
+    return str(found.generate_report()) if found.violations_count else ""
+
+
 @pytest.fixture
 def blank(browser: "Browser", errors: list[str]) -> Iterator["Page"]:
     """A page of its own, with neither errors nor breaches of the content security policy."""

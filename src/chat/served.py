@@ -8,7 +8,6 @@ many clients, as a server puts requests together that then are computed in anoth
 """
 
 import itertools
-import json
 import logging
 import math
 import random
@@ -31,10 +30,10 @@ from src.core import stage
 from src.core.command_line import Count, Interval, Threads
 from src.core.errors import InputError
 from src.core.markdown import aligned
-from src.predict.chat.client import started
+from src.predict.chat.client import PATIENCE, started
 from src.predict.chat.models import ChatModel, EngineName, chat_models
+from src.predict.chat.rows import Asked, asked_by
 
-PATIENCE = 600.0  # seconds for an answer
 BATCH_TOKENS = 16384
 HEAD = ["model", "asked", "prompts equal", "difference", "largest", "equal answers", "gap"]
 
@@ -47,13 +46,11 @@ class Asking:
 
     Attributes:
         question: its tokens, and those of the right answer.
-        messages: the same as OpenAI's API has it.
-        tools: likewise.
+        asked: the same as OpenAI's API has it.
     """
 
     question: Question
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]]
+    asked: Asked
 
 
 @dataclass(frozen=True)
@@ -157,10 +154,8 @@ def _askings(
         places = [place for place, _ in one.answers()]
         for place, question in zip(places, engine.renderer.questions(one), strict=True):
             before = conversations.Conversation(one.turns[:place], one.tools)
-            messages = engine.renderer.messages(before)
             if engine.has_room(question, max_new_tokens):
-                tools = [{"type": "function", "function": dict(tool)} for tool in one.tools]
-                found.append(Asking(question, messages, tools))
+                found.append(Asking(question, asked_by(before.written())))
     if not found:
         raise InputError("No question fits into what the model reads: raise --rows.")
     return found
@@ -192,12 +187,12 @@ def _ask(
 
 
 def _served(client: openai.OpenAI, model: str, asked: Asking, max_new_tokens: int) -> Served:
-    more: dict[str, Any] = {"tools": asked.tools} if asked.tools else {}
-    messages: Any = [_sent(message) for message in asked.messages]
+    given: Any = asked.asked.messages
+    more: dict[str, Any] = {"tools": asked.asked.tools} if asked.asked.tools else {}
     try:
         chat: Any = client.chat.completions.create(
             model=model,
-            messages=messages,
+            messages=given,
             temperature=0,
             max_tokens=max_new_tokens,
             extra_body={"return_token_ids": True},
@@ -225,21 +220,6 @@ def _in_float32(
     answers, likely = trained.judge(questions, Generation(max_new_tokens), BATCH_TOKENS)
     found = zip(questions, answers, likely, strict=True)
     return [Served(question.asked, [*answer.ids], of) for question, answer, of in found]
-
-
-def _sent(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message as it is sent: arguments are JSON in a text, and calls have ids."""
-    calls = [
-        {
-            "id": f"call_{place}",
-            "type": "function",
-            "function": call["function"]
-            | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)},
-        }
-        for place, call in enumerate(message.get("tool_calls", ()))
-    ]
-    more = {"tool_call_id": "call_0"} if message["role"] == "tool" else {}
-    return {**message, **more} | ({"tool_calls": calls} if calls else {})
 
 
 def _compared(

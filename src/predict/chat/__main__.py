@@ -22,14 +22,12 @@ from src.core.command_line import Count, Interval, Natural, Seed, Threads
 from src.core.errors import InputError
 from src.core.files import sha256
 from src.predict.chat.batch import Ask, Options, answer_table
-from src.predict.chat.client import Chat, Request, Said, Say, Way, opened
+from src.predict.chat.client import RETRIES, Chat, Request, Said, Say, Way, opened
 from src.predict.chat.models import EngineName, chat_models
 from src.predict.chat.ray_workers import on_ray
 from src.predict.chat.rows import Asked
 from src.predict.formats import Dialect
 from src.tables.places import STANDARD, Place
-
-RETRIES = 8  # of a request of a table, over half a minute
 
 HELP = """\
 /clear          forget what was said

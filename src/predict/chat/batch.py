@@ -4,32 +4,29 @@ Answers are written to a journal beside the output as they come, so that a run t
 goes on where it was; the output takes its place when it is whole.
 """
 
-import hashlib
 import itertools
 import json
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from src.core.errors import InputError
 from src.predict.batch import progress, refuse_same_places
 from src.predict.chat.client import RefusedError, Said
+from src.predict.chat.journal import Answer, Journal, journal_of
 from src.predict.chat.rows import Asked, AskedRows
-from src.predict.files import beside, fresh
+from src.predict.files import fresh
 from src.predict.formats import Dialect, Format, format_of
 from src.predict.input import reading
 from src.predict.output import NoTextError, rejections, writing
-from src.predict.resume import locked, refuse_other_run
 from src.predict.scoring import Batch, Counts, Input
 from src.tables.lines import Broken
 from src.tables.places import STANDARD, Place
@@ -39,7 +36,6 @@ AHEAD = 4  # rows that wait for each that is being answered, as a long answer ho
 
 log = logging.getLogger("src.predict.chat.batch")
 
-Answer = Said | RefusedError
 Ask = Callable[[Asked], Said]  # raises RefusedError for what the model can't be asked
 
 
@@ -90,7 +86,7 @@ def answer_table(
         )
         ask, key = stack.enter_context(model)
         journal = stack.enter_context(
-            _journal_of(options.output, key, options.resume)
+            journal_of(options.output, key, options.resume)
             if options.output.is_local
             else nullcontext(None)
         )
@@ -164,7 +160,7 @@ def _columns(said: Sequence[Said], objects: bool) -> Iterator[Sequence[Any]]:
 
 
 def _in_order(
-    batches: Iterator[Batch], ask: Ask, at_once: int, journal: "_Journal | None", counts: Counts
+    batches: Iterator[Batch], ask: Ask, at_once: int, journal: Journal | None, counts: Counts
 ) -> Iterator[tuple[Batch, list[Answer]]]:
     """Yield batches with their answers, in the order of the input."""
     pool, numbers = _Pool(at_once), itertools.count(1)
@@ -195,7 +191,7 @@ def _in_order(
         pool.forget()
 
 
-def _answer(ask: Ask, asked: Asked, number: int, journal: "_Journal | None") -> Answer:
+def _answer(ask: Ask, asked: Asked, number: int, journal: Journal | None) -> Answer:
     answer: Answer
     try:
         answer = ask(asked)
@@ -210,7 +206,8 @@ class _Pool:
     """Threads that nobody waits for at the end, as one may wait for a server for minutes."""
 
     def __init__(self, threads: int) -> None:
-        self._tasks: SimpleQueue[tuple[Future[Answer], Callable[[], Answer]]] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[Future[Answer], Callable[[], Answer]] | None] = SimpleQueue()
+        self._threads = threads
         for _ in range(threads):
             threading.Thread(target=self._work, daemon=True).start()
 
@@ -220,117 +217,20 @@ class _Pool:
         return future
 
     def forget(self) -> None:
-        """Begin none of those that wait."""
-        while not self._tasks.empty():
-            with suppress(Empty):
+        """Begin none of those that wait, and let the threads end."""
+        with suppress(Empty):
+            while True:
                 self._tasks.get_nowait()
+        for _ in range(self._threads):
+            self._tasks.put(None)
 
     def _work(self) -> None:
-        while True:
-            future, task = self._tasks.get()
+        while found := self._tasks.get():
+            future, task = found
             try:
                 future.set_result(task())
             except BaseException as error:
                 future.set_exception(error)
-
-
-class _Journal:
-    """The answers so far, in a file that outlives a run that is interrupted.
-
-    Its first line tells what answers depend on. Each answer follows as soon as there is one, with
-    the number of its question and a digest of what was asked. Only half an answer is ever removed.
-
-    Attributes:
-        rows: how many are here, of this run or the one before.
-    """
-
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        """Count the answers that follow the first line of ``file``."""
-        self._file, self._path, self._lock = file, path, threading.Lock()
-        self._next = self._end = file.tell()  # where those begin that were not looked at yet
-        self.rows = 0
-        while file.readline().endswith(b"\n"):
-            self.rows, self._end = self.rows + 1, file.tell()
-        file.truncate(self._end)
-        self._seen: dict[int, dict[str, Any]] = {}  # those of later questions, which are few
-
-    def find(self, number: int, asked: Asked) -> Answer | None:
-        """Return the answer to a question, None if it is not here.
-
-        Raises:
-            InputError: another question had this number.
-        """
-        with self._lock:
-            self._file.seek(self._next)
-            while number not in self._seen and self._next < self._end:
-                found = json.loads(self._file.readline())
-                self._next = self._file.tell()
-                self._seen[found["number"]] = found
-        if number not in self._seen:
-            return None
-        found = self._seen.pop(number)
-        if found["asked"] != _digest(asked):
-            raise InputError(
-                f"This input is not the one of the interrupted run: question {number} is another "
-                f"one than was answered in {self._path}. Pass that input to --resume, or delete "
-                "the file to start over."
-            )
-        if "refused" in found:
-            return RefusedError(*found["refused"])
-        said = found["said"]
-        return Said(said["text"], tuple(said["calls"]), said["ended"], said["tokens"])
-
-    def keep(self, number: int, asked: Asked, answer: Answer) -> None:
-        """Add the answer to a question, in any thread."""
-        said = {"said": asdict(answer)} if isinstance(answer, Said) else {"refused": answer.args}
-        line = json.dumps({"number": number, "asked": _digest(asked)} | said).encode() + b"\n"
-        with self._lock:
-            if self._file.closed:  # the run has ended by an error, and this came too late
-                return
-            self._file.seek(0, os.SEEK_END)
-            self._file.write(line)
-            self._file.flush()
-            self.rows += 1
-
-
-def _digest(asked: Asked) -> str:
-    return hashlib.sha256(json.dumps([asked.messages, asked.tools]).encode()).hexdigest()
-
-
-@contextmanager
-def _journal_of(output: Place, key: Mapping[str, Any], resume: bool) -> Iterator[_Journal]:
-    """Open the journal beside the output, and remove it when the run ends well.
-
-    Raises:
-        InputError: an interrupted run left one that is not to be resumed, or is of another model
-            or other options, or another process writes the output.
-    """
-    path, first = beside(output, "answers"), json.dumps(key).encode() + b"\n"
-    with locked(path, output) as file:
-        line = file.readline()
-        resumes = line.endswith(b"\n") and bool(file.read(1))
-        if resumes:
-            file.seek(len(line))
-            refuse_other_run(line, key, resume, path, "answers")
-        elif line and not line.startswith(b'{"'):
-            refuse_other_run(b"", key, resume, path, "answers")
-        else:  # new, or killed before the first answer
-            file.seek(0)
-            file.truncate()
-            file.write(first)
-        journal = _Journal(file, path)
-        try:
-            yield journal
-        except BaseException as error:
-            if journal.rows and not isinstance(error, NoTextError):
-                log.info(
-                    "%d rows are answered, and kept in %s: --resume continues with them",
-                    *(journal.rows, path),
-                )
-            else:
-                path.unlink()
-            raise
-        path.unlink()
 
 
 def _say(counts: Counts, options: Options) -> None:

@@ -30,6 +30,7 @@ from src.tables.json_rows import TYPED
 KEY = "CHAT_API_KEY"  # the environment variable that may hold the key of a server
 ADDRESS = re.compile(r"[\w.-]+:\d+(/|$)")  # of a server, without http://
 REFUSALS = (400, 413, 422)  # what a request is answered that nobody could answer
+RETRIES = 8  # of a request of a table, over half a minute
 PATIENCE = 600.0  # seconds for an answer, which may be long
 
 History = tuple[tuple[str, str], ...]

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from src.core.errors import InputError
-from src.predict.chat.client import Chat, Said, Say, Way, opened
+from src.predict.chat.client import RETRIES, Chat, Said, Say, Way, opened
 from src.predict.chat.models import EngineName, chat_models
 from src.predict.ray_workers import cluster
 
 AGAIN = 3  # times that a lost process is started anew, and a request sent again
 FOLDER = "pedigree-chat-"  # what a node calls the folder of a model begins so
 CLOSE = 30  # seconds that engines have to end
-RETRIES = 8  # of a request, where an engine has too much to do
 
 
 class _Answerer:

@@ -176,7 +176,9 @@ def _of_turns(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         calls.append({"id": id, "type": "function", "function": call})
         if (said := turn.get("observation")) is not None:
             text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-            answers.append({"role": "tool", "tool_call_id": id, "content": text})
+            # With its name, which some templates write.
+            answer = {"role": "tool", "name": turn.get("name"), "content": text}
+            answers.append(answer | {"tool_call_id": id})
         following = turns[place + 1] if place + 1 < len(turns) else {}
         if not following.get("parallel"):  # what is called at once is answered at once
             found += answers

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import requests
-from axe_playwright_python.sync_playwright import Axe
-from conftest import ROOT, make_model
+from conftest import ROOT, make_model, violations
 from playwright.sync_api import Browser, Page, expect
 
 from src.predict.manifest import list_too
@@ -330,7 +329,7 @@ def test_a_model_that_is_not_sure_gives_no_answer(
         page.get_by_role("button", name="Which words mattered?").last.click()
         caption = f"By how many points the probability of {told.replace(' ', ', ')}, falls"
         expect(page.locator("caption")).to_contain_text(caption)
-        assert not Axe().run(page).violations_count
+        assert violations(page) == ""
         choose(page, "Side by side")
         other = predicted(address, UNSURE, "second")[0]
         assert other["score"] < 0.6
@@ -350,7 +349,7 @@ def test_a_model_that_is_not_sure_gives_no_answer(
         cells = scored.locator("tbody tr td:nth-child(3)")
         expect(cells).to_have_text(["No answer", "", sure["label"], "No answer"])
         expect(scored.locator("tbody tr").nth(0).locator("td").nth(3)).to_have_text(guess["label"])
-        assert not Axe().run(page).violations_count
+        assert violations(page) == ""
         page.get_by_role("link", name="Model").click()
         expect(page.locator(".facts")).to_contain_text("Answersfrom a score of 60.0%")
         page.context.close()
@@ -486,23 +485,17 @@ def test_keys_alone_do_everything(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(page: Page, scheme: str, tmp_path: Path) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    axe = Axe()
-
-    def violations() -> str:
-        found = axe.run(page)
-        return str(found.generate_report()) if found.violations_count else ""
-
-    assert violations() == ""
+    assert violations(page) == ""
     choose(page, "Side by side")
     classify(page, GOAL, "goal " * 150)
     page.get_by_role("button", name="Which words mattered?").first.click()
     expect(page.locator("table.words")).to_have_count(2)
-    assert violations() == ""
+    assert violations(page) == ""
     page.get_by_role("link", name="File").click()
     page.get_by_label("CSV file").set_input_files(write(tmp_path / "a.csv", [["text"], [GOAL]]))
     page.get_by_role("button", name="Score").click()
     expect(page.locator("#scored table")).to_be_visible()
-    assert violations() == ""
+    assert violations(page) == ""
     page.get_by_role("link", name="Model").click()
     expect(page.locator(".tile")).to_have_count(2)
-    assert violations() == ""
+    assert violations(page) == ""

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 import requests
-from axe_playwright_python.sync_playwright import Axe
 from chat_model import PARAMS
 from chat_served import Served, expected, script, serving
-from conftest import ROOT
+from conftest import ROOT, violations
 from playwright.sync_api import Page, expect
 
 from src.chat.conversations import Conversation, Turn
@@ -294,20 +293,14 @@ def test_a_server_that_goes_is_told_and_found_again(page: Page, errors: list[str
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_and_all_fits_a_phone(page: Page, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    axe = Axe()
-
-    def violations() -> str:
-        found = axe.run(page)
-        return str(found.generate_report()) if found.violations_count else ""
-
-    assert violations() == ""
+    assert violations(page) == ""
     page.locator("#beside").select_option("lora")
     send(page, "who?")
     expect(page.locator(".figures").first).to_contain_text("under", timeout=20_000)
     page.get_by_text("How it answers").click()
-    assert violations() == ""
+    assert violations(page) == ""
     page.set_viewport_size({"width": 360, "height": 740})
-    assert violations() == ""
+    assert violations(page) == ""
     page.get_by_text("How it answers").click()
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 360
