@@ -2,7 +2,8 @@
 
 A source is a path, a glob or a URL that fsspec opens (``https://``, ``s3://``, ``gs://``,
 ``hf://``, ``zip://inner.csv::outer.zip``), a Google Drive share link, or ``pkg://package/path``,
-which is a file or folder that an installed Python package carries.
+which is a file or folder that an installed Python package carries. ``#sha256=`` and a hash after it
+say what the file must be; one that the cache has by that hash is not downloaded.
 """
 
 import logging
@@ -16,6 +17,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from src.core import files as checksums
+from src.core import kept as cache
 from src.core.errors import InputError, closest
 from src.core.packages import package_path
 from src.core.secrets import refuse_secret, without_secrets
@@ -31,6 +33,8 @@ BESIDE = re.compile(
     re.IGNORECASE,
 )
 CHUNK = 1 << 20  # bytes of a copy
+PINNED = re.compile(r"(?P<source>.+?)#sha256=(?P<sha256>.*)", re.DOTALL)
+BY_HAND = "get the file by other means and run `python -m src.tools.fetch FILE`"
 
 log = logging.getLogger("src.tables.sources")
 
@@ -45,7 +49,7 @@ def find(
     """Bring the files of all sources to this machine, in the order of their names.
 
     Args:
-        sources: paths, globs and URLs.
+        sources: paths, globs and URLs, each with ``#sha256=HASH`` if it is one file of that hash.
         folder: what is not on this machine is copied here, whole or not at all.
         sha256: what the one file must have as it is stored; "" for any.
         max_bytes: what a file may hold once it is decompressed.
@@ -61,9 +65,20 @@ def find(
     tops: list[list[str]] = []
     folders: list[list[str]] = []  # of each file
     own: list[int] = []  # the parts of its top, of each file
-    for source in sources:
-        refuse_secret(source, setting)
-        fs, top, paths = _list(Place(source, setting))
+    for pinned in sources:
+        refuse_secret(pinned, setting)
+        source, digest = _pin(pinned, setting)
+        digest = digest or (sha256 if len(sources) == 1 else "")
+        remote = bool(digest) and _is_remote(source)
+        kept = cache.kept(digest) if remote else None
+        if kept:  # as ``_list`` has a URL
+            fs, top, paths = None, source.rpartition("/")[0], [source]
+        else:
+            fs, top, paths = _list(Place(source, setting))
+        if source != pinned and len(paths) > 1:
+            raise InputError(
+                f"{Place(source, setting)} has {len(paths)} files and one sha256: name one file."
+            )
         tops.append(top.split("/") if top else [])
         for path in paths:
             if path in found:
@@ -76,7 +91,15 @@ def find(
             filled = "://" in path and path != source
             name = without_secrets(path) if filled else path
             file = File(name, setting, folder / str(len(files)), max_bytes)
-            files.append(_bring(fs, path, file, source))
+            if kept:
+                log.info("%s is in the cache, at %s", file, kept)
+                files.append(replace(file, name=name if file.suffix else kept.name, path=kept))
+            else:
+                files.append(_bring(fs, path, file, source, BY_HAND if remote else ""))
+            if source != pinned:
+                _expect(files[-1], digest)
+            if remote and not kept:
+                cache.keep(files[-1].path, PurePosixPath(files[-1].name).name)
             folders.append(path.split("/")[:-1])
             own.append(len(tops[-1]))
     if sha256:
@@ -85,6 +108,33 @@ def find(
     below = [parts[above or start :] for parts, start in zip(folders, own, strict=True)]
     columns = columns_of(below, [str(file) for file in files])
     return [replace(file, columns=of) for file, of in zip(files, columns, strict=True)]
+
+
+def _pin(source: str, setting: str) -> tuple[str, str]:
+    """Divide a source into where it is and the sha256 that it must have, "" for any."""
+    found = PINNED.fullmatch(source)
+    if not found:
+        return source, ""
+    if not re.fullmatch("[0-9a-f]{64}", found["sha256"]):
+        raise InputError(
+            f"{Place(source, setting)} has no sha256 after #sha256=, 64 digits from 0 to f: "
+            f"correct {setting}."
+        )
+    return found["source"], found["sha256"]
+
+
+def _expect(file: File, digest: str) -> None:
+    """Stop if a file has not the sha256 that its source names."""
+    if (found := checksums.sha256(file.path)) != digest:
+        raise InputError(
+            f"{file} has changed: its sha256 is {found}, not {digest}; write the new one after "
+            f"#sha256= in {file.setting} if that is meant."
+        )
+
+
+def _is_remote(source: str) -> bool:
+    """Tell whether a source has to be brought from elsewhere."""
+    return not Place(source, "").is_local and not re.match("(pkg|wheel|file)://", source)
 
 
 def warn_of_unwatched(source: Sequence[str], watched: Path) -> None:
@@ -148,8 +198,20 @@ def _files_at(fs: AbstractFileSystem, path: str) -> list[str]:
     return list(fs.find(path)) if is_folder else [path]
 
 
-def _bring(fs: AbstractFileSystem, place: str, file: File, source: str) -> File:
-    """Copy a file to its path from where it is in ``fs``, unless it is on this machine."""
+def _bring(fs: AbstractFileSystem, place: str, file: File, source: str, further: str = "") -> File:
+    """Copy a file to its path from where it is in ``fs``, unless it is on this machine.
+
+    ``further`` is what else can be done if that fails.
+    """
+    try:
+        return _copied(fs, place, file, source)
+    except InputError as error:
+        if not further:
+            raise
+        raise InputError(f"{str(error).rstrip('.')}, or {further}.") from error
+
+
+def _copied(fs: AbstractFileSystem, place: str, file: File, source: str) -> File:
     if "file" in fs.protocol:
         if not Path(file.name).is_file():  # such as a pipe, which would be waited for
             raise InputError(f"{file} is not a regular file: take it out of {file.setting}.")
