@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run chat bench-chat chat-parity vllm vllm-lock tabular bench-tabular setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
+.PHONY: run chat bench-chat chat-parity vllm vllm-lock qa tabular bench-tabular setup test test-fast check check-data speed doctor verify pedigree remote format lock bench multilingual \
 	clean report tune prove update
 
 run: .venv/installed
@@ -63,6 +63,12 @@ chat-parity: vllm
 		case $$models in *ptuning*) words="$$words --engine transformers";; esac; \
 		python -m src.chat.served $$words || exit; \
 	done
+
+# The pipeline of questions on documents, and what came of it.
+qa: .venv/installed
+	dvc repro qa/dvc.yaml
+	@echo
+	@cat dvclive/qa/compare/comparison.md
 
 # The pipeline of tables: credit-card payments, of which 0.17 % are frauds.
 tabular: .venv/installed

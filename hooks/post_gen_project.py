@@ -24,7 +24,7 @@ CI = {"github": Path(".github"), "gitlab": Path(".gitlab-ci.yml")}
 # What DVC needs for a remote; a report of CI installs it in place of dvc-s3.
 IN_LOCK = {"ssh": "dvc-ssh", "webdav": "dvc-webdav"}
 NOT_IN_LOCK = {"gs": "dvc-gs==3.1.0", "azure": "dvc-azure==3.1.1"}
-# What a project without tables, or without conversations, has no use for.
+# What a project without tables, conversations or questions has no use for.
 TABLES = (
     *("tabular", "src/tabular", "data/tabular", "tests/tabular.yaml", "docs/tabular.md"),
     *("tests/tabular_model.py", "benchmarks/tabular.py", "benchmarks/tabular_peers.py"),
@@ -40,6 +40,10 @@ CONVERSATIONS = (
     *("benchmarks/chat.py", "benchmarks/chat_peers.py", "benchmarks/chat_serve.py"),
     *("benchmarks/chat-llamafactory.txt", "benchmarks/chat-swift.txt"),
     *("tests/code/chat", "tests/data/chat", "tests/model/chat"),
+)
+QUESTIONS = (
+    *("qa", "src/qa", "data/qa", "docs/qa.md", "tests/qa_model.py", "src/predict/reader"),
+    *("tests/code/qa", "tests/data/qa", "tests/model/qa"),
 )
 LICENSES = {
     "apache-2.0": (
@@ -173,11 +177,18 @@ def take_out(pipeline: str, paths: Sequence[str], heading: str, page: str) -> No
 
 def keep_pipelines() -> None:
     """Leave out the pipelines that were not asked for, and what names them."""
+    if ANSWERS["pipelines"] == "all":
+        return
     if "conversations" not in ANSWERS["pipelines"]:
         take_out("chat", CONVERSATIONS, "Conversations", "Conversations")
-        cut("Makefile", "# The pipeline of conversations", "# The pipeline of tables")
-        cut("docs/commands.md", "| `make chat`", "| `make report")
-        edit("Makefile", ("run chat bench-chat chat-parity vllm vllm-lock tabular", "run tabular"))
+        cut("Makefile", "# The pipeline of conversations", "# The pipeline of questions")
+        cut("docs/commands.md", "| `make chat`", "| `make qa`")
+        edit("Makefile", ("run chat bench-chat chat-parity vllm vllm-lock qa", "run qa"))
+    if "questions" not in ANSWERS["pipelines"]:
+        take_out("qa", QUESTIONS, "Questions", "Questions")
+        cut("Makefile", "# The pipeline of questions", "# The pipeline of tables")
+        cut("docs/commands.md", "| `make qa`", "| `make report")
+        edit("Makefile", (" qa tabular bench-tabular", " tabular bench-tabular"))
     if "tables" not in ANSWERS["pipelines"]:
         take_out("tabular", TABLES, "Tables", "A pipeline of tables")
         cut("Makefile", "# The pipeline of tables", "setup: ")

@@ -20,9 +20,11 @@ LEFT_OUT = [
     "data/quality.*",
     "data/tabular/quality.*",
     "data/chat/quality.*",
+    "data/qa/quality.*",
     "dvc.lock",
     "tabular/dvc.lock",
     "chat/dvc.lock",
+    "qa/dvc.lock",
     "dvclive",
     "models/*.json",
 ]

@@ -403,7 +403,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             make_checkpoint(source / "checkpoint")
             set_params(project, SMALL)
             # Further pipelines have tests of their own.
-            for name in ("tabular", "models/tabular", "dvclive/tabular", "chat", "models/chat"):
+            for name in ("tabular", "models/tabular", "chat", "models/chat", "qa", "models/qa"):
                 shutil.rmtree(root / name, ignore_errors=True)
             records = ("data/quality.json", "data/quality.md", *root.glob("models/*.json"))
             for name in ("dvc.lock", *map(str, records)):

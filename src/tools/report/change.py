@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from src.core.command_line import Count, Interval, Seed, Share
 from src.core.errors import InputError, closest
-from src.metrics import answers, bootstrap, imbalance
+from src.metrics import answers, bootstrap, imbalance, spans
 from src.metrics.classification import Floats, Integers
 from src.project import params
 from src.tables import examples
@@ -31,11 +31,15 @@ Metric = Literal[
     "f1",
     "right",
     "loss",
+    "exact_match",
+    "token_f1",
 ]
 METRICS_OF_TEXTS = ("accuracy", "macro_f1")
-METRICS_OF_ANSWERS = ("right", "loss")
-JUDGED = ("right", "loss", "tokens")  # columns of answers
-ANSWERED = ("text", *JUDGED)
+# The columns that answers have been judged in, by the metric: of written ones, and of spans.
+METRICS_OF_ANSWERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("right", "loss"), ("right", "loss", "tokens")),
+    **dict.fromkeys(spans.FIGURES, spans.FIGURES),
+}
 FIGURES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -47,6 +51,8 @@ FIGURES = {
     "ece": "ECE",
     "right": "right answers",
     "loss": "loss",
+    "exact_match": "exact match",
+    "token_f1": "F1 of words",
 }
 
 
@@ -170,15 +176,15 @@ def compare(model: str, before: Revision, after: Revision, gate: Gate) -> Change
     if was == now != "":
         return SAME
     same, frames = same_splits(model, before, after), []
-    answered = gate.metric in METRICS_OF_ANSWERS
+    answered = METRICS_OF_ANSWERS.get(gate.metric, ())
     positive = "" if answered or gate.metric in METRICS_OF_TEXTS else after.positive(model)
     for side in (before, after):
         paths = side.models[model]
         frame = side.frame(f"{paths['predictions']}/predictions.parquet")
         if frame is not None:
-            wanted = ("id", "label", "predicted", *(ANSWERED if answered else ()))
+            wanted = ("id", "label", "predicted", *(("text", *answered) if answered else ()))
             frame = frame[[c for c in map(str, frame) if c in wanted or c.startswith("p_")]]
-            if answered and not {*JUDGED} <= {*frame}:  # of before they were judged one by one
+            if not {*answered} <= {*frame}:  # of before they were judged one by one
                 frame = None
         if frame is not None and not same and not answered:  # which have their text themselves
             # Where the source has no ids, its rows are numbered: an id alone may be another row.
@@ -245,8 +251,8 @@ def judge(before: pd.DataFrame, after: pd.DataFrame, gate: Gate, positive: str =
 
     Args:
         before: columns ``id label predicted``, ``text`` if the same id may be another text, and
-            ``p_LABEL``, the probability of each label, for a metric of tables, or ``right loss
-            tokens`` for one of answers.
+            ``p_LABEL``, the probability of each label, for a metric of tables, or those of
+            ``METRICS_OF_ANSWERS`` for one of answers.
         after: the same columns.
         gate: the metric and the bootstrap.
         positive: the label that such a metric is about; "" for the mean over all labels.
@@ -296,12 +302,19 @@ def _by_chance(difference: Floats, gate: Gate) -> tuple[float, float, float]:
 
 def _of_answers(both: pd.DataFrame, gate: Gate, alone: tuple[int, int]) -> Change:
     """Compare answers to the same questions, which have been judged already."""
-    was, now = (pd.DataFrame({name: both[f"{name}_{side}"] for name in JUDGED}) for side in (0, 1))
-    points = [answers.figures(side)[gate.metric] for side in (was, now)]
-    drawn = answers.differences(was, now, gate.resamples, gate.seed)[gate.metric][1]
+    judged = METRICS_OF_ANSWERS[gate.metric]
+    was, now = (pd.DataFrame({name: both[f"{name}_{side}"] for name in judged}) for side in (0, 1))
+    if gate.metric in spans.FIGURES:
+        points = [spans.figures(side)[gate.metric] for side in (was, now)]
+        first, second = (spans.drawn(side, gate.resamples, gate.seed) for side in (was, now))
+        drawn = second[gate.metric] - first[gate.metric]
+    else:
+        points = [answers.figures(side)[gate.metric] for side in (was, now)]
+        drawn = answers.differences(was, now, gate.resamples, gate.seed)[gate.metric][1]
     low, high, p_value = _by_chance(drawn, gate)
-    fixed = int((now["right"] & ~was["right"]).sum())
-    broken = int((was["right"] & ~now["right"]).sum())
+    right_before, right_now = (side[judged[0]].astype(bool) for side in (was, now))
+    fixed = int((right_now & ~right_before).sum())
+    broken = int((right_before & ~right_now).sum())
     moved = int((both["predicted_0"] != both["predicted_1"]).sum())
     found = (points[0], points[1], low, high, p_value, fixed, broken, moved, alone)
     return Change(len(both), *found, falling=gate.falling)

@@ -25,7 +25,10 @@ WORK_TREE = "workspace"  # as DVC calls it
 EVALUATE = r"src\.(\w+\.)?evaluate"  # the module of the stage that judges a model
 PARAMS = "params.yaml"  # of the root
 # What a pipeline calls the rows that it judges a model by; others call them rows.
-ROWS = {"src.evaluate": "texts", "src.text.evaluate": "texts", "src.chat.evaluate": "questions"}
+ROWS = {
+    **dict.fromkeys(("src.evaluate", "src.text.evaluate"), "texts"),
+    **dict.fromkeys(("src.chat.evaluate", "src.qa.evaluate"), "questions"),
+}
 
 log = logging.getLogger("src.tools.report")
 

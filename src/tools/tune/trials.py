@@ -42,6 +42,8 @@ Metric = Literal[
     "validation.roc_auc",
     "validation.brier",
     "validation.loss",
+    "validation.exact_match",
+    "validation.token_f1",
 ]
 # Where lower is better.
 FALLING = ("validation.log_loss", "validation.ece", "validation.brier", "validation.loss")

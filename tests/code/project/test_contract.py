@@ -42,6 +42,8 @@ ALL_CHAT = [
     *("general", "evaluate", "parity", "compare", "card"),
 ]
 CHAT = ALL_CHAT if (ROOT / "chat").exists() else []
+ALL_QA = ["ingest", "lexical", "reader", "objective", "evaluate", "compare"]
+QA = ALL_QA if (ROOT / "qa").exists() else []
 MODULES = [
     ".".join(path.with_suffix("").relative_to(ROOT).parts)
     for path in sorted((ROOT / "src").rglob("*.py"))
@@ -148,7 +150,7 @@ def test_the_search_takes_the_params_of_its_section() -> None:
 
 def test_git_keeps_the_bytes_of_sources() -> None:
     """A table with CRLF would have another hash in a clone than the one in dvc.lock."""
-    for path in ("data/source/a.csv", "data/tabular/source/a.csv", "data/tabular/source/b/a.csv"):
+    for path in ("data/source/a.csv", "data/tabular/source/a.csv", "data/qa/source/b/a.csv"):
         told = Project(ROOT).git("check-attr", "text", path)
         assert told == f"{path}: text: unset\n"
     assert Project(ROOT).git("check-attr", "text", "src/a.py") == "src/a.py: text: auto\n"
@@ -158,7 +160,7 @@ def test_every_pipeline_is_found() -> None:
     stages = Repo(str(ROOT)).index.stages
     files = {Path(s.path).relative_to(ROOT).as_posix() for s in stages if s.cmd}
     assert sorted(files) == sorted(PIPELINES)
-    assert len(PIPELINES) == 1 + bool(TABLES) + bool(CHAT)
+    assert len(PIPELINES) == 1 + bool(TABLES) + bool(CHAT) + bool(QA)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -205,7 +207,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 141 + 106 * bool(TABLES) + 137 * bool(CHAT)
+    assert checked == 141 + 106 * bool(TABLES) + 137 * bool(CHAT) + 57 * bool(QA)
 
 
 def test_imported_modules_are_deps_and_back() -> None:
@@ -320,6 +322,10 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
     chat = YAML.load(ROOT / "chat/params.yaml") if CHAT else {}
     assert [*chat] == [*CHAT, *COMMANDS * bool(CHAT)]
     of_stages += sum(len(chat[name]) for name in CHAT) + 5 * len(chat.get("evaluate", []))
+    qa = YAML.load(ROOT / "qa/params.yaml") if QA else {}
+    assert [*qa] == [*QA, *COMMANDS * bool(QA)]
+    of_stages += sum(len(qa[name]) for name in QA)
+    of_stages += 2 * len(qa.get("objective", [])) + 3 * len(qa.get("evaluate", []))
     assert checked == of_stages + sum(times * len(tables[name]) for name, times in again)
 
 
@@ -329,6 +335,7 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
         ("params.yaml", "train.lr=3e-5", "  lr: 3e-05", 15),
         *[("tabular/params.yaml", "forest.max_depth=12", "  max_depth: 12", 12)] * bool(TABLES),
         *[("chat/params.yaml", "data.name=Ada", "  name: Ada", 9)] * bool(CHAT),
+        *[("qa/params.yaml", "reader.epochs=3", "  epochs: 3", 7)] * bool(QA),
     ],
 )
 def test_an_experiment_changes_its_lines_of_params_alone(
@@ -387,7 +394,8 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
     tables = (2 + 1 + 3 * 2 + 3 * 1 + 3 * 1 + 3 * 2 + 1) * bool(TABLES)
     chat = (1 + 2 + 3 * 2 + 1 + 1 + 1 + 6 + 1) * bool(CHAT)
-    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 + 2 + 2 * 8 + 1 + tables + chat
+    qa = (2 + 1 + 2 + 3 * 2 + 4 * 2 + 1) * bool(QA)
+    assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 + 2 + 2 * 8 + 1 + tables + chat + qa
 
 
 def test_documents_link_to_files_and_name_every_stage() -> None:
@@ -434,7 +442,8 @@ def test_the_contract_of_stages_names_all_of_them() -> None:
     (stages,) = (c["modules"] for c in contracts["contracts"] if c["type"] == "independence")
     tables = [name for name in (f"src.tabular.{table}" for table in ALL_TABLES) if name in MODULES]
     chat = [f"src.chat.{name}" for name in CHAT]
-    assert stages == [f"src.text.{name}" for name in STAGES] + tables + chat
+    qa = [f"src.qa.{name}" for name in QA]
+    assert stages == [f"src.text.{name}" for name in STAGES] + tables + chat + qa
 
 
 def test_the_core_stands_on_the_standard_library_alone() -> None:

