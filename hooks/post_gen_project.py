@@ -43,7 +43,7 @@ CONVERSATIONS = (
 )
 QUESTIONS = (
     *("qa", "src/qa", "data/qa", "docs/qa.md", "tests/qa_model.py", "src/predict/reader"),
-    *("tests/code/qa", "tests/data/qa", "tests/model/qa"),
+    *("tests/code/qa", "tests/data/qa", "tests/model/qa", "benchmarks/qa.py"),
 )
 LICENSES = {
     "apache-2.0": (
