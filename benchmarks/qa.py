@@ -14,7 +14,6 @@ by ``qa/params.yaml``; ``--batch`` gives both the same batches.
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import ratios, say, write
+from measure import ratios, say, summary, write
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoTokenizer,
@@ -130,7 +129,7 @@ def train(sets: Path, checkpoint: str, count: int, batch: int, rounds: int) -> N
     ours = section | ({"batch_size": batch} if batch else {})
     whole = Questions.read(sets / "train.json")
     tokenizer = AutoTokenizer.from_pretrained(place)
-    speeds: dict[str, list[float]] = {"Pedigree": [], "run_qa.py": []}
+    runs: list[dict[str, float]] = []
     for number in range(rounds):
         questions = training.drawn(whole, count, None, number)
         rows = features(questions, tokenizer)
@@ -139,18 +138,15 @@ def train(sets: Path, checkpoint: str, count: int, batch: int, rounds: int) -> N
             "run_qa.py": lambda: by_hugging_face(place, rows, batch or 8, number),  # noqa: B023
         }
         order = list(turns) if number % 2 else [*turns][::-1]
-        for name in order:
-            speeds[name].append(count / turns[name]())
-        say(f"{number}: { ({name: round(of[-1], 2) for name, of in speeds.items()}) }")
+        found = {name: count / turns[name]() for name in order}
+        runs.append({name: found[name] for name in turns})
+        say(f"{number}: {runs[-1]}")
     report = {
         "questions": count,
         "batch": batch or [section["batch_size"], 8],
         "precision": model.precision_of(section["precision"]),
-        "questions_per_second": {
-            name: {"median": statistics.median(of), "min": min(of), "max": max(of)}
-            for name, of in speeds.items()
-        },
-        "ratio": ratios(speeds["Pedigree"], speeds["run_qa.py"]),
+        "questions_per_second": summary(runs),
+        "ratio": ratios(*([run[name] for run in runs] for name in ("Pedigree", "run_qa.py"))),
     }
     print(json.dumps(report, indent=1))
     write("qa-train" + f"-batch-{batch}" * bool(batch), report)

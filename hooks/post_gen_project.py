@@ -177,8 +177,6 @@ def take_out(pipeline: str, paths: Sequence[str], heading: str, page: str) -> No
 
 def keep_pipelines() -> None:
     """Leave out the pipelines that were not asked for, and what names them."""
-    if ANSWERS["pipelines"] == "all":
-        return
     if "conversations" not in ANSWERS["pipelines"]:
         take_out("chat", CONVERSATIONS, "Conversations", "Conversations")
         cut("Makefile", "# The pipeline of conversations", "# The pipeline of questions")

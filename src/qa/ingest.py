@@ -19,7 +19,11 @@ from src.tables import delimited, sources
 
 SHOWN = 200  # characters of what can't be used that are kept
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
-OWN = ("train", "validation", "adapt", "test", "documents")  # names of sets
+# Names of sets, and of what else stands beside the figures and the answers of a test.
+OWN = (
+    *("train", "validation", "adapt", "test", "documents"),
+    *("paragraphs", "answerable", "early_stop", "calibration", "predictions"),
+)
 
 log = logging.getLogger("src.qa.ingest")
 

@@ -1,6 +1,5 @@
 """Questions of any form brought into one; what can't be used is told."""
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,6 @@ from src.qa.formats import EXPECTED, Code, Raw, UnusableError
 from src.qa.squad import Answer, Paragraph, Question, Questions
 from src.tables.encodings import why_not_text
 from src.tables.places import File
-
-log = logging.getLogger("src.qa.reading")
 
 
 class Rejected(NamedTuple):

@@ -262,7 +262,9 @@ def test_further_tests_and_documents_are_sets_too(tmp_path: Path) -> None:
     assert max(map(len, documents.texts)) <= 100
 
 
-@pytest.mark.parametrize("entry", ["more", "Test x.json", "test x.json", "a b", "x/y z.json"])
+@pytest.mark.parametrize(
+    "entry", ["more", "early_stop x.json", "Test x.json", "test x.json", "a b", "x/y z.json"]
+)
 def test_a_further_test_has_a_name_and_a_place(entry: str, tmp_path: Path) -> None:
     sentence = r"ingest\.further has .*: expected a name of its own|There is no file at b"
     with pytest.raises(InputError, match=sentence):
