@@ -179,6 +179,51 @@ def ingested(folder: Path, facts: Any, pages: Any, **changes: Any) -> Path:
     return folder / "sets"
 
 
+THINGS = ("port", "name", "size", "colour")
+
+
+def make_boxes(documents: int, first: int = 0) -> Any:
+    """Documents with three things of four, and a question on each, one of them without answer."""
+    data = []
+    for number in range(first, first + documents):
+        order = [(number + k * (1 + number % 2 * 2)) % 4 for k in range(3)]
+        values = {THINGS[k]: f"{THINGS[k]}{(number * 7 + k) % 5}" for k in order}
+        context = " ".join(f"{thing} {value} ." for thing, value in values.items())
+        context = f"box {number} : {context}"
+        qas = []
+        for thing in THINGS:
+            start = context.find(values.get(thing, "none"))
+            answers = [{"text": values[thing], "answer_start": start}] if thing in values else []
+            qas.append(
+                {
+                    "id": f"{number}-{thing}",
+                    "question": f"which {thing} has box {number} ?",
+                    "is_impossible": not answers,
+                    "answers": answers,
+                }
+            )
+        data.append({"title": f"box {number}", "paragraphs": [{"context": context, "qas": qas}]})
+    return {"version": "2.0", "data": data}
+
+
+def make_reader(folder: Path) -> Path:
+    """Train a reader of what boxes hold that knows when there is none; its exported folder."""
+    from src.qa import evaluate, export
+
+    sets = ingested(folder, make_boxes(64), make_boxes(8, 80))
+    learnt = {"objective": "no_answer", "negatives": 0, "epochs": 16, "lr": 0.002}
+    # With weights as small as BERT's at first, so small a model would take long to look around.
+    large = {"initializer_range": 0.15, "hidden_size": 64, "num_attention_heads": 4}
+    encoder = make_encoder(folder / "encoder", json.dumps(make_boxes(100)), **large)
+    trained = read(sets, folder, encoder, **learnt)
+    words = PARAMS["evaluate"] | {"questions": 40, "resamples": 9, "precision": "no", "threads": 1}
+    evaluate.main(sets, trained, folder / "predictions", folder / "judged/reader", **words)
+    words = PARAMS["export"] | {"reader": "reader", "check_questions": 16, "threads": 1}
+    places = (folder / name for name in ("onnx", "onnx-int8", "live"))
+    export.main(sets, folder / "judged", *places, trained, **words)
+    return folder / "onnx"
+
+
 def read(sets: Path, folder: Path, encoder: Path, **changes: Any) -> Path:
     """Train a reader, which is left in ``folder / "reader"``."""
     from src.qa import reader

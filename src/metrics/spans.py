@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from src.core import scripts
 from src.metrics.classification import Floats
 
 Unit = Literal["words", "characters"]  # what F1 counts
@@ -23,11 +24,7 @@ FIGURES = ("exact_match", "token_f1")
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
-# Han, kana, Thai, Lao, Khmer and Burmese have no spaces between words.
-UNSPACED = re.compile(
-    "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-    "\U00020000-\U0003ffff]"
-)
+UNSPACED = re.compile(f"[{scripts.UNSPACED}]")
 
 
 def unit_of(texts: Iterable[str]) -> Unit:

@@ -17,6 +17,7 @@ from src.metrics import bootstrap, significance
 from src.metrics import spans as judging
 from src.metrics.classification import Floats
 from src.qa.published import PUBLISHED
+from src.qa.squad import RESERVED
 from src.tables.predictions import read
 
 LEGEND = """
@@ -35,9 +36,9 @@ Those on XQuAD are judged here, from their answers to SQuAD's development set, o
 questions are a part; they are all of its questions, and the rows above are of the documents that
 were not set apart. Those on SQuADShifts are as its authors give them.
 """
-KINDS = {"test", "paragraphs", "answerable", "early_stop", "calibration"}  # no further sets
-
 Figures = Mapping[str, Any]
+
+FIGURE = "token_f1"  # what readers are compared by
 
 log = logging.getLogger("src.qa.compare")
 
@@ -46,12 +47,12 @@ def main(
     judged: Path,
     live: Path,
     *predictions: Path,
-    reference: str,
+    references: list[str],
     resamples: Count,
     confidence: Share,
     seed: Seed,
 ) -> None:
-    """Write the comparison table, and the paired bootstrap of each reader against the reference.
+    """Write the comparison table, and the paired bootstrap of each reader against some.
 
     Args:
         judged: the folder with a folder of each reader's ``metrics.json`` and ``details.json``.
@@ -59,43 +60,43 @@ def main(
         predictions: a folder of predictions for each reader.
     """
     frames = read(predictions, "questions", "dvc repro qa/dvc.yaml")
-    if reference not in frames:
+    if not references or not frames.keys() >= {*references}:
         raise InputError(
-            f"compare.reference is {reference!r}, which is no reader: choose among "
-            f"{', '.join(frames)}."
+            f"compare.references is {references}: name readers among {', '.join(frames)}."
         )
     figures = {
         name: json.loads((judged / name / "metrics.json").read_text(encoding="utf-8"))
         for name in frames
     }
-    drawn = {name: judging.drawn(frame, resamples, seed) for name, frame in frames.items()}
+    drawn = {name: judging.drawn(frame, resamples, seed)[FIGURE] for name, frame in frames.items()}
     ks = sorted(
         int(name.removeprefix("minus_null@"))
-        for name in figures[reference]["paragraphs"]
+        for name in figures[references[0]]["paragraphs"]
         if name.startswith("minus_null@")
     )
     rows, bars = [], []
     with Live(str(live), dvcyaml=False, save_dvc_exp=False) as record:
         for name in frames:
-            spread = drawn[name]["token_f1"]
-            low, high = bootstrap.interval(spread, confidence)
-            verdict = ""
-            if name != reference:
-                difference = spread - drawn[reference]["token_f1"]
-                was, now = (figures[each]["test"]["token_f1"] for each in (reference, name))
-                p_value = bootstrap.p_value(difference)
-                record.log_metric(f"{name}/token_f1_difference", now - was, plot=False)
-                record.log_metric(f"{name}/token_f1_p_value", p_value, plot=False)
-                verdict = _verdict(now - was, difference)
-            rows.append(_row(name, figures[name], (low, high), ks, verdict))
-            bars.append({"reader": name, "f1": figures[name]["test"]["token_f1"]})
+            low, high = bootstrap.interval(drawn[name], confidence)
+            verdicts = []
+            for reference in references:
+                point = figures[name]["test"][FIGURE] - figures[reference]["test"][FIGURE]
+                difference = drawn[name] - drawn[reference]
+                if name != reference:
+                    p_value = bootstrap.p_value(difference)
+                    of = f"{name}/{reference}"
+                    record.log_metric(f"{of}/{FIGURE}_difference", point, plot=False)
+                    record.log_metric(f"{of}/{FIGURE}_p_value", p_value, plot=False)
+                verdicts.append(_verdict(point, difference) if name != reference else "")
+            rows.append([*_row(name, figures[name], (low, high), ks), *verdicts])
+            bars.append({"reader": name, "f1": figures[name]["test"][FIGURE]})
             bars[-1] |= {"low": low, "high": high}
-        best = max(figures, key=lambda name: figures[name]["test"]["token_f1"])
+        best = max(figures, key=lambda name: figures[name]["test"][FIGURE])
         record.log_metric("best", best, plot=False)
         record.log_plot("f1", bars, x="f1", y="reader", template="bar_horizontal")
     head = ["reader", "EM", "F1", "interval", *(f"of {k}" for k in ks), "by softmax", "until sure"]
-    further = sorted(figures[reference].keys() - KINDS)
-    head += ["AUC", *further, f"F1 against {reference}"]
+    further = sorted(figures[references[0]].keys() - RESERVED)
+    head += ["AUC", *further, *(f"F1 against {reference}" for reference in references)]
     count = len(next(iter(frames.values())))
     text = (
         f"{count} questions of the test\n\n{aligned([head, *rows])}{LEGEND}{CITED}\n{published()}"
@@ -110,7 +111,6 @@ def _row(
     figures: Figures,
     interval: tuple[float, float],
     ks: Sequence[int],
-    verdict: str,
 ) -> list[str]:
     test, of_paragraphs = figures["test"], figures["paragraphs"]
     cells = [name, _percent(test["exact_match"]), _percent(test["token_f1"])]
@@ -120,8 +120,8 @@ def _row(
     stopped = figures["early_stop"]
     cells.append(f"{_percent(stopped['token_f1'])} ({stopped['paragraphs']:.1f} read)")
     cells.append(f"{figures['answerable'].get('auc', float('nan')):.3f}")
-    cells += [_percent(figures[key]["token_f1"]) for key in sorted(figures.keys() - KINDS)]
-    return [*cells, verdict]
+    cells += [_percent(figures[key]["token_f1"]) for key in sorted(figures.keys() - RESERVED)]
+    return cells
 
 
 def published() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,18 +19,20 @@ from src.core.errors import InputError
 from src.core.files import replacing, write_json
 from src.metrics import bootstrap
 from src.metrics import spans as judging
+from src.predict.reader.calibration import Calibration
+from src.predict.reader.manifest import is_reader
+from src.predict.reader.model import Reader
+from src.predict.reader.reading import Asked
 from src.predict.reader.spans import Span
+from src.qa import attention, retrieval
 from src.qa import model as models
-from src.qa import retrieval
-from src.qa.model import Asked
-from src.qa.retrieval import SCORES, Calibration, Read, Reads
-from src.qa.squad import Question, Questions
+from src.qa.retrieval import SCORES, Read, Reads
+from src.qa.squad import SETS, Question, Questions
 from src.qa.wording import FILE, Wording
 from src.tables import examples
 
 MISTAKES = 20  # wrong answers that are listed
 WATCHED = 5  # paragraphs at most that a validation question is asked of
-OWN = ("train", "validation", "adapt", "test", "documents")
 
 log = logging.getLogger("src.qa.evaluate")
 
@@ -65,12 +68,12 @@ def main(
     asked = _answerable(validation, questions)
     watched = retrieval.read(reader, validation, asked, min(max(ks), WATCHED), batch_tokens)
     unit = judging.unit_of(validation.texts)
-    calibration = Calibration.of(validation, watched, unit)
+    calibration = retrieval.fitted(validation, watched, unit)
     judge = Judge(reader, calibration, retrieval.threshold(watched), batch_tokens)
 
     frames = {"test": judge.own(test)}
     for path in sorted(sets.glob("*.json")):
-        if path.stem not in OWN:
+        if path.stem not in SETS:
             frames[path.stem] = judge.own(Questions.read(path))
     book = test.with_(Questions.read(sets / "adapt.json"))
     reads = retrieval.read(reader, book, _answerable(test, questions), max(ks), batch_tokens)
@@ -110,8 +113,12 @@ def main(
 def _reader(model: Path, precision: str, threads: int) -> Reads:
     if (model / FILE).exists():
         return Wording.read(model)
+    if is_reader(model):
+        return Reader(model, threads)
     torch.set_num_threads(threads)
-    return replace(models.load(str(model)), half=models.precision_of(precision) == "bf16")
+    reader = models.load(str(model))
+    attention.shorten(reader.model)  # which computes the same in less time
+    return replace(reader, half=models.precision_of(precision) == "bf16")
 
 
 def _answerable(questions: Questions, most: int) -> list[Question]:
@@ -139,7 +146,10 @@ class Judge:
     def own(self, questions: Questions) -> pd.DataFrame:
         """Answer each question on its own paragraph, and judge that, a row each."""
         asked = [Asked(one.text, one.paragraph) for one in questions.questions]
+        start = time.perf_counter()
         spans = self.reader.spans(questions.texts, asked, 1, self.batch_tokens)
+        seconds = time.perf_counter() - start
+        log.info("%.1f ms a question", 1000 * seconds / max(1, len(asked)))  # no figure: it varies
         # As in SQuAD 2.0, "" is an answer only where some questions have none.
         limit = -np.inf if all(one.answers for one in questions.questions) else self.limit
         found = [

@@ -14,16 +14,11 @@ from src.core.files import replacing, scratch, write_json
 from src.predict.reader.documents import passages, pieces
 from src.qa import dividing, ingest_page, reading
 from src.qa.reading import Found, Rejected
-from src.qa.squad import Paragraph, Questions
+from src.qa.squad import RESERVED, SETS, Paragraph, Questions
 from src.tables import delimited, sources
 
 SHOWN = 200  # characters of what can't be used that are kept
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
-# Names of sets, and of what else stands beside the figures and the answers of a test.
-OWN = (
-    *("train", "validation", "adapt", "test", "documents"),
-    *("paragraphs", "answerable", "early_stop", "calibration", "predictions"),
-)
 
 log = logging.getLogger("src.qa.ingest")
 
@@ -102,7 +97,7 @@ def _named(further: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in further:
         name, _, place = entry.partition(" ")
-        if not NAME.fullmatch(name) or name in (*OWN, *found) or not place.strip():
+        if not NAME.fullmatch(name) or name in (*RESERVED, *found) or not place.strip():
             raise InputError(
                 f"ingest.further has {entry!r}: expected a name of its own in small letters, a "
                 "space, and a path or URL, as in 'reddit data/qa/source/reddit.json'."
@@ -136,20 +131,24 @@ def _documents(listed: Sequence[str], folder: Path, max_bytes: int, size: int) -
     made = Questions()
     if not listed:
         return made
+    numbers: Counter[str] = Counter()  # of files of one name
     (place := folder / "documents").mkdir()
     for file in sources.find(listed, place, "", max_bytes, "ingest.documents"):
         with file.open() as stream:
             content = stream.read(max_bytes + 1)
         if len(content) > max_bytes:
             raise InputError(f"{file} has more than {max_bytes} bytes: raise ingest.max_bytes.")
+        name = Path(file.name).name
+        numbers[name] += 1
+        title = f"{name} ({numbers[name]})" if numbers[name] > 1 else name
         for one in pieces(passages(str(file), content), size):
-            made.paragraphs.append(Paragraph(Path(file.name).name, one.text, one.place))
+            made.paragraphs.append(Paragraph(title, one.text, one.place))
     return made
 
 
 def _leaks(made: dict[str, Questions], do: str) -> dict[str, int]:
     """Find paragraphs to learn from that are tested too, and drop them if that is wanted."""
-    tested = [one for name, one in made.items() if name not in OWN or name == "test"]
+    tested = [one for name, one in made.items() if name not in SETS or name == "test"]
     shared: dict[str, int] = {}
     for name in ("train", "validation", "adapt"):
         rows = dividing.leaks(made[name], tested)

@@ -7,7 +7,7 @@ A model folder is what ``save_pretrained`` writes of ``AutoModelForQuestionAnswe
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,8 @@ from transformers import AutoModelForQuestionAnswering, PreTrainedTokenizerBase
 
 from src.core.errors import InputError
 from src.predict.padding import batches
-from src.predict.reader.spans import Logits, Span, best
+from src.predict.reader.reading import Asked, prepare
+from src.predict.reader.spans import Logits, Span
 from src.predict.reader.windows import Ids, Pairs, Window
 from src.training import pretrained
 
@@ -39,7 +40,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Reader:
+class TorchReader:
     """A model with its tokenizer, and how it reads.
 
     Attributes:
@@ -78,7 +79,7 @@ class Reader:
     def spans(
         self,
         texts: Sequence[str],
-        asked: Sequence["Asked"],
+        asked: Sequence[Asked],
         top: int,
         batch_tokens: int,
     ) -> list[list[Span]]:
@@ -90,26 +91,9 @@ class Reader:
             top: how many spans.
             batch_tokens: of the windows that are read at once, padding included.
         """
-        pairs = self.pairs
-        wanted = sorted({one.paragraph for one in asked})
-        paragraphs = dict(zip(wanted, pairs.texts([texts[row] for row in wanted]), strict=True))
-        kinds = list(dict.fromkeys(one.text for one in asked))
-        questions = dict(zip(kinds, pairs.texts(kinds), strict=True))
-        windows, owners = [], []
-        for number, one in enumerate(asked):
-            made = pairs.windows(questions[one.text], paragraphs[one.paragraph])
-            windows += made
-            owners += [number] * len(made)
-        read: list[list[tuple[Window, Logits]]] = [[] for _ in asked]
-        for owner, window, logits in zip(
-            owners, windows, self.logits(windows, batch_tokens), strict=True
-        ):
-            read[owner].append((window, logits))
-        longest = self.reading.max_answer
-        return [
-            best(texts[one.paragraph], paragraphs[one.paragraph], found, longest, top)
-            for one, found in zip(asked, read, strict=True)
-        ]
+        prepared = prepare(self.pairs, texts, asked)
+        logits = self.logits(prepared.windows, batch_tokens)
+        return prepared.spans(logits, self.reading.max_answer, top)
 
     @property
     def pad(self) -> int:
@@ -129,14 +113,7 @@ class Reader:
         (folder / "model.safetensors").chmod(0o644)  # else another user can't read what is pulled
 
 
-class Asked(NamedTuple):
-    """A question, and the row of a paragraph."""
-
-    text: str
-    paragraph: int
-
-
-def load(place: str, reading: Reading | None = None) -> Reader:
+def load(place: str, reading: Reading | None = None) -> TorchReader:
     """Load a reader, or with ``reading`` a checkpoint that becomes one.
 
     Raises:
@@ -160,7 +137,7 @@ def load(place: str, reading: Reading | None = None) -> Reader:
             "lower it."
         )
     tokenizer.model_max_length = most
-    reader = Reader(model, tokenizer, reading)
+    reader = TorchReader(model, tokenizer, reading)
     _ = reader.pairs  # which refuses what leaves no room
     return reader
 

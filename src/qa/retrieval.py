@@ -15,10 +15,11 @@ from sklearn.metrics import roc_auc_score
 
 from src.metrics import spans as judging
 from src.metrics.spans import Unit
+from src.predict.reader.calibration import Calibration
 from src.predict.reader.index import Index
+from src.predict.reader.reading import Asked
 from src.predict.reader.spans import Span
 from src.qa.learning import misleading
-from src.qa.model import Asked
 from src.qa.squad import Question, Questions
 
 Score = Literal["softmax", "logit", "minus_null"]
@@ -111,41 +112,20 @@ def read(
     ]
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """The probability that an answer is exactly right, by its score minus null."""
-
-    slope: float
-    intercept: float
-
-    def probability(self, score: float) -> float:
-        """Return it."""
-        return float(1 / (1 + np.exp(-np.clip(self.slope * score + self.intercept, -700, 700))))
-
-    def score(self, probability: float) -> float:
-        """Return the score that has a probability, above 0 and below 1; without end if none has."""
-        if self.slope <= 0:
-            return float("inf")
-        return (float(np.log(probability / (1 - probability))) - self.intercept) / self.slope
-
-    @classmethod
-    def of(cls, questions: Questions, reads: Sequence[Read], unit: Unit) -> "Calibration":
-        """Fit it to the best answers over all paragraphs that were read.
-
-        Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999.
-        """
-        scores, right = [], []
-        for one in reads:
-            if best := one.best(len(one.rows), "minus_null"):
-                answer = text_of(questions, best)
-                scores.append(best[1].score)
-                right.append(judging.exact_match(answer, one.question.references, unit))
-        if len(set(right)) < 2:  # all right or all wrong, which tells nothing of scores
-            share = (sum(right) + 1) / (len(right) + 2)
-            return cls(0.0, float(np.log(share / (1 - share))))
-        fit = LogisticRegression(C=WEAK, tol=1e-8, max_iter=1000)
-        fit.fit(np.array(scores)[:, None], np.array(right))
-        return cls(float(fit.coef_[0, 0]), float(fit.intercept_[0]))
+def fitted(questions: Questions, reads: Sequence[Read], unit: Unit) -> Calibration:
+    """Fit probabilities to the best answers over all paragraphs that were read."""
+    scores, right = [], []
+    for one in reads:
+        if best := one.best(len(one.rows), "minus_null"):
+            answer = text_of(questions, best)
+            scores.append(best[1].score)
+            right.append(judging.exact_match(answer, one.question.references, unit))
+    if len(set(right)) < 2:  # all right or all wrong, which tells nothing of scores
+        share = (sum(right) + 1) / (len(right) + 2)
+        return Calibration(0.0, float(np.log(share / (1 - share))))
+    fit = LogisticRegression(C=WEAK, tol=1e-8, max_iter=1000)
+    fit.fit(np.array(scores)[:, None], np.array(right))
+    return Calibration(float(fit.coef_[0, 0]), float(fit.intercept_[0]))
 
 
 def threshold(reads: Sequence[Read]) -> float:

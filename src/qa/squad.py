@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 
 from src.core.files import write_json
 
+SETS = ("train", "validation", "adapt", "test", "documents")
+# Names that no further set may have: those, and what stands beside its figures and its answers.
+RESERVED = (*SETS, "paragraphs", "answerable", "early_stop", "calibration", "predictions")
+
 
 class Answer(NamedTuple):
     """A span of a paragraph: its text, and its first character."""

@@ -11,7 +11,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from src.qa import learning
 from src.qa.learning import Group, Groups
-from src.qa.model import Reader, precision_of
+from src.qa.model import TorchReader, precision_of
 from src.training.checkpoints import ResumableTrainer
 from src.training.recording import Progress
 
@@ -44,7 +44,7 @@ class ReaderTrainer(ResumableTrainer):
 
 
 def trainer_of(
-    reader: Reader,
+    reader: TorchReader,
     groups: Sequence[Group],
     judge: Callable[[], dict[str, float]],
     params: Mapping[str, Any],

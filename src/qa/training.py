@@ -17,9 +17,10 @@ from src.core.errors import InputError
 from src.core.files import replacing
 from src.metrics import spans as scores
 from src.predict.reader.index import Index
+from src.predict.reader.reading import Asked
 from src.qa import attention, learning, model
 from src.qa.learning import Group, Objective
-from src.qa.model import Asked, Reader, Reading, precision_of
+from src.qa.model import Reading, TorchReader, precision_of
 from src.qa.squad import Question, Questions
 from src.qa.trainer import ReaderTrainer, trainer_of
 from src.training import provenance
@@ -140,10 +141,8 @@ def train(
         precision_of(params["precision"]),
     )
     judged = _spread(validation)
-    for part in reader.model.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = params["dropout"]
-    restore = _take_shortcuts(reader, groups, judged) if params["shortcuts"] else None
+    set_dropout(reader, params["dropout"])
+    restore = take_shortcuts(reader, groups, judged) if params["shortcuts"] else None
     with (
         replacing(model_folder) as folder,
         Live(str(live), dvcyaml=False, save_dvc_exp=False) as record,
@@ -183,8 +182,15 @@ def _spread(validation: Questions) -> Questions:
     return Questions(validation.paragraphs, validation.questions[::step][:JUDGED])
 
 
-def _take_shortcuts(
-    reader: Reader, groups: Sequence[Group], judged: Questions
+def set_dropout(reader: TorchReader, share: float) -> None:
+    """Let training zero this share of activations."""
+    for part in reader.model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = share
+
+
+def take_shortcuts(
+    reader: TorchReader, groups: Sequence[Group], judged: Questions
 ) -> Callable[[], None]:
     """Let a reader learn the same with less work.
 
@@ -220,7 +226,7 @@ def _text(question: Question) -> str:
     return question.text
 
 
-def _judged(reader: Reader, questions: Questions) -> dict[str, float]:
+def _judged(reader: TorchReader, questions: Questions) -> dict[str, float]:
     """Return how many answers are right when each question has its paragraph."""
     asked = [Asked(one.text, one.paragraph) for one in questions.questions]
     found = reader.spans(questions.texts, asked, 1, BATCH_TOKENS)

@@ -16,9 +16,9 @@ import numpy as np
 
 from src.core.files import write_json
 from src.predict.reader.documents import SENTENCE
-from src.predict.reader.index import terms
+from src.predict.reader.index import words
+from src.predict.reader.reading import Asked
 from src.predict.reader.spans import Span
-from src.qa.model import Asked
 from src.qa.squad import Questions
 
 FILE = "words.json"
@@ -52,7 +52,7 @@ class Wording:
         """Count in how many paragraphs each word stands."""
         counts: Counter[str] = Counter()
         for text in questions.texts:
-            counts.update(set(terms(text)))
+            counts.update(set(words(text)))
         total = len(questions.paragraphs) + 1
         rarity = {word: float(np.log(total / n)) for word, n in sorted(counts.items())}
         return cls(rarity, float(np.log(total)))
@@ -75,20 +75,20 @@ class Wording:
         return [self._spans(texts[one.paragraph], one.text)[:top] for one in asked]
 
     def _spans(self, text: str, question: str) -> list[Span]:
-        wanted = set(terms(question))
+        wanted = set(words(question))
         weight = {word: self.rarity.get(word, self.usual) for word in wanted}
         whole = sum(weight.values()) or 1.0
-        form = next(answer for words, answer in FORMS if words.search(question))
+        form = next(answer for asks, answer in FORMS if asks.search(question))
         found: list[Span] = []
         bounds = [0, *(one.start() for one in SENTENCE.finditer(text)), len(text)]
         for start, end in pairwise(bounds):
             sentence = text[start:end]
-            shared = sum(weight[word] for word in wanted & set(terms(sentence))) / whole
+            shared = sum(weight[word] for word in wanted & set(words(sentence))) / whole
             candidates: list[re.Match[str] | None] = [
-                one for one in form.finditer(sentence) if not wanted.issuperset(terms(one[0]))
+                one for one in form.finditer(sentence) if not wanted.issuperset(words(one[0]))
             ] or [re.compile(r"\S.*", re.DOTALL).search(sentence)]
             places = [
-                one.start() for one in re.finditer(r"\w+", sentence) if set(terms(one[0])) & wanted
+                one.start() for one in re.finditer(r"\w+", sentence) if set(words(one[0])) & wanted
             ]
             for one in filter(None, candidates):
                 near = min((abs(one.start() - place) for place in places), default=len(sentence))

@@ -1,5 +1,6 @@
 """An index of paragraphs by their words, which finds those that a question may be answered in."""
 
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -8,19 +9,20 @@ import bm25s
 import numpy as np
 import numpy.typing as npt
 
+from src.core import scripts
+
 WORD = re.compile(r"\w+")
-# Scripts without spaces between words, of which pairs of characters are looked for.
-UNSPACED = re.compile(
-    "([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-    "\U00020000-\U0003ffff]+)"
-)
+UNSPACED = re.compile(f"([{scripts.UNSPACED}]+)")  # of which pairs of characters are looked for
+BEGINNING = 4  # characters by which forms of a word are found: "wins" by "winner"
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of each index that it makes
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 
 
-def terms(text: str) -> list[str]:
-    """Return what of a text is looked for: words in lower case without accents, or pairs."""
+def words(text: str) -> list[str]:
+    """Return the words of a text in lower case without accents, or pairs of its characters."""
     plain = unicodedata.normalize("NFKD", text.lower())
     plain = "".join(one for one in plain if not unicodedata.combining(one))
     found = []
@@ -31,6 +33,12 @@ def terms(text: str) -> list[str]:
             else:
                 found.append(part)
     return found
+
+
+def terms(text: str) -> list[str]:
+    """Return what of a text is looked for: its words, and how longer ones begin."""
+    found = words(text)
+    return found + [f"{word[:BEGINNING]}-" for word in found if len(word) > BEGINNING]
 
 
 class Index:

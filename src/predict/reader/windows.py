@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.core.errors import InputError
+from src.predict.foreign import refusing
 
 Ids = npt.NDArray[np.int32]
 
@@ -71,6 +72,7 @@ class Pairs:
         self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # "[SEP]" in a text is a text
         self._stride = stride
         self._max_question = max_question
         pair = tokenizer.encode("a", "a")
@@ -79,9 +81,10 @@ class Pairs:
             raise InputError("The tokenizer of the model reads no pairs of texts: choose another.")
         question = [k for k, text in enumerate(of) if text == 0]
         paragraph = [k for k, text in enumerate(of) if text == 1]
-        if question[0] > paragraph[0]:
+        if question[0] == 0 or question[0] > paragraph[0]:
             raise InputError(
-                "The tokenizer of the model has the second text first: choose another."
+                "The tokenizer of the model puts no token before the first of two texts, by which "
+                "a reader tells that there is no answer: choose another."
             )
         ids, types = (np.array(part, np.int32) for part in (pair.ids, pair.type_ids))
         parts = [slice(question[0]), slice(question[-1] + 1, paragraph[0])]
@@ -101,12 +104,14 @@ class Pairs:
 
     def texts(self, texts: Sequence[str]) -> list[Text]:
         """Return the tokens of each text, without special ones."""
+        with refusing("The tokenizer of the model can't make tokens of a text"):
+            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [
             Text(
                 np.array(encoding.ids, np.int32),
                 np.array(encoding.offsets, np.int32).reshape(-1, 2),
             )
-            for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+            for encoding in encodings
         ]
 
     def is_cut(self, question: Text) -> bool:

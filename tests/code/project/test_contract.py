@@ -42,7 +42,10 @@ ALL_CHAT = [
     *("general", "evaluate", "parity", "compare", "card"),
 ]
 CHAT = ALL_CHAT if (ROOT / "chat").exists() else []
-ALL_QA = ["ingest", "lexical", "reader", "objective", "evaluate", "compare"]
+ALL_QA = [
+    *("ingest", "lexical", "reader", "objective", "answers", "questions"),
+    *("adapt", "evaluate", "export", "compare", "card"),
+]
 QA = ALL_QA if (ROOT / "qa").exists() else []
 MODULES = [
     ".".join(path.with_suffix("").relative_to(ROOT).parts)
@@ -207,7 +210,7 @@ def test_paths_in_commands_are_deps_or_outs_and_back() -> None:
         for path in data:
             assert any(path == c or path.startswith(f"{c}/") for c in command), (name, path)
         checked += len(command) + len(data)
-    assert checked == 141 + 106 * bool(TABLES) + 137 * bool(CHAT) + 57 * bool(QA)
+    assert checked == 141 + 106 * bool(TABLES) + 137 * bool(CHAT) + 159 * bool(QA)
 
 
 def test_imported_modules_are_deps_and_back() -> None:
@@ -325,7 +328,8 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
     qa = YAML.load(ROOT / "qa/params.yaml") if QA else {}
     assert [*qa] == [*QA, *COMMANDS * bool(QA)]
     of_stages += sum(len(qa[name]) for name in QA)
-    of_stages += 2 * len(qa.get("objective", [])) + 3 * len(qa.get("evaluate", []))
+    of_stages += 2 * len(qa.get("objective", [])) + 3 * len(qa.get("adapt", []))
+    of_stages += 8 * len(qa.get("evaluate", []))
     assert checked == of_stages + sum(times * len(tables[name]) for name, times in again)
 
 
@@ -335,7 +339,7 @@ def test_dvc_expands_params_to_what_the_signatures_accept() -> None:
         ("params.yaml", "train.lr=3e-5", "  lr: 3e-05", 15),
         *[("tabular/params.yaml", "forest.max_depth=12", "  max_depth: 12", 12)] * bool(TABLES),
         *[("chat/params.yaml", "data.name=Ada", "  name: Ada", 9)] * bool(CHAT),
-        *[("qa/params.yaml", "reader.epochs=3", "  epochs: 3", 7)] * bool(QA),
+        *[("qa/params.yaml", "reader.epochs=3", "  epochs: 3", 10)] * bool(QA),
     ],
 )
 def test_an_experiment_changes_its_lines_of_params_alone(
@@ -394,7 +398,7 @@ def test_git_ignores_every_output_that_dvc_keeps() -> None:
         assert done.stdout.startswith(".gitignore:"), f"{path} is not ignored up front"
     tables = (2 + 1 + 3 * 2 + 3 * 1 + 3 * 1 + 3 * 2 + 1) * bool(TABLES)
     chat = (1 + 2 + 3 * 2 + 1 + 1 + 1 + 6 + 1) * bool(CHAT)
-    qa = (2 + 1 + 2 + 3 * 2 + 4 * 2 + 1) * bool(QA)
+    qa = (2 + 1 + 2 + 3 * 2 + 2 + 1 + 4 * 2 + 9 * 2 + 2 + 1 + 1) * bool(QA)
     assert len(outs) == 3 + 2 + 2 + 1 + 2 + 2 + 2 + 2 * 8 + 1 + tables + chat + qa
 
 

@@ -204,13 +204,13 @@ def test_probabilities_and_the_threshold_are_those_of_validation() -> None:
     unsure = [read_of((1, 1.0 + k / 10, 0.0, 0.0), (0, 0.5, 0.0, 0.0)) for k in range(10)]
     sure = [read_of((0, 5.0 + k / 10, 0.0, 0.0), (1, 0.2, 0.0, 0.0)) for k in range(10)]
     texts = Questions([Paragraph("a", "v1 v2", ""), Paragraph("a", "no", "")], [])
-    fit = retrieval.Calibration.of(texts, unsure + sure, "words")
+    fit = retrieval.fitted(texts, unsure + sure, "words")
     assert fit.probability(5.5) > 0.9 > 0.1 > fit.probability(1.0)
     assert fit.probability(fit.score(0.7)) == pytest.approx(0.7)
     limit = retrieval.threshold(sure)
     assert 0.2 < limit < 5.0
     assert retrieval.answerability(sure, limit) == {"auc": 1.0, "answered": 1.0, "refused": 1.0}
-    none = retrieval.Calibration.of(texts, unsure, "words")
+    none = retrieval.fitted(texts, unsure, "words")
     assert none.probability(1.0) == pytest.approx(1 / 12), "as if one more had been right"
     assert none.score(0.9) == float("inf")
 

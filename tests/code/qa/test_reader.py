@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipel
 if PARAMS:
     from src.predict.reader import documents
     from src.predict.reader.documents import Passage, divided, passages, pieces
-    from src.predict.reader.index import Index, terms
+    from src.predict.reader.index import Index, terms, words
     from src.predict.reader.spans import Span, apart, best
     from src.predict.reader.windows import Pairs, Text, Window
 
@@ -131,7 +131,8 @@ def test_paragraphs_are_found_by_their_words() -> None:
     assert index.best("unheard of", 2).tolist() == [0, 1]
     assert Index([]).best("cat", 3).tolist() == []
     assert Index(["", "!"]).best("cat", 3).tolist() == [0, 1]
-    assert terms("Ünïcode 北京市 x") == ["unicode", "北京", "京市", "x"]
+    assert words("Ünïcode 北京市 x") == ["unicode", "北京", "京市", "x"]
+    assert terms("Ünïcode north") == ["unicode", "north", "unic-", "nort-"]
 
 
 def test_documents_of_each_kind_become_paragraphs() -> None:

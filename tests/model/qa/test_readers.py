@@ -15,7 +15,17 @@ from src.core.errors import InputError
 pytestmark = pytest.mark.skipif(not PARAMS, reason="this clone has no such pipeline")
 
 if PARAMS:
-    from src.qa import evaluate, lexical, model, objective, trainer
+    from src.qa import (
+        adapt,
+        answers,
+        evaluate,
+        lexical,
+        model,
+        objective,
+        questions,
+        trainer,
+        training,
+    )
     from src.qa.squad import Questions
 
 PIPELINE = "qa/dvc.yaml"
@@ -158,6 +168,131 @@ def test_the_cheap_reader_finds_what_stands_beside_the_words_of_a_question(
     assert figures["paragraphs"]["minus_null@10"] > 0.2
 
 
+@pytest.fixture(scope="module")
+def proposer(sets: Path, made: Path) -> Path:
+    """A reader that proposes answers."""
+    section = {key: TINY[key] for key in TINY.keys() & PARAMS["answers"].keys()}
+    section = PARAMS["answers"] | section | {"epochs": 12, "lr": 0.005}
+    answers.main(sets, made / "reader", made / "answers", made / "live/answers", **section)
+    return made / "answers"
+
+
+def make_questions(sets: Path, made: Path, folder: Path, **changes: Any) -> Path:
+    """Make questions by DVC's stage, which are left in ``folder / "made"``."""
+    small = {"precision": "no", "threads": 1, "per_paragraph": 2, "of": ["adapt"]}
+    places = made / "answers", made / "reader", folder / "made", folder / "live"
+    questions.main(sets, *places, **PARAMS["questions"] | small | changes)
+    return folder / "made"
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    head, *rows = (line.split("\t") for line in (folder / "questions.tsv").read_text().splitlines())
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+@pytest.mark.usefixtures("proposer")
+def test_questions_are_made_for_paragraphs_and_kept_if_they_are_answered_as_meant(
+    sets: Path, made: Path, tmp_path: Path
+) -> None:
+    place = make_questions(sets, made, tmp_path)
+    rows = rows_of(place)
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    found = Questions.read(place / "questions.json")
+    kept = [row for row in rows if row["kept"] == "true"]
+    assert sorted(one.text for one in found.questions) == sorted(row["question"] for row in kept)
+    assert 0 < len(kept) < len(rows)
+    assert all(float(row["f1"]) >= 0.6 for row in kept)
+    for one in found.questions:
+        (answer,) = one.answers
+        assert found.texts[one.paragraph].startswith(answer.text, answer.start)
+    figures = json.loads((tmp_path / "live/metrics.json").read_text())
+    assert (figures["made"], figures["kept"]) == (len(rows), len(kept))
+    adapt_set = Questions.read(sets / "adapt.json")
+    assert set(found.texts) == set(adapt_set.texts)
+    # What is proposed are the values, which people ask about.
+    assert sum(row["answer"].startswith("v") for row in rows) >= len(rows) / 2
+
+
+@pytest.mark.usefixtures("proposer")
+def test_a_model_of_sequences_asks_in_place_of_templates(
+    sets: Path, made: Path, encoder: Path, tmp_path: Path
+) -> None:
+    place = make_generator(encoder, tmp_path / "t5")
+    rows = rows_of(
+        make_questions(sets, made, tmp_path, generator=str(place), sha256="", round_trip=0.0)
+    )
+    assert rows
+    assert all("?" not in row["question"] for row in rows)  # a template ends so
+    words = {"generator": str(place), "sha256": ""}
+    with pytest.raises(InputError, match=r"questions\.prompt is 'ask', which has no \{answer\}"):
+        make_questions(sets, made, tmp_path, prompt="ask", **words)
+    with pytest.raises(InputError, match=r"Expected sha256 0{64}"):
+        make_questions(sets, made, tmp_path, **words | {"sha256": "0" * 64})
+
+
+def make_generator(encoder: Path, folder: Path) -> Path:
+    """Leave a tiny T5 with random weights and the encoder's tokenizer in a folder."""
+    import torch
+    import transformers
+
+    library: Any = transformers
+    tokenizer = library.AutoTokenizer.from_pretrained(encoder)
+    tokenizer.save_pretrained(folder)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    special = {"pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 0}
+    torch.manual_seed(1)
+    config = library.T5Config(vocab_size=len(tokenizer), **sizes, **special)
+    library.T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.usefixtures("proposer")
+def test_questions_that_can_not_be_made_are_told_in_a_sentence(
+    sets: Path, made: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"questions\.of is \['documents'\], and there is no para"):
+        make_questions(sets, made, tmp_path, of=["documents"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.metrics.spans.f1", lambda *_: 0.0)
+        with pytest.raises(InputError, match="None of the questions that were made is answered"):
+            make_questions(sets, made, tmp_path)
+
+
+@pytest.mark.usefixtures("proposer")
+@pytest.mark.parametrize("name", ["synthetic", "mixed", "source", "labelled"])
+def test_a_reader_is_adapted_by_each_kind_of_questions(
+    name: str, sets: Path, made: Path, tmp_path: Path
+) -> None:
+    place = make_questions(sets, made, tmp_path, round_trip=0.0)
+    section = {key: TINY[key] for key in TINY.keys() & PARAMS["adapt"].keys()}
+    section = PARAMS["adapt"] | section | {"max_questions": 6, "epochs": 1}
+    learnt: list[Questions] = []
+    train = training.train
+
+    def noting(task: Any, questions: Questions, *words: Any) -> None:
+        learnt.append(questions)
+        train(task, questions, *words)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train", noting)
+        paths = sets, place, made / "reader", tmp_path / name, tmp_path / "live-adapt"
+        adapt.main(*paths, **section)
+    made_ones = {one.text for one in Questions.read(place / "questions.json").questions}
+    own = sum(one.text in made_ones for one in learnt[0].questions)
+    labelled = Questions.read(sets / "adapt.json")
+    count = min(6, len(labelled.questions))
+    assert (own, len(learnt[0].questions)) == {
+        "synthetic": (6, 6),
+        "mixed": (6, 12),
+        "source": (0, 12),
+        "labelled": (0, count),
+    }[name]
+    assert (tmp_path / name / "model.safetensors").exists()
+    with pytest.raises(InputError, match="other is named after no strategy: synthetic, mixed"):
+        adapt.main(*paths[:3], tmp_path / "other", tmp_path / "live-adapt", **section)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -193,6 +328,12 @@ def project(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     values["reader"] |= TINY | {"checkpoint": "data/qa/source/encoder", "epochs": 2}
     small = {key: TINY[key] for key in TINY.keys() & values["objective"].keys()}
     values["objective"] |= small | {"max_questions": 16, "epochs": 1}
+    small = {key: TINY[key] for key in TINY.keys() & values["answers"].keys()}
+    values["answers"] |= small | {"epochs": 1}
+    values["questions"] |= {"per_paragraph": 3, "round_trip": 0.0, "precision": "no", "threads": 1}
+    values["adapt"] |= {key: TINY[key] for key in TINY.keys() & values["adapt"].keys()}
+    values["adapt"] |= {"max_questions": 8, "epochs": 1}
+    values["export"] |= {"check_questions": 8, "threads": 1}
     values["evaluate"] |= EVALUATE
     values["compare"] |= {"resamples": 50}
     yaml.dump(values, root / "qa/params.yaml")
@@ -206,19 +347,20 @@ def project(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_the_pipeline_runs_by_dvc_and_the_commands_know_it(project: Project) -> None:
     printed = project.dvc("repro", PIPELINE)
     names = project.ran(printed)
-    first = {f"{PIPELINE}:{name}" for name in ("ingest", "lexical", "reader", "compare")}
-    assert first < set(names)
-    assert len(names) == 4 + 3 + 4
+    assert {f"{PIPELINE}:{name}" for name in ("ingest", "questions", "export", "card")} < set(names)
+    assert len(names) == 8 + 3 + 4 + 9
     project.commit()
     assert project.ran(project.dvc("repro", PIPELINE)) == []
     table = (project.root / "dvclive/qa/compare/comparison.md").read_text()
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
     assert rows[2:6] == ["lexical", "paragraph", "no_answer", "shared"]
+    assert rows[6:11] == ["synthetic", "mixed", "source", "labelled", "onnx-int8"]
     assert "BiDAF (AllenNLP)" in rows
     project.run(".ci/locked")
     shown = json.loads(project.dvc("metrics", "show", "--json", "dvclive/qa/compare/metrics.json"))
     figures = next(iter(shown[""]["data"].values()))["data"]
-    assert set(figures["no_answer"]) == {"token_f1_difference", "token_f1_p_value"}
+    assert set(figures["mixed"]) == {"no_answer", "source"}
+    assert set(figures["mixed"]["source"]) == {"token_f1_difference", "token_f1_p_value"}
     project.dvc("plots", "show", "-o", "dvc_plots")
     page = (project.root / "dvc_plots/index.html").read_text()
     assert "F1 of no_answer by the paragraphs that are read" in page
