@@ -42,8 +42,9 @@ CONVERSATIONS = (
     *("tests/code/chat", "tests/data/chat", "tests/model/chat"),
 )
 QUESTIONS = (
-    *("qa", "src/qa", "data/qa", "docs/qa.md", "tests/qa_model.py", "src/predict/reader"),
-    *("tests/code/qa", "tests/data/qa", "tests/model/qa", "benchmarks/qa.py"),
+    *("qa", "src/qa", "data/qa", "docs/qa.md", "tests/qa_model.py"),
+    *("tests/code/qa", "tests/data/qa", "tests/model/qa"),
+    *("benchmarks/qa.py", "benchmarks/qa_peers.py", "benchmarks/qa-peers.txt"),
 )
 LICENSES = {
     "apache-2.0": (

@@ -28,6 +28,7 @@ from src.core.errors import InputError
 from src.predict.classifier import Classifier
 from src.predict.engines import EngineOption
 from src.predict.levels import MinScore, Threshold
+from src.predict.reader.manifest import refuse
 from src.tables.places import STANDARD, Place
 
 LINES = 512  # lines of standard input that are sorted by length together
@@ -106,6 +107,7 @@ def main(
             f"{texts[0]} is a file: pass --input {texts[0]} for its rows; a text that is called "
             "like a file can come from standard input."
         )
+    refuse(model)
     classifier = Classifier(model, threads, engine, min_score)
     # At a terminal each line is answered at once.
     lines_at_once = 1 if sys.stdin.isatty() else LINES
@@ -119,6 +121,7 @@ def _predict_table(
     model: Path, table: dict[str, Any], engine: EngineOption, threads: int, batch_tokens: int
 ) -> None:
     """Predict a table, by modules that texts can do without."""
+    refuse(model)
     try:
         from src.predict.batch import Options, predict
         from src.predict.formats import Dialect

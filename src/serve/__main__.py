@@ -9,9 +9,10 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from src.core import stage
 from src.core.command_line import Count, Interval, Threads
@@ -21,12 +22,15 @@ from src.predict.levels import MinScore
 from src.predict.naming import named
 from src.serve.batching import END
 from src.serve.connections import most_connections
-from src.serve.models import Model
+from src.serve.models import Model, ReaderModel
 from src.serve.request import Limits
 from src.serve.scorers import load
 from src.serve.server import Server, give_back_memory, in_address, listen, serve
 from src.serve.service import Service
 from src.serve.upload import SLICE
+
+if TYPE_CHECKING:
+    from src.serve.documents import Documents  # which needs more than texts do
 
 log = logging.getLogger("src.serve")
 
@@ -58,6 +62,9 @@ def main(
     watch: Annotated[float, Interval(ge=0, le=3600)] = 2.0,
     hosts: str = "localhost,127.0.0.1,[::1]",
     api_key_file: str = "",
+    documents: str = "",
+    passages: Count = 10,
+    feedback: str = "",
 ) -> None:
     """Serve model folders over HTTP until SIGTERM; the first is that of requests that name none.
 
@@ -70,6 +77,10 @@ def main(
     --patience is the time, in seconds, in which a client must send the head of a request, each
     16 KiB of a body and the next request, and read each 16 KiB of an answer; at --max_connections,
     the client that is awaited for longest is closed.
+    --documents is a folder of txt, md, html and pdf files, or one of them, that readers are asked
+    about, read again when they change; they read --passages of them for a question, those that BM25
+    finds. --feedback is the file that gets what people think of answers, by which a reader can be
+    trained on; what was wrong goes to FILE.down.jsonl beside it.
     --hosts are the names that clients may use for the server, separated by commas, or * for any.
     """
     give_back_memory()
@@ -81,11 +92,55 @@ def main(
     limits = Limits(
         max_body, max_items, max_characters, max_words, max_rows, max_upload, auto_truncate
     )
-    service = Service(loaded, limits, batch_tokens, max_texts, deadline, upload_deadline)
+    service = Service(
+        loaded,
+        limits,
+        *(batch_tokens, max_texts, deadline, upload_deadline),
+        _documents(documents, loaded),
+        _feedback(feedback, loaded),
+        passages,
+    )
     names = [in_address(name.strip().lower()) for name in (*hosts.split(","), host)]
     server = Server(service, names, key, drain, most_connections(max_connections), patience)
     asyncio.run(serve(server, listening, watch))
     _leave_what_never_ends()
+
+
+def _documents(place: str, models: Sequence[Model]) -> "Documents | None":
+    """Read the documents that readers are asked about."""
+    if not place:
+        return None
+    _expect_reader("documents", models)
+    try:
+        from src.serve.documents import Documents
+    except ImportError as error:
+        raise InputError(
+            f"--documents needs packages that texts do without ({error}): `pip install bm25s "
+            "markdown-it-py pypdf`."
+        ) from None
+    return Documents(Path(place))
+
+
+def _feedback(file: str, models: Sequence[Model]) -> Path | None:
+    """Check the file that gets feedback before there is any."""
+    if not file:
+        return None
+    _expect_reader("feedback", models)
+    place = Path(file)
+    if place.suffix != ".jsonl" or place.is_dir() or not place.parent.is_dir():
+        raise InputError(
+            f"--feedback {file} can't be written: name a file that ends in .jsonl, in a folder "
+            "that is there."
+        )
+    return place
+
+
+def _expect_reader(option: str, models: Sequence[Model]) -> None:
+    if not any(isinstance(model.now, ReaderModel) for model in models):
+        raise InputError(
+            f"--{option} is for readers, and none is served: name the folder of one, such as "
+            "models/qa/shipped, or leave it out."
+        )
 
 
 def _leave_what_never_ends() -> None:

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from src.serve import explain, open_inference, openapi, tei, upload
+from src.serve import answers, explain, open_inference, openapi, tei, upload
 from src.serve.errors import HANDLERS, Problem
 from src.serve.middleware import HEALTH
 from src.serve.models import Described
@@ -94,6 +94,7 @@ async def page(service: Service, request: Request) -> Response:
 ROUTES = [
     *tei.ROUTES,
     Route("GET", "/", "index", "A page to try the models, or this one.", page, kind="text/html"),
+    *answers.ROUTES,
     *explain.ROUTES,
     *upload.ROUTES,
     Route("GET", "/models", "models", "The models.", models, answer=list[Described]),

@@ -30,12 +30,12 @@ log = logging.getLogger("src.serve")
 
 
 class Scorer(Protocol):
-    """What a model does with the items of a request: texts, or records.
+    """What a model does with the items of a request: texts, records, or windows of a reader.
 
     Attributes:
         labels: the name of each class.
         fields: what an answer of it has, such as label and score.
-        outputs_type: of the numbers that it gives, float32 or float64.
+        outputs_type: of what it gives: float32 or float64, or object for an array.
     """
 
     labels: list[str]

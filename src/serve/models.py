@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -13,9 +13,10 @@ from src.core.errors import InputError
 from src.predict.classifier import Classifier
 from src.predict.engines import Engine
 from src.predict.foreign import json_object, refusing, verified
+from src.predict.reader.model import Reader
 from src.serve.batching import Scorer
 from src.serve.model_card import front_matter
-from src.serve.scorers import RecordScorer, TextScorer
+from src.serve.scorers import ReaderScorer, RecordScorer, TextScorer
 
 if TYPE_CHECKING:
     from src.predict.records import Records  # which needs more than texts do
@@ -46,13 +47,13 @@ class Importance(msgspec.Struct):
 
 
 class Described(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A model in a list of models: of texts, with what it reads of one, or of tables."""
+    """A model in a list of models: of texts, with what it reads of one, of tables, or a reader."""
 
     name: str
     labels: list[str]
     kind: Annotated[
         str,
-        msgspec.Meta(description="The architecture; table for a model of tables."),
+        msgspec.Meta(description="The architecture; or table, or reader."),
     ]
     max_length: int | UnsetType = UNSET
     max_characters: int | UnsetType = UNSET
@@ -66,7 +67,10 @@ class Described(msgspec.Struct, omit_defaults=True, kw_only=True):
     ] = UNSET
     threshold: Annotated[
         float | UnsetType,
-        msgspec.Meta(description="Of tables: the least probability of the positive label for it."),
+        msgspec.Meta(
+            description="Of tables: the least probability of the positive label for it. Of "
+            "readers: the least one of an answer."
+        ),
     ] = UNSET
     columns: list[ColumnInfo] | UnsetType = UNSET
     importance: Annotated[
@@ -84,6 +88,7 @@ class Loaded:
         manifest: that of its folder, by which the files were verified.
         engine: what computes.
         scorer: it at work for the queue.
+        takes: what it is and what is sent to it, for messages.
         card: the front matter of README.md, if the manifest lists that file.
         page: the rest of it.
     """
@@ -94,6 +99,7 @@ class Loaded:
     scorer: Scorer
     card: dict[str, Any]
     page: str
+    takes: ClassVar[str]
 
     @property
     def labels(self) -> list[str]:
@@ -120,6 +126,7 @@ class TextModel(Loaded):
 
     classifier: Classifier
     kind: str
+    takes: ClassVar[str] = "a model of texts: send inputs"
 
     def described(self) -> Described:
         """Describe it for a list of models."""
@@ -145,6 +152,7 @@ class TableModel(Loaded):
     scorer: RecordScorer
     records: "Records"
     importance: list[Importance]
+    takes: ClassVar[str] = "a model of tables: send records"
 
     def leading(self, most: int) -> "list[Column]":
         """Return the columns that it goes by, at most so many: the most important ones first."""
@@ -174,6 +182,31 @@ class TableModel(Loaded):
         )
 
 
+@dataclass(frozen=True)
+class ReaderModel(Loaded):
+    """A reader."""
+
+    reader: Reader
+    takes: ClassVar[str] = "a reader: send a question to /answer"
+
+    @property
+    def labels(self) -> list[str]:
+        """Return nothing: what it answers stands in a text."""
+        return []
+
+    def described(self) -> Described:
+        """Describe it for a list of models."""
+        manifest = self.reader.manifest
+        return Described(
+            name=self.name,
+            labels=self.labels,
+            kind="reader",
+            max_length=manifest.max_length,
+            threshold=self.reader.calibration.probability(manifest.threshold),
+            sha256=self.sha256,
+        )
+
+
 class Model:
     """A folder, and what was loaded from it last.
 
@@ -182,7 +215,7 @@ class Model:
     """
 
     def __init__(
-        self, folder: Path, load: Callable[[Path], "Classifier | Records"], name: str = ""
+        self, folder: Path, load: Callable[[Path], "Classifier | Records | Reader"], name: str = ""
     ) -> None:
         """Load the folder, whose model has its name or another.
 
@@ -214,7 +247,9 @@ class Model:
 
     def _loaded(self) -> Loaded:
         model = self._load(self._folder)
-        manifest = model.manifest
+        manifest: Mapping[str, Any] = (
+            model.manifest._asdict() if isinstance(model, Reader) else model.manifest
+        )
         card = self._listed(manifest, "README.md").decode("utf-8", "replace")
         top, page = front_matter(card, self._folder / "README.md")
         if isinstance(model, Classifier):
@@ -223,6 +258,9 @@ class Model:
             loaded: Loaded = TextModel(
                 self.name, manifest, model.engine, scorer, top, page, model, kind
             )
+        elif isinstance(model, Reader):
+            of_windows = ReaderScorer(model)
+            loaded = ReaderModel(self.name, manifest, model.engine, of_windows, top, page, model)
         else:
             of_records = RecordScorer(model)
             features = {name for column in model.schema.columns for name in column.features}

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from src.predict.classifier import Classifier, Field
 from src.predict.engines import package_of
 from src.serve import table_tensors
-from src.serve.errors import invalid, too_large
+from src.serve.errors import Problem, invalid, too_large
 from src.serve.models import Loaded, TableModel, TextModel
 from src.serve.openapi import Route
 from src.serve.request import (
@@ -27,7 +27,7 @@ from src.serve.request import (
     told,
     while_wanted,
 )
-from src.serve.service import Scored, Service
+from src.serve.service import Scored, Service, other_kind
 from src.serve.tensors import (
     InferParameters,
     Output,
@@ -132,12 +132,13 @@ async def infer(service: Service, request: Request) -> Response:
             for name, binary in _wanted(table, table_tensors.GIVEN).items()
         ]
         return _answer(model, table.id, outputs)
+    if not isinstance(model, TextModel):
+        raise other_kind(model, "a model of texts or tables")
     asked = decoded(head, INFER)
     texts = _texts(asked.inputs[0], tail, limits)
-    of_texts = cast("TextModel", model)  # as it was when the request began
-    work = service.scored(of_texts, texts, until, limits.auto_truncate)
+    work = service.scored(model, texts, until, limits.auto_truncate)
     found = await while_wanted(request, work, until)
-    wanted = _wanted(asked, _given(of_texts.classifier))
+    wanted = _wanted(asked, _given(model.classifier))
     outputs = [(_output(name, found), binary) for name, binary in wanted.items()]
     # Parameters of this protocol are no lists, so it is the JSON of one.
     parameters = {"truncated": f"[{rows_of(found.cut)}]"} if True in found.cut else None
@@ -235,13 +236,15 @@ async def model(service: Service, request: Request) -> Response:
     if isinstance(found, TableModel):
         inputs, outputs = table_tensors.metadata(found)
         return json_answer(ModelMetadata(found.name, [VERSION], platform, inputs, outputs))
+    if not isinstance(found, TextModel):
+        raise Problem(404, "NotFound", f"{found.name} is {found.takes}, not by this protocol.")
     outputs = [
         TensorMetadata(
             name,
             "BYTES" if name in TEXTS else "FP32",
             [-1, *([len(found.labels)] if name == "probabilities" else [])],
         )
-        for name in _given(service.text_model(found.name).classifier)
+        for name in _given(found.classifier)
     ]
     inputs = [TensorMetadata("text", "BYTES", [-1])]
     return json_answer(ModelMetadata(found.name, [VERSION], platform, inputs, outputs))

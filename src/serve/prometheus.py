@@ -68,14 +68,18 @@ class Metrics:
         self.batch_texts.observe(texts)
         self.batch_tokens.observe(tokens)
 
+    def answered(self, model: str, label: str | None, count: int = 1) -> None:
+        """Count texts that got a label, or None; questions that got an answer, or None."""
+        if label is None:
+            self.unanswered.labels(model).inc(count)
+        else:
+            self.texts.labels(model, label).inc(count)
+
     def scored(
         self, model: str, answers: Sequence[Answer | RecordAnswer], cut: Sequence[bool]
     ) -> None:
         """Count texts by their labels, those without one, and those that were cut."""
         for label, count in Counts(answer.label for answer in answers).items():
-            if label is None:
-                self.unanswered.labels(model).inc(count)
-            else:
-                self.texts.labels(model, label).inc(count)
+            self.answered(model, label, count)
         if True in cut:
             self.truncated.labels(model).inc(sum(cut))

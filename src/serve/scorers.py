@@ -1,4 +1,4 @@
-"""Models of texts and of tables, as the queue scores by them."""
+"""Models of texts and of tables, and readers, as the queue scores by them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +11,9 @@ from src.core.errors import InputError
 from src.predict.classifier import Classifier
 from src.predict.engines import EngineOption
 from src.predict.manifest import kind_of
+from src.predict.reader.manifest import is_reader
+from src.predict.reader.model import Reader
+from src.predict.reader.windows import Window
 
 if TYPE_CHECKING:
     from src.predict.records import Records  # which needs more than texts do
@@ -69,15 +72,43 @@ class RecordScorer:
         )
 
 
+class ReaderScorer:
+    """A reader, as ``batching.Scorer``: an item is a window, which gets an array of its logits."""
+
+    outputs_type = "object"
+
+    def __init__(self, reader: Reader) -> None:
+        """Read by ``reader``."""
+        self.labels = ["logits"]
+        self.fields: Sequence[str] = ("text", "score", "probability")
+        self._reader = reader
+
+    def work_of(self, item: Window) -> float:
+        """Count the tokens of a window."""
+        return len(item.ids)
+
+    def encode(self, items: Sequence[Window]) -> tuple[list[Any], list[bool]]:
+        """Return the tokens, which are all that is read."""
+        return [item.ids for item in items], [False] * len(items)
+
+    def score(self, rows: Sequence[Any], batch_tokens: int) -> npt.NDArray[Any]:
+        """Read windows: [windows, 1], each of them [tokens, 2]."""
+        found = np.empty((len(rows), 1), dtype=object)
+        found[:, 0] = self._reader.read(rows, batch_tokens)
+        return found
+
+
 def load(
     folder: Path, threads: int, engine: EngineOption, min_score: float | Literal["model"]
-) -> "Classifier | Records":
-    """Load a model of texts or of tables.
+) -> "Classifier | Records | Reader":
+    """Load a model of texts or of tables, or a reader.
 
     Raises:
         InputError: it is no model folder, a file in it is not the one of its manifest, or it is one
             of tables and what reads these is not installed.
     """
+    if is_reader(folder):
+        return Reader(folder, threads, engine)
     if kind_of(folder) == "text":
         return Classifier(folder, threads, engine, min_score)
     try:

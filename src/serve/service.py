@@ -1,21 +1,27 @@
-"""The models that are served, and the scoring of their texts."""
+"""The models that are served, and what they compute."""
 
 import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
 from src.core.errors import InputError, closest
 from src.predict.classifier import Answer, Logits, Probabilities, RecordAnswer, softmax
+from src.predict.reader.spans import Logits as ReaderLogits
+from src.predict.reader.windows import Window
 from src.serve.batching import Batcher, Outputs, OverloadError, ScoringError, TooLongError
 from src.serve.errors import Problem
-from src.serve.models import Loaded, Model, TableModel, TextModel
+from src.serve.models import Loaded, Model, ReaderModel, TableModel, TextModel
 from src.serve.prometheus import Metrics
 from src.serve.request import Limits
+
+if TYPE_CHECKING:
+    from src.serve.documents import Documents  # which needs more than texts do
 
 T = TypeVar("T")
 
@@ -50,6 +56,9 @@ class Service:
         batcher: the queue that scores texts.
         deadline: seconds for a request.
         upload_deadline: seconds for a file.
+        documents: what questions are asked about, None if each comes with a text of its own.
+        feedback: the file that gets what people think of answers, None to take nothing.
+        passages: how many of the documents a reader reads for a question.
         uploads: how many files are being scored.
         reading: held while one of them is read, as the fields of two would take twice the memory.
     """
@@ -62,6 +71,9 @@ class Service:
         max_texts: int,
         deadline: float,
         upload_deadline: float,
+        documents: "Documents | None" = None,
+        feedback: Path | None = None,
+        passages: int = 10,
     ) -> None:
         """Serve ``models``, the first where a request names none."""
         self.models = {model.name: model for model in models}
@@ -73,6 +85,9 @@ class Service:
         self.max_texts = max_texts
         self.deadline = deadline
         self.upload_deadline = upload_deadline
+        self.documents = documents
+        self.feedback = feedback
+        self.passages = passages
         self.uploads = 0
         self.reading = asyncio.Lock()
         self._default = models[0]
@@ -97,15 +112,18 @@ class Service:
 
     def text_model(self, name: str | None) -> TextModel:
         """Return a model of texts by name, or the first; it raises as ``_of_kind`` does."""
-        told = "is a model of tables: send records, or name a model of texts."
-        return self._of_kind(TextModel, name, told)
+        return self._of_kind(TextModel, name, "a model of texts")
 
     def table_model(self, name: str | None) -> TableModel:
         """Return a model of tables by name, or the first; it raises as ``_of_kind`` does."""
-        told = "is a model of texts: send inputs, or name a model of tables."
-        return self._of_kind(TableModel, name, told)
+        return self._of_kind(TableModel, name, "a model of tables")
 
-    def _of_kind(self, kind: type[T], name: str | None, told: str) -> T:
+    def reader(self, name: str | None) -> ReaderModel:
+        """Return a reader by name, or the first one; it raises as ``_of_kind`` does."""
+        readers = (one.name for one in self.models.values() if isinstance(one.now, ReaderModel))
+        return self._of_kind(ReaderModel, name or next(readers, None), "a reader")
+
+    def _of_kind(self, kind: type[T], name: str | None, other: str) -> T:
         """Return a model by name, or the first.
 
         Raises:
@@ -113,7 +131,7 @@ class Service:
         """
         found = self.model(name)
         if not isinstance(found, kind):
-            raise Problem(422, "Validation", f"{found.name} {told}")
+            raise other_kind(found, other)
         return found
 
     async def decided(
@@ -167,6 +185,18 @@ class Service:
         self.metrics.scored(model.name, answers[:counted], cut[:counted])
         return Scored(logits, probabilities, answers, cut)
 
+    async def read(
+        self, model: ReaderModel, windows: Sequence[Window], until: float
+    ) -> list[ReaderLogits]:
+        """Read windows: the logits of each, [tokens, 2].
+
+        Raises:
+            Problem: too many are waiting, or the model fails.
+        """
+        outputs, _ = await self._outputs(model, windows, until, truncate=True)
+        found: list[ReaderLogits] = outputs[:, 0].tolist()
+        return found
+
     async def _outputs(
         self, model: Loaded, items: Sequence[object], until: float, *, truncate: bool
     ) -> tuple[Outputs, list[bool]]:
@@ -186,8 +216,11 @@ class Service:
         One is loaded after the other, as each takes memory twice meanwhile. But a load that takes
         ``LONG`` keeps only its own model from being loaded again.
         """
+        watched: dict[str, Model | Documents] = dict(self.models)
+        if self.documents:
+            watched[self.documents.name] = self.documents
         async with self._turn:
-            for name, model in self.models.items():
+            for name, model in watched.items():
                 if name in self._loading:
                     if not only_changed:
                         log.warning("%s is still being loaded, and not loaded once more", name)
@@ -201,8 +234,8 @@ class Service:
                         *(name, LONG),
                     )
 
-    async def _reload(self, model: Model, only_changed: bool) -> None:
-        old = _told(model.now)
+    async def _reload(self, model: "Model | Documents", only_changed: bool) -> None:
+        old = _told(model.now) if isinstance(model, Model) else ()
         try:
             if only_changed and not await _aside(model.settled_on_another):
                 return
@@ -214,10 +247,18 @@ class Service:
             return
         finally:
             del self._loading[model.name]
-        self.metrics.loaded.remove(*old)
-        self.metrics.loaded.labels(*_told(model.now)).set(1)
         self.metrics.reloads.labels(model.name, "loaded").inc()
-        log.info("%s was loaded again: sha256 %s", model.name, model.now.sha256)
+        if isinstance(model, Model):
+            self.metrics.loaded.remove(*old)
+            self.metrics.loaded.labels(*_told(model.now)).set(1)
+            log.info("%s was loaded again: sha256 %s", model.name, model.now.sha256)
+        else:
+            log.info("%s were read again: %d passages", model.name, len(model.now.pieces))
+
+
+def other_kind(found: Loaded, other: str) -> Problem:
+    """Return the answer to who sends a model what is for another kind of model."""
+    return Problem(422, "Validation", f"{found.name} is {found.takes}, or name {other}.")
 
 
 def _told(model: Loaded) -> tuple[str, str, str]:

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from src.predict.engines import Engine
-from src.serve import records
+from src.serve import answers, records
+from src.serve.answers import Predictions
 from src.serve.errors import invalid
 from src.serve.openapi import Route
 from src.serve.records import Decided, Record
@@ -37,6 +38,13 @@ class Predict(Struct):
         list[Record] | UnsetType,
         Meta(description="In place of inputs, for a model of tables: values by column."),
     ] = UNSET
+    question: Annotated[
+        Text | UnsetType,
+        Meta(description="In place of inputs, for a reader; /answer tells more."),
+    ] = UNSET
+    context: Annotated[
+        Text | None, Meta(description="The text to look in; null: the server's documents.")
+    ] = None
     explain: Annotated[
         bool | None, Meta(description="True: what each column of the one record changes.")
     ] = None
@@ -104,6 +112,8 @@ class Info(Struct):
     engine: Engine
 
 
+FIELDS = ("inputs", "records", "question")  # one of which is sent
+
 PREDICT = msgspec.json.Decoder(Predict)
 HUB = msgspec.json.Decoder(Hub)
 
@@ -119,13 +129,19 @@ async def predict(service: Service, request: Request) -> Response:
     until = time.monotonic() + service.deadline
     content = await body_of(request, service.limits.max_body, until)
     asked = decoded(content, PREDICT)
+    given = [name for name in FIELDS if getattr(asked, name) is not UNSET]
+    if len(given) > 1:
+        invalid(f"There are both {given[0]} and {given[1]}: send one of them.")
+    if asked.question is not UNSET:
+        place = asked.question, asked.context, asked.model or None
+        return await answers.predictions(service, request, *place, until)
     if asked.records is not UNSET:
-        if asked.inputs is not UNSET:
-            invalid("There are both inputs and records: send one of them.")
         words = asked.model or None, bool(asked.explain), until
         return await records.answer(service, request, asked.records, *words)
     if asked.inputs is UNSET:
-        invalid("inputs is missing: send it, or records to a model of tables.")
+        invalid(
+            "inputs is missing: send it, or records to a model of tables, or a question to a reader."
+        )
     texts, single = _texts(asked.inputs)
     service.limits.check(texts, "inputs")
     model = service.text_model(asked.model or None)
@@ -219,12 +235,13 @@ ROUTES = [
         "/predict",
         "predict",
         "Classify a text, or a batch of texts, as text-embeddings-inference does, or records of a "
-        "table, for which a model of tables gives label and probability. The header "
+        "table, for which a model of tables gives label and probability, or answer a question by a "
+        "reader. The header "
         "X-Truncated names the texts of which only the start was read, and X-No-Answer those whose "
         "highest probability is below the model's min_score, so that none of the labels is given.",
         predict,
         body=Predict,
-        answer=(list[Prediction | list[Prediction]], list[Decided]),
+        answer=(list[Prediction | list[Prediction]], list[Decided], Predictions),
     ),
     Route(
         "POST",

@@ -18,10 +18,10 @@ from starlette.responses import Response, StreamingResponse
 from src.predict.classifier import Answer, RecordAnswer
 from src.serve.connections import PIECE
 from src.serve.errors import Problem, invalid, too_large
-from src.serve.models import Loaded, TableModel, TextModel
+from src.serve.models import Loaded, ReaderModel, TableModel, TextModel
 from src.serve.openapi import Route
 from src.serve.request import NAME, Limits, ModelName, body_of, hint, sentence, while_wanted
-from src.serve.service import Service
+from src.serve.service import Service, other_kind
 from src.tables.delimited import Records
 from src.tables.lines import Broken, Lines
 
@@ -103,6 +103,8 @@ async def _score(service: Service, request: Request, content: bytes, until: floa
     except msgspec.ValidationError as error:
         invalid(sentence(error, Score))
     model = service.model(None if asked.model is UNSET else asked.model)
+    if isinstance(model, ReaderModel):
+        raise other_kind(model, "a model of texts or tables")
     fields = model.scorer.fields
     reading = _read(service, content, model, asked.text_column, _added(fields, asked.prefix))
     table = await while_wanted(request, reading, until)

@@ -1,9 +1,10 @@
-// The playground: three pages over the routes of the server that this one came from.
+// The playground: pages over the routes of the server that this one came from.
 
 import { showCard } from "./card.js";
 import { offerColours } from "./colours.js";
 import { $, chips, count } from "./dom.js";
 import { look, scoreFile, tellColumns } from "./file.js";
+import { answer, offerDocuments, showPlace, takeDocument } from "./questions.js";
 import { decide, offerFields } from "./records.js";
 import { ask, calm, complain, modelsOf, offer, state } from "./server.js";
 import { classify } from "./texts.js";
@@ -17,15 +18,16 @@ function decoded(part) {
   }
 }
 
+const KINDS = ["texts", "records", "questions"]; // pages of which each is for some models
 const MOST_LABELS = 30; // told of before there are results
 
 let shown = ""; // the page
 
-/** Show the page that the address names: #/texts, #/records, #/file or #/model/NAME/SECTION. */
+/** Show the page that the address names: #/texts, #/records, #/questions, #/file or #/model/NAME/SECTION. */
 function route(event) {
   // The link that skips to the content and the like are the browser's own.
   if (location.hash && !location.hash.startsWith("#/")) return;
-  const first = state.models.length && !modelsOf(false).length ? "records" : "texts";
+  const first = KINDS.find((kind) => modelsOf(kind).length) ?? "texts";
   const [, page = first, name, section] = location.hash.split("/").map(decoded);
   const known = $(page)?.classList.contains("page") ? page : first;
   for (const one of document.querySelectorAll(".page")) one.hidden = one.id !== known;
@@ -55,17 +57,18 @@ async function start() {
     complain(error, start);
     return;
   }
-  const [texts, tables] = [modelsOf(false), modelsOf(true)];
-  for (const [link, models] of [
-    ["texts", texts],
-    ["records", tables],
-  ]) {
-    document.querySelector(`nav a[href="#/${link}"]`).hidden = !models.length;
+  const [texts, tables, readers] = KINDS.map(modelsOf);
+  for (const kind of KINDS) {
+    document.querySelector(`nav a[href="#/${kind}"]`).hidden = !modelsOf(kind).length;
   }
+  const scored = state.models.filter((model) => !readers.includes(model));
+  document.querySelector('nav a[href="#/file"]').hidden = !scored.length;
   offer($("text-models"), texts, () => $("results").querySelector(".answers") && classify(), true);
   offer($("record-models"), tables, offerFields);
   if (tables.length) offerFields();
-  offer($("file-models"), state.models, tellColumns);
+  offer($("question-models"), readers, () => $("answers").childElementCount && answer());
+  if (readers.length) offerDocuments().catch((error) => complain(error, start));
+  offer($("file-models"), scored, tellColumns);
   tellColumns(); // of a file that was chosen before there were models
   offer($("card-models"), state.models, (name) => {
     location.hash = `#/model/${encodeURIComponent(name)}`;
@@ -81,6 +84,20 @@ async function start() {
 /** Do what needs models, or ask for them anew if the server had none to tell of. */
 function whenStarted(work) {
   return state.models.length ? work() : start();
+}
+
+/** Call `take` with the files that are dropped on a place. */
+function takeDropped(place, take) {
+  place.ondragover = (event) => {
+    event.preventDefault();
+    place.classList.add("over");
+  };
+  place.ondragleave = () => place.classList.remove("over");
+  place.ondrop = (event) => {
+    event.preventDefault();
+    place.classList.remove("over");
+    take(event.dataTransfer.files);
+  };
 }
 
 function listen() {
@@ -102,18 +119,17 @@ function listen() {
     whenStarted(scoreFile);
   };
   $("csv").onchange = look;
-  const drop = $("drop");
-  drop.ondragover = (event) => {
-    event.preventDefault();
-    drop.classList.add("over");
-  };
-  drop.ondragleave = () => drop.classList.remove("over");
-  drop.ondrop = (event) => {
-    event.preventDefault();
-    drop.classList.remove("over");
-    $("csv").files = event.dataTransfer.files;
+  takeDropped($("drop"), (files) => {
+    $("csv").files = files;
     look();
+  });
+  $("ask-documents").onsubmit = (event) => {
+    event.preventDefault();
+    whenStarted(answer);
   };
+  $("place").onchange = showPlace;
+  $("document").onchange = () => takeDocument($("document").files[0]);
+  takeDropped($("ask-documents"), (files) => takeDocument(files[0]));
   for (const page of document.querySelectorAll(".page h1")) page.dataset.name = page.textContent;
   addEventListener("hashchange", route);
 }

@@ -2,7 +2,7 @@
 
 import { parse } from "./csv.js";
 import { $, bar, count, element } from "./dom.js";
-import { ask, busy, chosen, complain, limitsOf, milliseconds, state } from "./server.js";
+import { ask, busy, chosen, complain, limitsOf, milliseconds } from "./server.js";
 
 const ROWS = 20; // of a chosen file, header included, that its texts are looked for in
 const MOST_ROWS = 8; // of a scored file, as a look at it
@@ -37,7 +37,7 @@ async function offerColumns(file) {
 /** Say which columns the chosen model adds to the chosen file, under names that it does not have. */
 export function tellColumns() {
   const file = $("csv").files[0];
-  if (!state.models.length) return;
+  if (!$("file-models").querySelector("input")) return;
   const [model] = chosen($("file-models"));
   $("column").parentElement.hidden = Boolean(model.columns); // a model of tables reads its own
   if (!file) return;
@@ -67,6 +67,10 @@ export async function scoreFile() {
   if (!file) {
     $("file-status").textContent = "Choose a file first.";
     $("csv").focus();
+    return;
+  }
+  if (!$("file-models").querySelector("input")) {
+    $("file-status").textContent = "This server has no model of texts or tables.";
     return;
   }
   asking.abort();

@@ -103,9 +103,15 @@ export function limitsOf(model) {
   return limits.join(" and ");
 }
 
-/** The models of tables, or those of texts. */
-export function modelsOf(tables) {
-  return state.models.filter((model) => Boolean(model.columns) === tables);
+/** The page on which a model is tried: that of texts, of records, or of questions. */
+function pageOf(model) {
+  if (model.columns) return "records";
+  return model.kind === "reader" ? "questions" : "texts";
+}
+
+/** The models that are tried on a page. */
+export function modelsOf(page) {
+  return state.models.filter((model) => pageOf(model) === page);
 }
 
 /** Fill a place with one radio button for each model, and call `changed` when another is taken. */
@@ -128,5 +134,5 @@ export function offer(place, models, changed, withAll = false) {
 
 export function chosen(place) {
   const value = place.querySelector("input:checked").value;
-  return value === ALL ? modelsOf(false) : state.models.filter((model) => model.name === value);
+  return value === ALL ? modelsOf("texts") : state.models.filter((model) => model.name === value);
 }

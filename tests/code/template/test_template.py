@@ -111,7 +111,7 @@ def paths_of(pipeline: str) -> list[str]:
         f"benchmarks/{pipeline}*",
     ]
     further += [f"src/*/{pipeline}/*", f"src/*/{pipeline}.py"]
-    own = {"chat": ["requirements-vllm.*"], "qa": ["src/predict/reader"]}
+    own = {"chat": ["requirements-vllm.*"]}
     return [*found, *further, *own.get(pipeline, [])]
 
 
