@@ -140,7 +140,8 @@ async def predict(service: Service, request: Request) -> Response:
         return await records.answer(service, request, asked.records, *words)
     if asked.inputs is UNSET:
         invalid(
-            "inputs is missing: send it, or records to a model of tables, or a question to a reader."
+            "inputs is missing: send it, or records to a model of tables, or a question to "
+            "a reader."
         )
     texts, single = _texts(asked.inputs)
     service.limits.check(texts, "inputs")
