@@ -226,7 +226,7 @@ def test_mistakes_get_one_sentence(server: str, rows: list[Row]) -> None:
             "is a model of texts: send inputs",
         ),
         ({"inputs": "some text"}, 422, "model is a model of tables: send records, or name"),
-        ({}, 422, "inputs is missing: send it, or records to a model of tables."),
+        ({}, 422, "inputs is missing: send it, or records to a model of tables, or a question"),
     ]
     text = requests.get(f"{server}/models", timeout=PATIENCE).json()[0]["name"]
     for body, status, sentence in bodies:
